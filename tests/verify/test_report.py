@@ -1,0 +1,91 @@
+"""parity.json: its keys, its strictness, and what must not be in it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import make_checkpoint
+from tests.verify.support import TorchModel, audited
+from verify import Report
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1, 1), 32, 4, mids=(32, 64))
+
+
+@pytest.fixture(scope="module")
+def report(tensors):
+    return audited(tensors, release="0.1.0", size=48)
+
+
+def test_keys_of_parity_json(report):
+    content = json.loads(report.to_json())
+    assert content["passed"] is True
+    assert content["verdict"] == "passed"
+    assert 0 < content["max_abs_error"] < 4 * content["floor"]
+    assert 0 < content["ratio"] < 4
+    assert content["tensors"] == {"source": 25, "used": 25, "target": 25, "filled": 25, "bit_exact": 25}
+    names = ["root", "block1/unit01", "block2/unit01", "norm", "features", "logits"]
+    assert [layer["name"] for layer in content["layers"]] == names
+    assert all({"name", "max_abs_error", "floor"} <= set(layer) for layer in content["layers"])
+    assert content["oracle"] == "NumPy float64"
+    assert content["source"] == {"file": "tiny.npz", "format": "npz", "sha256": "ab" * 32}
+    assert content["files"] == {"model.safetensors": "cd" * 32}
+    assert content["release"] == "0.1.0"
+    assert content["exact"] == "bits"
+    assert content["readers"][0]["name"] == "torch"
+
+
+def test_report_is_frozen_and_truthy_when_passed(report, tensors):
+    assert report
+    assert report.passed
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.verdict = "failed"
+    assert not audited(tensors, TorchModel(tensors, groups=16), size=48)
+
+
+def test_round_trip(report, tensors):
+    assert Report.from_json(report.to_json()) == report
+    assert Report.from_json(report.to_json()).to_json() == report.to_json()
+    failed = audited(tensors, TorchModel(tensors, pool_padding=-np.inf), size=48)
+    assert Report.from_json(failed.to_json()) == failed
+    assert not Report.from_json(failed.to_json())
+
+
+def test_figures_that_are_not_finite_are_null(tensors):
+    broken = TorchModel({**tensors, "resnet/group_norm/gamma": np.full(256, np.nan, np.float32)})
+    text = audited(tensors, broken, size=48).to_json()
+    assert "NaN" not in text.replace("nan", "")
+    content = json.loads(text, parse_constant=lambda token: pytest.fail(token))
+    assert content["ratio"] is None
+    assert content["max_abs_error"] is None
+    norm = next(layer for layer in content["layers"] if layer["name"] == "norm")
+    assert norm["max_abs_error"] is None
+    assert norm["floor"] > 0
+    assert norm["limit"] > 0
+
+
+def test_same_audit_writes_the_same_bytes_and_no_path(report, tensors):
+    assert audited(tensors, release="0.1.0", size=48).to_json() == report.to_json()
+    assert "/somewhere" not in report.to_json()
+    assert "/tmp" not in report.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: "[]", "no object"),
+        (lambda text: "{", "Expecting"),
+        (lambda text: "{}", "schema"),
+        (lambda text: text.replace('"passed": true', '"passed": false'), "says passed: False beside"),
+        (lambda text: text.replace('"verdict": "passed"', '"verdict": "failed"', 1), "says passed: True beside"),
+        (lambda text: text.replace('"reason": "', '"because": "', 1), "not a parity.json"),
+        (lambda text: text.replace('"ratio": ', '"ratio": NaN, "x": ', 1), "not strict JSON: NaN"),
+    ],
+)
+def test_other_texts_are_refused(report, change, message):
+    with pytest.raises(ValueError, match=message):
+        Report.from_json(change(report.to_json()))

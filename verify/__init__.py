@@ -1,0 +1,51 @@
+"""Parity: is this converted model the checkpoint's model?
+
+``audit(target, source)`` compares what a folder stores and what a library computes from it with oracles that run
+straight on the source's tensors, and returns a frozen ``Report``, truthy when passed. The package judges what it is
+handed through the small protocols of ``protocols.py``: it knows neither how a checkpoint is read nor how a folder is
+made. Everything heavy is imported when first asked for.
+
+    source, target  →  auditing (stored values; readers; oracle)  →  compare (the rules)  →  report
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verify.auditing import audit as audit
+    from verify.auditing import default_images as default_images
+    from verify.oracles.numpy import NumpyOracle as NumpyOracle
+    from verify.protocols import Correspondence as Correspondence
+    from verify.protocols import Reader as Reader
+    from verify.protocols import Source as Source
+    from verify.protocols import Target as Target
+    from verify.readers import BitRefReader as BitRefReader
+    from verify.readers import TransformersReader as TransformersReader
+    from verify.report import Report as Report
+
+_HOME = {
+    "audit": "verify.auditing",
+    "default_images": "verify.auditing",
+    "NumpyOracle": "verify.oracles.numpy",
+    "Correspondence": "verify.protocols",
+    "Reader": "verify.protocols",
+    "Source": "verify.protocols",
+    "Target": "verify.protocols",
+    "BitRefReader": "verify.readers",
+    "TransformersReader": "verify.readers",
+    "Report": "verify.report",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'verify' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

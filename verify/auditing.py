@@ -1,0 +1,192 @@
+"""The audit: stored values, then what every reader computes, then one verdict on both.
+
+target, source → stored.check → Stored; readers, oracle → evidence.gather → Evidence → Report
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from verify import compare, stored
+from verify.compare import Comparison
+from verify.evidence import Evidence, Run, gather, run_reader
+from verify.oracles import numpy as numpy_oracle
+from verify.protocols import PoolPadding, Progress, Source, Target
+from verify.report import ImageReport, LayerReport, ReaderReport, Report, Verdict, figure
+
+Array = npt.NDArray[Any]
+Image = npt.NDArray[np.float32]
+
+DIM = 1e-3
+"""Amplitude of the second default image: so dim that the group norms' epsilon shows."""
+
+
+def default_images(height: int = 224, width: int | None = None, seed: int = 0) -> list[Image]:
+    """N(0, 1) noise, and the same at amplitude 1e-3: two (1, 3, height, width) float32 arrays."""
+    noise = np.random.default_rng(seed).standard_normal((1, 3, height, width or height), dtype=np.float32)
+    return [noise, noise * np.float32(DIM)]
+
+
+def audit(
+    target: Target,
+    source: Source,
+    *,
+    images: Sequence[Array] | None = None,
+    pool_padding: PoolPadding = "zeros",
+    progress: Progress | None = None,
+    release: str = "",
+) -> Report:
+    """Is ``target`` the model of ``source``?
+
+    ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
+    (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. Whatever goes wrong in a reader or in
+    the checkpoint's network is part of the report; errors of reading source and target are not caught.
+    Raises ValueError for images that are none.
+    """
+    singles = _single_images(default_images() if images is None else images)
+    total = len(target.correspondences) + len(target.readers) * len(singles) + 1
+    step = _Steps(progress, total)
+    with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
+        accounts = stored.check(target, source, step)
+        runs = [run_reader(reader, singles, step) for reader in target.readers]
+        step("oracle")
+        evidence = gather(source, pool_padding, singles, runs)
+    readers = [_reader_report(run, evidence) for run in runs]
+    verdict, reason = _verdict(accounts, readers, evidence, len(singles))
+    comparisons = runs[0].comparisons if runs else []
+    return Report(
+        verdict=verdict,
+        reason=reason,
+        max_abs_error=_top(c.max_abs_error for c in comparisons if c.name == evidence.final),
+        floor=figure(evidence.floors.get(evidence.final, math.nan)),
+        ratio=_top(c.ratio for c in comparisons),
+        tensors=accounts.tensors,
+        layers=_layer_reports(comparisons, evidence.floors),
+        readers=tuple(readers),
+        oracle=numpy_oracle.NAME,
+        exact=target.exact,
+        pool_padding=pool_padding,
+        source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
+        files=dict(sorted(target.files.items())),
+        images=tuple(_image_report(image) for image in singles),
+        release=release,
+        misfits=accounts.misfits,
+    )
+
+
+class _Steps:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, self.done, self.total)
+        self.done += 1
+
+
+def _single_images(images: Sequence[Array]) -> list[Image]:
+    singles: list[Image] = []
+    for batch in images:
+        if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or batch.dtype != np.float32:
+            raise ValueError(f"an image is a (n, 3, height, width) float32 array, not {batch.shape} {batch.dtype}")
+        if not np.isfinite(batch).all():
+            raise ValueError("an image holds NaN or Inf")
+        singles += [np.ascontiguousarray(image[None]) for image in batch]
+    return singles
+
+
+def _reader_report(run: Run, evidence: Evidence) -> ReaderReport:
+    verdict: Literal["passed", "failed", "inconclusive", "not run"]
+    departing = next((c for c in run.comparisons if not c.passed), None)
+    reason = ""
+    if not run.installed:
+        verdict, reason = "not run", run.error
+    elif run.error:
+        verdict, reason = "failed", f"cannot run the folder: {run.error}"
+    elif evidence.grounds or not run.comparisons:
+        verdict, reason = "inconclusive", evidence.grounds[0] if evidence.grounds else "nothing was compared"
+    elif departing is not None:
+        verdict, reason = "failed", _departure(departing)
+    else:
+        verdict = "passed"
+    return ReaderReport(
+        name=run.name,
+        verdict=verdict,
+        ratio=_top(c.ratio for c in run.comparisons),
+        max_abs_error=_top(c.max_abs_error for c in run.comparisons if c.name == evidence.final),
+        top1=run.top1,
+        departs=departing.name if departing else None,
+        reason=reason,
+    )
+
+
+def _departure(comparison: Comparison) -> str:
+    figures = f"error {comparison.error:.2e} over the limit {comparison.limit:.2e}; "
+    place = f"{comparison.name} departs on image {comparison.image + 1}: "
+    return place + (figures if math.isfinite(comparison.error) else "") + comparison.detail
+
+
+def _verdict(
+    accounts: stored.Stored, readers: Sequence[ReaderReport], evidence: Evidence, images: int
+) -> tuple[Verdict, str]:
+    """A stored misfit is named first, then a reader that cannot run, then why nothing can be concluded."""
+    if accounts.misfits:
+        return "failed", accounts.reason
+    if not accounts.tensors.bit_exact:
+        return "inconclusive", "nothing was compared: no stored tensor"
+    if not readers:
+        return "inconclusive", "nothing was compared: no reader"
+    declared = readers[0]
+    if declared.verdict == "not run":
+        return "inconclusive", f"{declared.name} was not run: {declared.reason}"
+    if declared.verdict == "failed":
+        return "failed", f"{declared.name}: {declared.reason}"
+    if declared.verdict == "inconclusive":
+        return "inconclusive", declared.reason
+    return "passed", (
+        f"{accounts.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
+        f"on {images} images, at most {declared.ratio:.2f} of {compare.FACTOR:.0f} floors"
+    )
+
+
+def _layer_reports(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> tuple[LayerReport, ...]:
+    """One line a layer, the oracle's order first."""
+    by_name: dict[str, list[Comparison]] = {name: [] for name in floors}
+    for comparison in comparisons:
+        by_name.setdefault(comparison.name, []).append(comparison)
+    reports = []
+    for name, group in by_name.items():
+        if not group:
+            reports.append(LayerReport(name, None, figure(floors[name]), None, None, None, 0))
+            continue
+        worst = max(group, key=lambda c: math.inf if math.isnan(c.ratio) else c.ratio)
+        reports.append(
+            LayerReport(
+                name=name,
+                max_abs_error=_top(c.max_abs_error for c in group),
+                floor=_top(c.floor for c in group),
+                error=figure(worst.error),
+                limit=figure(worst.limit),
+                ratio=figure(worst.ratio),
+                image=worst.image,
+            )
+        )
+    return tuple(reports)
+
+
+def _top(values: Iterable[float]) -> float | None:
+    """The largest figure; None of nothing, and where one is not finite."""
+    listed = list(values)
+    return figure(max(listed)) if listed and all(math.isfinite(value) for value in listed) else None
+
+
+def _image_report(image: Image) -> ImageReport:
+    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
+    return ImageReport(image.shape[2], image.shape[3], digest)

@@ -1,0 +1,367 @@
+"""The NumPy oracle: BiT's forward pass on the raw tensors of a checkpoint, in float64 and in float32.
+
+It walks the network tensor by tensor. Each tensor is read once, used for every run and every image, and dropped, so
+that memory holds one kernel and the activations, never the network. A run is a precision and an order of channels:
+one float64 run is the truth; float32 runs, one in Google's order and the others with the channels of every axis
+permuted (groups of a group norm among themselves, and the channels within each), compute the same function with other
+roundings, and so measure what float32 can be held to.
+
+It spells Google's npz names itself, and its arithmetic is written from the paper (Kolesnikov et al., Big Transfer,
+arXiv:1912.11370) and checked against Google's published code (google-research/big_transfer, bit_pytorch/models.py).
+
+    source tensors, images → ``layers()`` → Layer …, → ``head_blocks()`` → HeadBlock …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+NAME = "NumPy float64"
+FLOAT32_RUNS = 4
+"""One in Google's order and three permuted."""
+
+IMAGE_ORDERS = ((1, 2, 0), (2, 0, 1), (2, 1, 0))
+"""Orders of red, green and blue for the permuted runs; none is Google's."""
+
+GROUPS = 32
+NORM_EPSILON = 1e-5
+STANDARDIZATION_EPSILON = 1e-10
+
+BLOCK_BYTES = 1 << 25
+"""About how large the pieces are in which columns of a convolution, and of the head, are made."""
+SUMMED_ROWS = 64
+"""Rows added one after another before their sums are; keeps float32 sums as exact as pairwise summation."""
+
+Shape = tuple[int, ...]
+
+
+class Tensors(Protocol):
+    """Named tensors in Google's layout."""
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]: ...
+
+    def read(self, name: str) -> Array: ...
+
+
+class OracleError(ValueError):
+    """The tensors do not make a BiT; the message names the tensor."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named tensor of the trunk, for one image: (channels, height, width), features (channels,)."""
+
+    name: str
+    image: int
+    truth: npt.NDArray[np.float64]
+    runs: Sequence[npt.NDArray[np.float32]]
+    """The float32 runs, channels put back in Google's order."""
+
+
+@dataclass(frozen=True)
+class HeadBlock:
+    """Some columns (classes) of the head, and the logits they give for each image."""
+
+    columns: slice
+    kernel: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.float64]
+    """(images, columns)."""
+    runs: npt.NDArray[np.float32]
+    """(float32 runs, images, columns)."""
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """The activations of one run: one (channels, ...) array an image, in this run's order of channels."""
+
+    images: Sequence[Array]
+    order: Array | None
+    random: np.random.Generator | None
+
+    @property
+    def channels(self) -> int:
+        return int(self.images[0].shape[0])
+
+    def new_order(self, channels: int) -> Array | None:
+        """An order of channels that keeps the groups of a group norm together; None is Google's."""
+        if self.random is None:
+            return None
+        size = channels // GROUPS
+        within = self.random.permuted(np.tile(np.arange(size), (GROUPS, 1)), axis=1)
+        order: Array = (self.random.permutation(GROUPS)[:, None] * size + within).reshape(-1)
+        return order
+
+    def restored(self, image: int) -> Array:
+        """An image's activations in Google's order."""
+        if self.order is None:
+            return self.images[image]
+        back = np.empty_like(self.images[image])
+        back[self.order] = self.images[image]
+        return back
+
+    def __add__(self, other: _Maps) -> _Maps:
+        sums = [a + b for a, b in zip(self.images, other.images, strict=True)]
+        return _Maps(sums, self.order, self.random)
+
+
+class NumpyOracle:
+    """A checkpoint's network. Raises OracleError where names or shapes are not those of a BiT."""
+
+    def __init__(self, source: Tensors, *, pool_padding: str = "zeros", float32_runs: int = FLOAT32_RUNS) -> None:
+        if pool_padding not in ("zeros", "-inf"):
+            raise ValueError(f"pool_padding is 'zeros' or '-inf', not {pool_padding!r}")
+        self.source = source
+        self.pool_padding = pool_padding
+        self.float32_runs = float32_runs
+        self.concerns: dict[str, str] = {}
+        """Tensor → why no verdict can rest on it; filled while the network is walked."""
+        self.units = _units(source.shapes)
+        self._features: list[_Maps] = []
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The named tensors of the trunk, in the order in which they are computed."""
+        units = [f"block{b}/unit{u:02d}" for b, count in enumerate(self.units, 1) for u in range(1, count + 1)]
+        return ["root", *units, "norm", "features"]
+
+    @property
+    def classes(self) -> int | None:
+        """How many logits the head gives; None without a head."""
+        shape = self.source.shapes.get("resnet/head/conv2d/kernel")
+        return None if shape is None else shape[-1]
+
+    def forward(self, images: Array) -> dict[str, npt.NDArray[np.float64]]:
+        """The features and, with a head, the logits of (n, 3, height, width) images, in float64 alone."""
+        oracle = NumpyOracle(self.source, pool_padding=self.pool_padding, float32_runs=0)
+        with np.errstate(all="ignore"):
+            for _ in oracle.layers([image[None] for image in images]):
+                pass
+            outputs = {"features": np.stack(oracle._features[0].images)}
+            if self.classes is not None:
+                outputs["logits"] = np.concatenate([block.truth for block in oracle.head_blocks()], axis=1)
+        return outputs
+
+    def layers(self, images: Sequence[Array]) -> Iterator[Layer]:
+        """The trunk's tensors, layer by layer, for (1, 3, height, width) images: first every image's ``root``."""
+        streams = self._conv("resnet/root_block/", self._start(images), size=7, stride=2)
+        streams = [_Maps([_max_pool(x, self.pool_padding) for x in m.images], m.order, m.random) for m in streams]
+        yield from _layer("root", streams)
+        for block, count in enumerate(self.units, start=1):
+            for unit in range(1, count + 1):
+                name = f"block{block}/unit{unit:02d}"
+                streams = self._unit(f"resnet/{name}/", streams, stride=2 if block > 1 and unit == 1 else 1)
+                yield from _layer(name, streams)
+        streams = self._norm("resnet/", streams)
+        yield from _layer("norm", streams)
+        streams = [_Maps([x.reshape(len(x), -1).mean(axis=1) for x in m.images], m.order, m.random) for m in streams]
+        self._features = streams
+        yield from _layer("features", streams)
+
+    def head_blocks(self) -> Iterator[HeadBlock]:
+        """The head's columns, block by block, on the features of the last walk over ``layers``."""
+        channels, classes = self._features[0].channels, self.classes or 0
+        kernel = self._read("resnet/head/conv2d/kernel", (1, 1, channels, classes)).reshape(channels, classes)
+        bias = self._read("resnet/head/conv2d/bias", (classes,))
+        step = max(1, BLOCK_BYTES // (8 * channels))
+        for start in range(0, classes, step):
+            columns = slice(start, min(start + step, classes))
+            exact = kernel[:, columns].astype(np.float64)
+            truth, *runs = (_logits(m, exact, kernel[:, columns], bias[columns]) for m in self._features)
+            shape = (len(runs), *truth.shape)
+            yield HeadBlock(
+                columns,
+                exact,
+                bias[columns].astype(np.float64),
+                truth,
+                np.array(runs, np.float32).reshape(shape),
+            )
+
+    def _start(self, images: Sequence[Array]) -> list[_Maps]:
+        streams = []
+        for run in range(1 + self.float32_runs):
+            random = np.random.default_rng(run) if run > 1 else None
+            order = None if random is None else np.array(IMAGE_ORDERS[run % len(IMAGE_ORDERS)])
+            dtype = np.float64 if run == 0 else np.float32
+            ordered = [image[0] if order is None else image[0][order] for image in images]
+            streams.append(_Maps([x.astype(dtype) for x in ordered], order, random))
+        return streams
+
+    def _unit(self, at: str, streams: list[_Maps], stride: int) -> list[_Maps]:
+        """A pre-activation bottleneck, the stride on its 3×3 convolution; the shortcut is projected where it can be."""
+        preactivated = self._norm(at + "a/", streams)
+        if at + "a/proj/standardized_conv2d/kernel" in self.source.shapes:
+            streams = self._conv(at + "a/proj/", preactivated, stride=stride)
+        branch = self._conv(at + "a/", preactivated)
+        del preactivated
+        branch = self._conv(at + "b/", self._norm(at + "b/", branch), size=3, stride=stride)
+        branch = self._conv(at + "c/", self._norm(at + "c/", branch), like=streams)
+        if branch[0].images[0].shape != streams[0].images[0].shape:
+            raise OracleError(f"{at}c/standardized_conv2d/kernel: its output does not fit the shortcut's")
+        return [b + s for b, s in zip(branch, streams, strict=True)]
+
+    def _norm(self, at: str, streams: list[_Maps]) -> list[_Maps]:
+        """Group norm and ReLU."""
+        channels = streams[0].channels
+        scale = self._read(at + "group_norm/gamma", (channels,))
+        bias = self._read(at + "group_norm/beta", (channels,))
+        normed = []
+        for maps in streams:
+            order = slice(None) if maps.order is None else maps.order
+            images = [_group_norm_relu(x, scale[order], bias[order]) for x in maps.images]
+            normed.append(_Maps(images, maps.order, maps.random))
+        return normed
+
+    def _conv(
+        self, at: str, streams: list[_Maps], size: int = 1, stride: int = 1, like: list[_Maps] | None = None
+    ) -> list[_Maps]:
+        """A standardised convolution; ``like`` gives the order of the output's channels, else it is a new one."""
+        name = at + "standardized_conv2d/kernel"
+        kernel = self._read(name, (size, size, streams[0].channels, None))
+        if not kernel.size or kernel.shape[-1] % GROUPS:
+            raise OracleError(f"{name}: {kernel.shape[-1]} output channels do not make {GROUPS} groups")
+        self._note_constant_channel(name, kernel)
+        convolved = []
+        for index, maps in enumerate(streams):
+            order = like[index].order if like else maps.new_order(kernel.shape[-1])
+            matrix = _standardized_matrix(kernel, maps.order, order, maps.images[0].dtype)
+            images = [_convolve(x, matrix, size, stride) for x in maps.images]
+            convolved.append(_Maps(images, order, maps.random))
+        return convolved
+
+    def _read(self, name: str, shape: tuple[int | None, ...]) -> Array:
+        actual = self.source.shapes.get(name)
+        if actual is None:
+            raise OracleError(f"the source has no tensor {name}")
+        if len(actual) != len(shape) or any(e not in (None, a) for e, a in zip(shape, actual, strict=True)):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise OracleError(f"{name} has shape {tuple(actual)}, not ({wanted})")
+        tensor = self.source.read(name)
+        if not np.isfinite(tensor).all():
+            self.concerns.setdefault(name, "holds NaN or Inf")
+        return tensor
+
+    def _note_constant_channel(self, name: str, kernel: Array) -> None:
+        """A channel whose values are all the same, and not zero, has no variance: float32 then standardises noise."""
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        first = flat[0]
+        candidates = np.flatnonzero((first == flat[-1]) & (first == flat[len(flat) // 2]) & (first != 0))
+        constant = [channel for channel in candidates if (flat[:, channel] == first[channel]).all()]
+        if constant:
+            self.concerns.setdefault(
+                name,
+                f"has no variance in output channel {constant[0]}, where every value is {first[constant[0]]!s}",
+            )
+
+
+def _units(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """The number of units of each block, counted from the names."""
+    units: list[int] = []
+    while f"resnet/block{len(units) + 1}/unit01/a/standardized_conv2d/kernel" in shapes:
+        block, count = len(units) + 1, 1
+        while f"resnet/block{block}/unit{count + 1:02d}/a/standardized_conv2d/kernel" in shapes:
+            count += 1
+        units.append(count)
+    if not units:
+        raise OracleError("the source has no tensor resnet/block1/unit01/a/standardized_conv2d/kernel")
+    return tuple(units)
+
+
+def _layer(name: str, streams: list[_Maps]) -> Iterator[Layer]:
+    for image in range(len(streams[0].images)):
+        truth, *runs = (maps.restored(image) for maps in streams)
+        yield Layer(name, image, truth, runs)
+
+
+def _standardized_matrix(kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
+    """(w - mean) / sqrt(variance + 1e-10) over height, width and input channels, as a (height·width·in, out) matrix.
+
+    ``rows`` and ``columns`` are orders of the input and the output channels. Source of the formula: big_transfer,
+    ``StdConv2d.forward``; the variance is the biased one.
+    """
+    if rows is not None:
+        kernel = kernel.take(rows, axis=2)
+    if columns is not None:
+        kernel = kernel.take(columns, axis=3)
+    fresh = rows is not None or columns is not None
+    matrix: Array = kernel.reshape(-1, kernel.shape[-1]).astype(dtype, copy=not fresh)
+    count = np.asarray(len(matrix), dtype)
+    matrix -= _sum_rows(matrix) / count
+    variance = _sum_rows(matrix, squared=True) / count
+    matrix /= np.sqrt(variance + np.asarray(STANDARDIZATION_EPSILON, dtype))
+    return matrix
+
+
+def _sum_rows(matrix: Array, squared: bool = False) -> Array:
+    """The sum of the rows, or of their squares: short sums of rows first, then the sum of those."""
+    while True:
+        pieces = [matrix[start : start + SUMMED_ROWS] for start in range(0, len(matrix), SUMMED_ROWS)]
+        sums = [np.add.reduce(piece * piece if squared else piece, axis=0) for piece in pieces]
+        if len(sums) == 1:
+            return np.asarray(sums[0])
+        matrix, squared = np.stack(sums), False
+
+
+def _convolve(x: Array, matrix: Array, size: int, stride: int) -> Array:
+    """(in, height, width) → (out, height', width'), padded by size // 2 zeros, some rows of the output at a time."""
+    channels, height, width = x.shape
+    high, wide = (height - 1) // stride + 1, (width - 1) // stride + 1
+    if size == 1:
+        columns = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(channels, -1)
+        flat: Array = matrix.T @ columns
+        return flat.reshape(-1, high, wide)
+    padding = size // 2
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+    out = np.empty((matrix.shape[1], high, wide), x.dtype)
+    step = max(1, BLOCK_BYTES // (len(matrix) * wide * x.itemsize))
+    for top in range(0, high, step):
+        rows = min(step, high - top)
+        columns = np.empty((size, size, channels, rows, wide), x.dtype)
+        for dy in range(size):
+            for dx in range(size):
+                y = top * stride + dy
+                columns[dy, dx] = padded[
+                    :, y : y + (rows - 1) * stride + 1 : stride, dx : dx + (wide - 1) * stride + 1 : stride
+                ]
+        out[:, top : top + rows] = (matrix.T @ columns.reshape(len(matrix), -1)).reshape(-1, rows, wide)
+    return out
+
+
+def _max_pool(x: Array, pool_padding: str) -> Array:
+    """3×3 with stride 2, after one row and column of zeros (big_transfer) or −inf (big_vision) on every side."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf if pool_padding == "-inf" else 0)
+    high, wide = ((size - 1) // 2 + 1 for size in x.shape[1:])
+    pooled: Array = padded[:, : 2 * high : 2, : 2 * wide : 2].copy()
+    for dy in range(3):
+        for dx in range(3):
+            np.maximum(pooled, padded[:, dy : dy + 2 * high - 1 : 2, dx : dx + 2 * wide - 1 : 2], out=pooled)
+    return pooled
+
+
+def _group_norm_relu(x: Array, scale: Array, bias: Array) -> Array:
+    """Group norm with the biased variance and epsilon 1e-5, sums over a contiguous axis, then max(0, ·)."""
+    groups = x.reshape(GROUPS, -1)
+    centred = groups - groups.mean(axis=1, keepdims=True)
+    variance = (centred * centred).mean(axis=1, keepdims=True)
+    deviation = np.sqrt(variance + np.asarray(NORM_EPSILON, x.dtype))
+    y: Array = centred.reshape(len(x), -1)
+    y *= (scale.astype(x.dtype).reshape(GROUPS, -1) / deviation).reshape(-1, 1)
+    y += bias.astype(x.dtype)[:, None]
+    return np.maximum(y, 0, out=y).reshape(x.shape)
+
+
+def _logits(features: _Maps, exact: Array, kernel: Array, bias: Array) -> Array:
+    """(images, columns): the features of one run times some columns of the head, in that run's precision."""
+    stacked = np.stack(features.images)
+    matrix = exact if stacked.dtype == np.float64 else kernel.astype(stacked.dtype)
+    if features.order is not None:
+        matrix = matrix[features.order]
+    return np.asarray(stacked @ matrix + bias.astype(stacked.dtype))

@@ -1,0 +1,106 @@
+"""What an audit is handed: a source of tensors, a target folder, and the readers that run it.
+
+Whoever converts fills these in; ``verify`` only looks through them. Arrays are NumPy's throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    Image = npt.NDArray[np.float32]
+
+PoolPadding = Literal["zeros", "-inf"]
+"""What surrounds the stem's output before its max-pool."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+
+class Source(Protocol):
+    """A checkpoint as named tensors in Google's layout: the names of the released npz files, HWIO kernels."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def read(self, name: str) -> Array:
+        """A fresh array of the stored values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """One source tensor and the parameter of the target that must hold it, bit for bit."""
+
+    source: str
+    target: str
+    expected: Callable[[], Array]
+    """What the layout must store, computed from the source."""
+    stored: Callable[[], Array]
+    """What the folder holds."""
+
+
+class Reader(Protocol):
+    """A library that loads the target and runs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, image: Image) -> Mapping[str, Array]:
+        """What the model makes of one normalised image, (1, 3, height, width) float32.
+
+        Returns arrays with a leading batch axis of 1 under ``root`` (stem: convolution, padding, max-pool),
+        ``block{b}/unit{u:02d}``, ``norm`` (the last group norm and its ReLU), ``features`` (pooled) and, with a
+        head, ``logits``. A reader that gives nothing but ``logits`` is judged on them alone. Raises ImportError
+        where the library is not installed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the model; it is called after the last image."""
+        ...
+
+
+class Target(Protocol):
+    """A converted folder under audit."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def exact(self) -> str:
+        """``bits`` or ``logits``: what the folder claims to keep."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor stored in the folder."""
+        ...
+
+    @property
+    def correspondences(self) -> Sequence[Correspondence]: ...
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """File name → sha256."""
+        ...
+
+    @property
+    def readers(self) -> Sequence[Reader]:
+        """The first is the declared reader and gives the verdict; the others are shown beside it."""
+        ...

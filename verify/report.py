@@ -1,0 +1,154 @@
+"""The result of an audit, and its file ``parity.json``.
+
+A report is a value: the verdict, why, and every figure it rests on. ``bool(report)`` is whether it passed. What is
+written is a function of source, target and options: no time, no host, no path and no version of the environment. A
+figure that is not finite, or that could not be had, is None and becomes ``null``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+Verdict = Literal["passed", "failed", "inconclusive"]
+
+SCHEMA = 1
+"""Version of parity.json's layout."""
+
+FIGURES = 4
+"""Significant digits of a figure: what rounding noise is worth."""
+
+
+def figure(value: float) -> float | None:
+    """A figure as a report keeps it: four significant digits, None where it is not finite."""
+    return float(f"{value:.{FIGURES - 1}e}") if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """How many tensors the source and the target have, and how many are accounted for."""
+
+    source: int
+    used: int
+    """Source tensors used exactly once."""
+    target: int
+    filled: int
+    """Target parameters filled exactly once."""
+    bit_exact: int
+    """Target parameters that hold, bit for bit, what they must."""
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One named tensor over all images; ``error`` and ``limit`` are those of the image nearest to failing."""
+
+    name: str
+    max_abs_error: float | None
+    floor: float | None
+    error: float | None
+    limit: float | None
+    ratio: float | None
+    image: int
+
+
+@dataclass(frozen=True)
+class ReaderReport:
+    """What one library makes of the folder."""
+
+    name: str
+    verdict: Literal["passed", "failed", "inconclusive", "not run"]
+    ratio: float | None
+    max_abs_error: float | None
+    top1: int | None
+    """On how many images its largest logit is the oracle's; None without logits."""
+    departs: str | None
+    """The first tensor beyond its limit."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """An image the verdict rests on: what is needed to know it again."""
+
+    height: int
+    width: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict of an audit; truthy when passed."""
+
+    verdict: Verdict
+    reason: str
+    """One line: the first thing that departs, or what was found equal."""
+    max_abs_error: float | None
+    """Largest error of a logit (of a pooled feature, without a head) of the declared reader, against float64."""
+    floor: float | None
+    """The same of the oracle's own float32 runs."""
+    ratio: float | None
+    """The largest error / limit × 4 of all rules: above 4 it fails."""
+    tensors: Tensors
+    layers: tuple[LayerReport, ...]
+    readers: tuple[ReaderReport, ...]
+    oracle: str
+    exact: str
+    pool_padding: str
+    source: Mapping[str, str]
+    """``file``, ``format``, ``sha256``."""
+    files: Mapping[str, str]
+    """The target's files: name → sha256."""
+    images: tuple[ImageReport, ...]
+    release: str
+    misfits: tuple[str, ...] = field(default=())
+    """Every stored value, source tensor or target parameter that is not what it must be."""
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "passed"
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def to_json(self) -> str:
+        """The text of parity.json: strict JSON, ending in a newline."""
+        content = {"passed": self.passed, **asdict(self), "schema": SCHEMA}
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that a parity.json was written from. Raises ValueError where the text is not such a file."""
+        content = _strict(text)
+        if content.pop("schema", None) != SCHEMA:
+            raise ValueError(f"not a parity.json of schema {SCHEMA}")
+        passed = content.pop("passed", None)
+        try:
+            report = cls(
+                **content
+                | {
+                    "tensors": Tensors(**content["tensors"]),
+                    "layers": tuple(LayerReport(**layer) for layer in content["layers"]),
+                    "readers": tuple(ReaderReport(**reader) for reader in content["readers"]),
+                    "images": tuple(ImageReport(**image) for image in content["images"]),
+                    "misfits": tuple(content["misfits"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a parity.json: {error}") from error
+        if passed is not report.passed:
+            raise ValueError(f"parity.json says passed: {passed} beside the verdict {report.verdict!r}")
+        return report
+
+
+def _strict(text: str) -> dict[str, Any]:
+    def refuse(token: str) -> Any:
+        raise ValueError(f"not strict JSON: {token}")
+
+    content = json.loads(text, parse_constant=refuse)
+    if not isinstance(content, dict):
+        raise ValueError("not a parity.json: no object")
+    known = {f.name for f in fields(Report)} | {"schema", "passed"}
+    return {key: value for key, value in content.items() if key in known}
