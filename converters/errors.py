@@ -1,0 +1,41 @@
+"""What can go wrong, and the exit status each kind of failure has.
+
+Every message is one or two lines that name the file, the tensor and the remedy. The command line prints the
+message alone; a traceback only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+
+class BitConvertError(Exception):
+    """Base of every error a user can cause or must act on."""
+
+    exit_status = 1
+
+
+class ParityError(BitConvertError):
+    """The converted model is not proven to be the checkpoint's model: failed or inconclusive."""
+
+    exit_status = 1
+
+
+class UsageError(BitConvertError):
+    """The command, not the data, is wrong."""
+
+    exit_status = 2
+
+
+class CheckpointError(BitConvertError):
+    """A checkpoint that is unreadable, unsafe, not recognised, or not what it was said to be."""
+
+    exit_status = 3
+
+
+class HubError(BitConvertError):
+    """The network or a hub refused, failed or could not be reached."""
+
+    exit_status = 4
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""

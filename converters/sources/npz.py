@@ -1,0 +1,261 @@
+"""Reads ``.npz`` checkpoints: names and shapes first, values one tensor at a time, never a pickle.
+
+Nothing a header claims is believed before the file's real bytes bear it out: members may not overlap or leave the
+file, the local header must agree with the central directory, a tensor must fill its member exactly, and all tensors
+together may be only so much larger than the file. The CRC of every member is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.errors import CheckpointError
+
+Array = npt.NDArray[Any]
+
+SUFFIX = ".npy"
+MAX_EXPANSION = 32
+"""Times the file's size that its tensors may take: trained float32 values deflate to some nine tenths."""
+SMALL = 64 << 20
+"""Bytes that any file may expand to, however well it compresses (a tiny network of zeros, say)."""
+MAX_MEMBERS = 4096
+"""Members are counted before anything is opened; the largest released network has 459."""
+MAX_HEADER = 10_000
+"""Bytes of an npy header that NumPy itself accepts."""
+CHUNK = 1 << 20
+LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
+DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
+ZIP64_EXTRA = struct.Struct("<HHQQ")
+ZIP64 = 0xFFFFFFFF
+END_RECORD = struct.Struct("<4sHHHHIIH")
+METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
+HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+FLOAT32 = np.dtype("<f4")
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ValueError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+)
+"""What zipfile, zlib and NumPy's header reader raise on broken input."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one tensor is: its archive entry, shape, order, and the offset of its values in the entry."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    offset: int
+
+
+class NpzSource:
+    """An ``.npz`` file as named float32 tensors. Open with ``with``; not safe to share between threads.
+
+    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not float32 or not finite.
+    """
+
+    format = "npz"
+    scheme = "npz"
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._size = path.stat().st_size
+        with self._blame("the archive"):
+            self._archive = zipfile.ZipFile(path)
+            self._compare_end_record()
+            self._walk_directory()
+        try:
+            self._members = {name: self._member(name, info) for name, info in self._entries().items()}
+        except BaseException:
+            self._archive.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name → shape, in the order of the file."""
+        return {name: member.shape for name, member in self._members.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the whole file, hexadecimal."""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read(self, name: str) -> Array:
+        """The values of one tensor: a fresh float32 array, C-contiguous in Google's layout."""
+        tensor = self._members[name]
+        values = np.empty(math.prod(tensor.shape), np.float32)
+        view = values.view(np.uint8).data
+        with self._blame(name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
+            member.read(tensor.offset)
+            filled = 0
+            while filled < len(view):
+                # readinto, not read: no second copy of the tensor in memory
+                count = member.readinto(view[filled : filled + CHUNK])
+                if not count:
+                    raise EOFError("its data ends early")
+                filled += count
+            if member.read(1):  # reaching the end also makes zipfile compare the CRC
+                raise ValueError("its data goes on past its shape")
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{self.path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
+        return np.asarray(values.reshape(tensor.shape, order=tensor.order), order="C")
+
+    def _walk_directory(self) -> None:
+        """The directory's entries must fill it exactly; zipfile lets the last one be longer than the directory."""
+        with open(self.path, "rb") as file:
+            file.seek(self._archive.start_dir)
+            for _ in self._archive.infolist():
+                entry = DIRECTORY_ENTRY.unpack(file.read(DIRECTORY_ENTRY.size))
+                file.seek(sum(entry[1:]), io.SEEK_CUR)  # name, extra field and comment
+            if file.read(4) not in (b"PK\x05\x06", b"PK\x06\x06"):
+                raise ValueError("its directory does not end where its entries do")
+
+    def _compare_end_record(self) -> None:
+        """The archive's last bytes repeat the number of members, which zipfile does not look at."""
+        with open(self.path, "rb") as file:
+            file.seek(self._size - END_RECORD.size)
+            magic, disk, start_disk, here, count, _, _, comment = END_RECORD.unpack(file.read())
+        expected = len(self._archive.infolist())
+        if (magic, disk, start_disk, here, count, comment) != (b"PK\x05\x06", 0, 0, expected, expected, 0):
+            raise ValueError("its directory is cut short or contradicts its end")
+
+    def _entries(self) -> dict[str, zipfile.ZipInfo]:
+        infos = self._archive.infolist()
+        if not infos:
+            raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Get the file anew.")
+        if len(infos) > MAX_MEMBERS:
+            raise CheckpointError(f"{self.path}: {len(infos)} members, more than any BiT checkpoint has.")
+        entries: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            name = info.filename.removesuffix(SUFFIX)
+            if name in entries:
+                raise CheckpointError(f"{self.path}: two tensors of the name {name}. Get the file anew.")
+            if name == info.filename or ".." in name.split("/") or name.startswith("/") or "\\" in name:
+                raise CheckpointError(
+                    f"{self.path}: member {info.filename[:120]!r} has no tensor's name. Remove it or get the file anew."
+                )
+            if info.flag_bits & 0x1 or info.compress_type not in METHODS:
+                raise CheckpointError(
+                    f"{self.path}: {name} is encrypted or not {' or '.join(METHODS.values())}. Save it with np.savez."
+                )
+            entries[name] = info
+        self._refuse_odd_entries(infos)
+        self._refuse_overlaps(infos)
+        self._refuse_bomb(infos)
+        return entries
+
+    def _refuse_odd_entries(self, infos: list[zipfile.ZipInfo]) -> None:
+        """One writer gives all its members the same attributes; nothing else protects these fields."""
+        for info in infos:
+            attributes, first = (
+                (i.create_system, i.create_version, i.reserved, i.volume, i.internal_attr, i.external_attr)
+                for i in (info, infos[0])
+            )
+            if attributes != first:
+                raise CheckpointError(
+                    f"{self.path}: the directory entry of {info.filename[:120]} is damaged: its attributes differ from "
+                    "the first member's.\nGet the file anew."
+                )
+
+    def _refuse_overlaps(self, infos: list[zipfile.ZipInfo]) -> None:
+        end = 0
+        for info in sorted(infos, key=lambda info: info.header_offset):
+            if info.header_offset < end:
+                raise CheckpointError(f"{self.path}: {info.filename} overlaps another member. Get the file anew.")
+            end = info.header_offset + LOCAL_HEADER.size + len(info.filename.encode()) + info.compress_size
+        if end > self._size:
+            raise CheckpointError(f"{self.path}: cut short: {end} bytes of members in {self._size}. Get it anew.")
+
+    def _refuse_bomb(self, infos: list[zipfile.ZipInfo]) -> None:
+        claimed = sum(info.file_size for info in infos)
+        lying = any(i.compress_type == zipfile.ZIP_STORED and i.file_size != i.compress_size for i in infos)
+        if lying or claimed > max(MAX_EXPANSION * self._size, SMALL):
+            raise CheckpointError(
+                f"{self.path}: {self._size} bytes that claim to expand to {claimed}: a zip bomb, not a checkpoint.\n"
+                "Get the file anew."
+            )
+
+    def _member(self, name: str, info: zipfile.ZipInfo) -> Member:
+        with self._blame(name):
+            self._compare_headers(info)
+            with self._archive.open(info) as file:
+                head = io.BytesIO(file.read(MAX_HEADER + 16))
+            version = np.lib.format.read_magic(head)
+            if version not in HEADER_READERS:
+                raise ValueError(f"its npy format version {version} is unknown")
+            shape, fortran, dtype = HEADER_READERS[version](head, max_header_size=MAX_HEADER)
+        if dtype != FLOAT32:
+            what = "Python objects, which are never unpickled" if dtype.hasobject else str(dtype)
+            raise CheckpointError(f"{self.path}: {name} holds {what}, not float32. Save it as float32.")
+        if any(size < 0 for size in shape) or head.tell() + 4 * math.prod(shape) != info.file_size:
+            raise CheckpointError(
+                f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Get the file anew."
+            )
+        return Member(info, shape, "F" if fortran else "C", head.tell())
+
+    def _compare_headers(self, info: zipfile.ZipInfo) -> None:
+        """The local header repeats the central directory; where they differ, one of them is damaged."""
+        with open(self.path, "rb") as file:
+            file.seek(info.header_offset)
+            raw = file.read(LOCAL_HEADER.size)
+            fields = LOCAL_HEADER.unpack(raw)
+            magic, version, flags, method, time, date, crc, packed, size, name_length, extra_length = fields
+            name, extra = file.read(name_length), file.read(extra_length)
+        streamed = flags & 0x8  # sizes and CRC then follow the data
+        if ZIP64 in (packed, size):
+            tag, length, *sizes = ZIP64_EXTRA.unpack_from(extra)
+            if (tag, length) != (1, 16) or size not in (ZIP64, sizes[0]) or packed not in (ZIP64, sizes[1]):
+                raise ValueError("its local header has no sizes")
+            size, packed = sizes
+        year, month, day, hour, minute, second = info.date_time
+        agree = (
+            magic == b"PK\x03\x04"
+            and version == info.extract_version
+            and flags == info.flag_bits
+            and method == info.compress_type
+            and name == info.orig_filename.encode("utf-8" if flags & 0x800 else "cp437")
+            and date == (year - 1980) << 9 | month << 5 | day
+            and time == hour << 11 | minute << 5 | second // 2
+            and (streamed or crc == info.CRC)
+            and (streamed or (packed, size) == (info.compress_size, info.file_size))
+        )
+        if not agree:
+            raise ValueError("its local header contradicts the archive's directory")
+
+    @contextmanager
+    def _blame(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (*BROKEN, MemoryError) as error:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise CheckpointError(f"{self.path}: {what} is damaged: {reason}.\nGet the file anew.") from error

@@ -1,0 +1,106 @@
+"""Layouts: the stored form of each kind of tensor, and its way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from converters.architecture import Architecture
+from converters.layouts import LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
+from converters.names import Kind, Parameter, parameters
+from tests.checkpoints import make_checkpoint
+
+SMALL = Architecture(units=(2, 1), root_width=32, widths=(64, 96), classes=5)
+every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    return make_checkpoint(SMALL.units, SMALL.root_width, SMALL.classes, mids=SMALL.widths)
+
+
+def rows() -> dict[str, Parameter]:
+    return {parameter.canonical: parameter for parameter in parameters(SMALL)}
+
+
+def test_transformers_stores_what_a_written_out_mapping_says(tensors: dict[str, np.ndarray]) -> None:
+    layout, row = LAYOUTS["transformers"], rows()
+    for canonical, name, expected in (
+        ("root/conv/kernel", "bit.embedder.convolution.weight",
+         np.einsum("hwio->oihw", tensors["resnet/root_block/standardized_conv2d/kernel"])),
+        ("block1/unit02/b/conv/kernel", "bit.encoder.stages.0.layers.1.conv2.weight",
+         np.einsum("hwio->oihw", tensors["resnet/block1/unit02/b/standardized_conv2d/kernel"])),
+        ("block2/unit01/proj/conv/kernel", "bit.encoder.stages.1.layers.0.downsample.conv.weight",
+         np.einsum("hwio->oihw", tensors["resnet/block2/unit01/a/proj/standardized_conv2d/kernel"])),
+        ("block2/unit01/c/norm/scale", "bit.encoder.stages.1.layers.0.norm3.weight",
+         tensors["resnet/block2/unit01/c/group_norm/gamma"]),
+        ("norm/bias", "bit.norm.bias", tensors["resnet/group_norm/beta"]),
+        ("head/kernel", "classifier.1.weight", tensors["resnet/head/conv2d/kernel"][0, 0].T),
+        ("head/bias", "classifier.1.bias", tensors["resnet/head/conv2d/bias"]),
+    ):  # fmt: skip
+        stored = layout.store(row[canonical], tensors[row[canonical].names["npz"]], "bits")
+        assert layout.parameter_name(row[canonical]) == name
+        np.testing.assert_array_equal(stored, expected, err_msg=name, strict=True)
+
+
+@every_layout
+def test_stored_arrays_have_the_declared_shape_and_are_contiguous(layout: Layout, tensors) -> None:
+    for parameter in parameters(SMALL):
+        stored = layout.store(parameter, tensors[parameter.names["npz"]], "bits")
+        assert stored.shape == layout.shape(parameter)
+        assert stored.flags["C_CONTIGUOUS"]
+        assert stored.dtype == np.float32
+
+
+@every_layout
+def test_logits_store_float32_of_ten_times_the_kernel_and_nothing_else(layout: Layout, tensors) -> None:
+    for parameter in parameters(SMALL):
+        source = tensors[parameter.names["npz"]]
+        bits, logits = (layout.store(parameter, source, exact) for exact in ("bits", "logits"))
+        factor = 10.0 if parameter.kind is Kind.KERNEL else 1.0
+        np.testing.assert_array_equal(logits, (bits.astype(np.float64) * factor).astype(np.float32), strict=True)
+
+
+@every_layout
+def test_overflowing_kernels_become_inf_without_a_warning(layout: Layout) -> None:
+    root = rows()["root/conv/kernel"]
+    assert np.isinf(layout.store(root, np.full(root.shape, 1e38, np.float32), "logits")).all()
+
+
+@every_layout
+@pytest.mark.parametrize("kind", Kind)
+@given(data=st.data())
+def test_every_form_has_an_inverse_that_gives_the_bits_back(layout: Layout, kind: Kind, data: st.DataObject) -> None:
+    form = layout.forms[kind]
+    rank = 4 if kind in (Kind.KERNEL, Kind.HEAD_KERNEL) else 1
+    sides = [1] * form.drop + data.draw(
+        st.lists(st.integers(1, 5), min_size=rank - form.drop, max_size=rank - form.drop)
+    )
+    array = data.draw(hnp.arrays(np.float32, tuple(sides)))
+    stored = form.store(array)
+    assert stored.shape == form.shape(array.shape)
+    back = form.restore(stored)
+    assert back.shape == array.shape
+    assert np.ascontiguousarray(back).tobytes() == array.tobytes()
+
+
+@given(axes=st.permutations(range(4)), array=hnp.arrays(np.float32, hnp.array_shapes(min_dims=4, max_dims=4)))
+def test_any_permutation_is_undone(axes: list[int], array: np.ndarray) -> None:
+    form = Form(tuple(axes))
+    assert form.restore(form.store(array)).tobytes() == array.tobytes()
+
+
+def test_the_two_answers_are_one_function_of_the_kernel() -> None:
+    """(10w - 10m) / sqrt(100v + 1e-8) is (w - m) / sqrt(v + 1e-10)."""
+    kernel = np.random.default_rng(0).normal(0, 1e-4, (3, 3, 8, 4))
+    root = Parameter("root/conv/kernel", Kind.KERNEL, kernel.shape, {})
+
+    def standardised(exact: str) -> np.ndarray:
+        stored = LAYOUTS["transformers"].store(root, kernel, exact)
+        mean, variance = (f(stored, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.var))
+        return (stored - mean) / np.sqrt(variance + STANDARDIZATION_EPSILON[exact])
+
+    np.testing.assert_allclose(standardised("logits"), standardised("bits"), rtol=1e-12)
