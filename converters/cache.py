@@ -1,0 +1,190 @@
+"""The cache of downloads: where a file lies, whether it is whole, and who may write.
+
+    URL → slot (one folder a URL: lock, partial + partial.json, entry.json) → a version, under its digest, whole
+
+    BiT-M-R50x1.npz-0c5b2f8a41e97d36/
+        lock                               held by the one process that fetches
+        partial, partial.json              the bytes so far, and the version that they are of
+        entry.json                         the current version: digest, size, what the server called it
+        9f86d081884c7d65/BiT-M-R50x1.npz   a version, under the first digits of its sha256
+
+A version is put in place by a rename, after entry.json tells its digest: a process killed at any moment leaves either
+a whole file or one that nobody trusts. Older versions stay: another process may be reading them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from converters.errors import UsageError
+from converters.files import fsync, sha256
+
+VARIABLE = "BIT_CONVERT_CACHE"
+DIGITS = 16
+"""Hexadecimal digits of a digest in a folder's name."""
+MAX_RECORD = 1 << 16
+"""Bytes of a record that are read."""
+_HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """The folder of all downloads: ``$BIT_CONVERT_CACHE``, else ``~/.cache/bit-convert``."""
+    chosen = os.environ.get(VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "bit-convert"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a server says of the version of a file that it sends."""
+
+    etag: str | None = None
+    modified: str | None = None
+    validator: str | None = None
+    """What If-Range may name: equal only where every byte is."""
+    total: int | None = None
+    """Bytes of the whole file; None where the server does not say."""
+    md5: str | None = None
+    """Hexadecimal; Google's storage gives it."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """The version that a record tells of; None where there is no such record."""
+        found: Self | None = _load(cls, path)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Writes the record, whole or not at all."""
+        _save(path, asdict(self))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The current version in a slot, as entry.json tells it."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    """When the file was last written; another time means that it has to be hashed again."""
+    etag: str | None
+    modified: str | None
+
+    def fits(self, size: int | None, digest: str | None) -> bool:
+        """Whether this is the file of ``size`` and sha256 ``digest``, as far as these are known."""
+        return size in (None, self.size) and digest in (None, self.sha256)
+
+
+class Slot:
+    """The folder of one URL in the cache."""
+
+    def __init__(self, url: str, name: str) -> None:
+        key = hashlib.sha256(url.encode()).hexdigest()[:DIGITS]
+        self.name = name
+        self.folder = cache_folder() / f"{name}-{key}"
+        self.partial = self.folder / "partial"
+        self._version = self.folder / "partial.json"
+        self._entry = self.folder / "entry.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Waits until no other process fetches this URL; a killed one's lock is gone with it.
+
+        Raises UsageError where the cache cannot be written or locked.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise self.unusable(error) from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                raise self.unusable(error) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def whole(self) -> tuple[Path, Entry] | None:
+        """The current version's file; None unless it is there, all of it, as it was when it was checked."""
+        entry = _load(Entry, self._entry)
+        if entry is None or not _HEXADECIMAL.fullmatch(entry.sha256):
+            return None
+        path = self._place(entry)
+        try:
+            found = path.lstat()
+            if found.st_size != entry.size:
+                return None
+            if found.st_mtime_ns != entry.mtime_ns and sha256(path) != entry.sha256:
+                return None
+        except OSError:
+            return None
+        return path, entry
+
+    @property
+    def done(self) -> int:
+        """Bytes of the partial file."""
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def partial_version(self) -> Version | None:
+        """The version of which the partial file holds the beginning; None where there is none to go on with."""
+        return Version.load(self._version) if self.partial.exists() else None
+
+    def start(self, version: Version) -> None:
+        """Begins an empty partial file of ``version``."""
+        self.drop()
+        version.save(self._version)
+        self.partial.touch()
+
+    def drop(self) -> None:
+        """Removes the partial file, its record last."""
+        self.partial.unlink(missing_ok=True)
+        self._version.unlink(missing_ok=True)
+
+    def finish(self, version: Version, digest: str) -> Path:
+        """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""
+        found = self.partial.stat()
+        entry = Entry(digest, found.st_size, found.st_mtime_ns, version.etag, version.modified)
+        place = self._place(entry)
+        place.parent.mkdir(exist_ok=True)
+        fsync(self.partial)
+        _save(self._entry, asdict(entry))
+        self.partial.replace(place)
+        fsync(place.parent)
+        fsync(self.folder)
+        self.drop()
+        return place
+
+    def unusable(self, error: OSError) -> UsageError:
+        """The cache cannot be used: what to tell the user."""
+        return UsageError(
+            f"{self.folder.parent}: the cache cannot be used: {error.strerror}. Set {VARIABLE} to another folder."
+        )
+
+    def _place(self, entry: Entry) -> Path:
+        return self.folder / entry.sha256[:DIGITS] / self.name
+
+
+def _load(kind: type[Any], path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return kind(**json.loads(file.read(MAX_RECORD)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
