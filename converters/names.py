@@ -122,7 +122,8 @@ def infer(shapes: Mapping[str, Shape], scheme: str, where: str) -> Architecture:
     if not any(block and row.kind is Kind.KERNEL for row, block, _ in known.values()):
         raise CheckpointError(
             f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors is a unit's kernel of the {scheme} "
-            f"scheme ({_some(list(shapes))}).\nLooked for {_some([_template(ROOT[0], scheme), _template(UNIT[2], scheme)])}."
+            f"scheme ({_some(list(shapes))}).\n"
+            f"Looked for {_some([_template(ROOT[0], scheme), _template(UNIT[2], scheme)])}."
         )
     votes: dict[tuple[str, int], Counter[int]] = {}
     units = [0] * max((block for _, block, _ in known.values()), default=0)

@@ -1,0 +1,91 @@
+"""Audits of folders: a folder and its source are handed to ``verify``, with images.
+
+folder, source → Folder → verify.audit → Report; ``bit-verify`` also writes it and says it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.errors import UsageError
+from converters.files import PARITY, PREPROCESSOR
+from converters.folder import Folder, audit_readers
+from converters.names import GOOGLE, infer
+from converters.sources import open_source
+from verify import Reader, Report, audit, default_images
+from verify.protocols import PoolPadding, Progress, Source
+
+RELEASE = version("bit-convert")
+PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
+
+
+def audit_folder(
+    folder: Path,
+    source: Source,
+    choose_readers: Callable[[Folder], Sequence[Reader]],
+    pool_padding: PoolPadding,
+    images: Path | None,
+    progress: Progress,
+) -> Report:
+    """The report on a folder: two default images, and the photographs of the directory ``images``."""
+    pixels = default_images() + (photographs(images, folder) if images else [])
+    with Folder(folder, source, choose_readers) as target:
+        return audit(
+            target,
+            source,
+            images=pixels,
+            pool_padding=pool_padding,
+            progress=lambda what, done, total: progress(f"verifying {what}", done, total),
+            release=RELEASE,
+        )
+
+
+def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
+    """The images of a directory as the folder's own processor makes them: (1, 3, height, width) float32 each.
+
+    Raises UsageError where there is none, or one that cannot be read.
+    """
+    from PIL import Image
+
+    from bit_ref import BitImageProcessor
+
+    paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+    if not paths:
+        raise UsageError(f"{directory}: no image ({', '.join(PHOTOGRAPHS)}). Give a folder that holds some.")
+    if not (folder / PREPROCESSOR).is_file():
+        raise UsageError(f"{folder}: has no {PREPROCESSOR} to prepare photographs with. Leave out --images.")
+    processor: Any = BitImageProcessor.from_pretrained(folder)
+    pixels = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                values = processor.preprocess(image, return_tensors="np")["pixel_values"]
+        except (OSError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path}: cannot be read as an image: {error}. Remove it or mend it.") from error
+        pixels.append(np.asarray(values, np.float32))
+    return pixels
+
+
+def verify_target(
+    target: Path,
+    checkpoint: Path,
+    report_folder: Path,
+    pool_padding: PoolPadding,
+    images: Path | None,
+    progress: Progress,
+) -> Report:
+    """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves parity.json."""
+    with open_source(checkpoint) as source:
+        infer(source.shapes, GOOGLE, source.path)
+        report = audit_folder(target, source, audit_readers, pool_padding, images, progress)
+    report_folder.mkdir(parents=True, exist_ok=True)
+    unfinished = report_folder / (PARITY + ".partial")
+    unfinished.write_text(report.to_json(), encoding="utf-8")
+    unfinished.replace(report_folder / PARITY)
+    return report

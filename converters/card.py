@@ -1,0 +1,97 @@
+"""The model card: what the model is, how it was verified, which library reads it how exactly.
+
+Plan, Report → card.md.jinja → README.md
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import PurePath
+from typing import Any
+
+from converters.repository import Plan, model_config
+from verify.protocols import Source
+from verify.report import Report
+
+TEMPLATE = "card.md.jinja"
+
+
+def render(plan: Plan, source: Source, report: Report | None, release: str) -> str:
+    """The text of README.md; without a report it says that nothing was verified."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    template = environment.from_string(files("converters").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    head = plan.architecture.classes is not None
+    return template.render(
+        plan=plan,
+        report=report,
+        source=source,
+        file=PurePath(source.path).name,
+        release=release,
+        metadata=_metadata(plan),
+        input=_input(plan),
+        classes=_classes(plan),
+        auto_class="AutoModelForImageClassification" if head else "AutoModel",
+        architecture_class=model_config(plan)["architectures"][0],
+        final="logits" if head else "pooled features",
+        stock=_stock(report),
+        label_note=_label_note(plan),
+        figure=_figure,
+    )
+
+
+def _metadata(plan: Plan) -> str:
+    from huggingface_hub import ModelCardData
+
+    head, variant = plan.architecture.classes is not None, plan.variant
+    data: Any = ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-classification" if head else "image-feature-extraction",
+        tags=["big-transfer", "bit", "resnetv2", "vision", "bit-convert"],
+        datasets=list(variant.datasets) or None if variant else None,
+        base_model=variant.base_model if variant else None,
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _input(plan: Plan) -> str:
+    recipe = plan.preprocessing
+    edge = recipe.size.get("shortest_edge")
+    resize = f"short side {edge}" if edge else f"stretched to {recipe.size['height']} × {recipe.size['width']}"
+    crop = f", centre crop {recipe.crop[0]} × {recipe.crop[1]}" if recipe.crop else ""
+    filters = {2: "bilinear", 3: "bicubic"}
+    return f"RGB, {resize} ({filters[recipe.resample]}){crop}, scaled to -1 … 1"
+
+
+def _classes(plan: Plan) -> str:
+    names = plan.labels
+    count = plan.architecture.classes
+    return f"{count}" if names is None else f"{count}: {names[0]} … {names[-1]}"
+
+
+def _label_note(plan: Plan) -> str:
+    if plan.architecture.classes is None or plan.labels is not None:
+        return ""
+    reason = (
+        "no list of this data set's classes ships with bit-convert"
+        if plan.variant
+        else "the checkpoint does not say what its classes are, and no name of the catalogue was given with `--variant`"
+    )
+    return f"The classes are called `LABEL_n`: {reason}."
+
+
+def _stock(report: Report | None) -> str:
+    """What stock libraries make of the source's own kernels."""
+    stock = report.readers[1] if report and len(report.readers) > 1 else None
+    if stock is None or stock.max_abs_error is None:
+        return "how far that is off was not measured."
+    off = f"off by up to {_figure(stock.max_abs_error)} on this checkpoint, "
+    if stock.verdict == "passed":
+        return off + "which is within the limits of parity."
+    return off + "which is beyond the limits of parity. For them, convert with `--exact logits`."
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"

@@ -1,0 +1,170 @@
+"""The command lines ``bit-convert`` and ``bit-verify``: options in, exit status out; the work is done elsewhere.
+
+Until a command knows what it has to do, only click and the catalogue are imported.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters.errors import INTERRUPTED, BitConvertError, UsageError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class Command(click.Command):
+    """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong."""
+
+    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
+        name = prog_name or self.name or ""
+        debug = "--debug" in (sys.argv[1:] if args is None else args)
+        try:
+            status = super().main(args, prog_name, standalone_mode=False)
+        except click.ClickException as error:
+            _end(name, f"{error.format_message()} See {name} --help.", UsageError.exit_status, debug)
+        except BitConvertError as error:
+            _end(name, str(error), error.exit_status, debug)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _end(
+                name, f"{where}{error.strerror or error}. Nothing was left half written.", UsageError.exit_status, debug
+            )
+        except (KeyboardInterrupt, click.Abort):
+            _end(name, "interrupted; run it again to go on.", INTERRUPTED, debug)
+        sys.exit(status or 0)
+
+
+def _end(name: str, message: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"{name}: {message}", err=True)
+    sys.exit(status)
+
+
+def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"bit-convert {version('bit-convert')}")
+        context.exit()
+
+
+@click.command("bit-convert", cls=Command, context_settings={"max_content_width": 120})
+@click.option(
+    "--variant",
+    metavar="NAME_OR_GLOB",
+    help="A released checkpoint by its name (see --list), or several by a glob such as 'BiT-M-*'.",
+)
+@click.option("--checkpoint", metavar="PATH_OR_URL", help="Read this file or URL instead of the released one.")
+@click.option(
+    "--output",
+    type=FOLDER,
+    metavar="DIR",
+    help="Parent of one folder a variant (default: ./models); with --checkpoint, the folder itself.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["transformers"]),
+    default="transformers",
+    show_default=True,
+    help="How the folder is laid out.",
+)
+@click.option(
+    "--exact",
+    type=click.Choice(["bits", "logits"]),
+    default="bits",
+    show_default=True,
+    help="Keep the source's bits, or make stock libraries give the exact logits.",
+)
+@click.option(
+    "--pool-padding",
+    type=click.Choice(["zeros", "-inf"]),
+    default="zeros",
+    show_default=True,
+    help="What surrounds the stem before its max-pool.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    help="Prove that the folder computes what the checkpoint computes.  [default: verify]",
+)
+@click.option(
+    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
+)
+@click.option("--force", is_flag=True, help="Replace what the output folder holds.")
+@click.option("--push", is_flag=True, help="Publish what was verified.")
+@click.option(
+    "--repo-id",
+    metavar="NAMESPACE/NAME",
+    help="The repository to publish to.  [default: the variant's name in --namespace]",
+)
+@click.option("--namespace", help="The user or organisation to publish under.  [default: the token's user]")
+@click.option("--private", is_flag=True, help="Make the repository private where it is new.")
+@click.option("--create-pr", is_flag=True, help="Publish as a pull request.")
+@click.option("--revision", help="The branch to publish to; made where it is missing.")
+@click.option("--tag", help="A tag for the commit.")
+@click.option(
+    "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
+)
+@click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--debug", is_flag=True, help="Tracebacks.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_release, help="Print the release."
+)
+def convert(list_only: bool, **options: Any) -> int:
+    """Convert Google's Big Transfer (BiT) checkpoints to PyTorch, verify that they are the same models, publish them.
+
+    Exit status: 0 done, 1 parity failed, 2 wrong usage, 3 unreadable or unrecognised checkpoint, 4 network or hub
+    failure, 130 interrupted.
+    """
+    if list_only:
+        from converters.catalogue import listing
+
+        click.echo(listing(options["variant"], as_json=options["as_json"]), nl=False)
+        return 0
+    from converters.release import Options, release
+
+    return release(Options(**options))
+
+
+@click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
+@click.argument("target", type=EXISTING_FOLDER)
+@click.option(
+    "--against", metavar="SOURCE", required=True, help="The checkpoint: a path, a URL, or a name of bit-convert --list."
+)
+@click.option(
+    "--report", "report_folder", type=FOLDER, default=Path("parity"), show_default=True, help="Where parity.json goes."
+)
+@click.option(
+    "--pool-padding",
+    type=click.Choice(["zeros", "-inf"]),
+    default="zeros",
+    show_default=True,
+    help="The checkpoint's own.",
+)
+@click.option(
+    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
+)
+@click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--debug", is_flag=True, help="Tracebacks.")
+def verify(**options: Any) -> int:
+    """Audit a converted folder, whoever made it, against a checkpoint.
+
+    Exit status: 0 passed, 1 failed or inconclusive, 2 wrong usage, 3 unreadable checkpoint, 4 network failure,
+    130 interrupted.
+    """
+    from converters.release import verify as run
+
+    return run(**options)

@@ -1,0 +1,150 @@
+"""The conversion of one checkpoint: read, remap, write, verify, put in place.
+
+checkpoint → source, Plan → files in a workspace → audit → report, card → OUTPUT (or OUTPUT.failed)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters import card, repository
+from converters.auditing import RELEASE, audit_folder
+from converters.catalogue import Variant
+from converters.errors import CheckpointError, ParityError, UsageError
+from converters.files import CARD, PARITY, VERIFIED, sha256
+from converters.folder import own_readers
+from converters.layouts import Exact
+from converters.names import GOOGLE, infer
+from converters.repository import Plan
+from converters.sources import open_source
+from converters.workspace import install, workspace
+from verify import Report
+from verify.protocols import PoolPadding, Progress, Source
+
+
+@dataclass(frozen=True)
+class Request:
+    """One checkpoint to convert, and how."""
+
+    checkpoint: Path
+    output: Path | None
+    """The folder itself; None makes one named after the model in ``parent``."""
+    parent: Path
+    variant: Variant | None = None
+    exact: Exact = "bits"
+    pool_padding: PoolPadding = "zeros"
+    verify: bool = True
+    images: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a request."""
+
+    plan: Plan
+    folder: Path
+    report: Report | None
+    """None with ``verify`` False."""
+    made: bool
+    """False where the folder held this result already."""
+    seconds: float
+
+
+def plan_of(request: Request, source: Source) -> Plan:
+    """What the checkpoint is and is to become. Raises CheckpointError where it is not what it was said to be."""
+    architecture = infer(source.shapes, GOOGLE, source.path)
+    variant = request.variant
+    if variant is not None and variant.network != architecture:
+        raise CheckpointError(
+            f"{source.path}: holds {architecture}, but {variant.name} is {variant.network}.\n"
+            "Give the file of that variant, or leave --variant out."
+        )
+    name = variant.repository_name if variant else f"BiT-{architecture.name}"
+    return Plan(name, architecture, variant, request.exact, request.pool_padding)
+
+
+def place_of(request: Request, plan: Plan) -> Path:
+    """The folder to make."""
+    return request.output or request.parent / plan.name
+
+
+def convert(request: Request, progress: Progress) -> Conversion:
+    """Converts and verifies one checkpoint.
+
+    Raises CheckpointError for a checkpoint that is unreadable or another than said, UsageError for an output folder
+    that holds something else, and ParityError where verification does not pass; its report is then all there is, in
+    ``OUTPUT.failed``.
+    """
+    start = time.monotonic()
+    with open_source(request.checkpoint) as source:
+        plan = plan_of(request, source)
+        place = place_of(request, plan)
+        _refuse_place(place, request.force)
+        progress("reading the checkpoint's digest", 0, 1)
+        digest = source.sha256
+        held = _held_report(place, plan, digest)
+        if held is not None:
+            return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
+        if request.verify:  # an unverified folder that is already there can only be told by making it again
+            _refuse_occupied(place, request.force)
+        with workspace(place) as folder:
+            repository.write(folder, source, plan, lambda name, done, total: progress(f"writing {name}", done, total))
+            report = None
+            if request.verify:
+                report = audit_folder(folder, source, own_readers, plan.pool_padding, request.images, progress)
+            if report is not None and not report:
+                raise _failed(report, place)
+            if report is not None:
+                (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
+            (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
+            made = not (place.exists() and _same_files(folder, place))
+            if made:
+                _refuse_occupied(place, request.force)
+                install(folder, place)
+    return Conversion(plan, place, report, made, time.monotonic() - start)
+
+
+def failed_folder(place: Path) -> Path:
+    """Where the report of a conversion that did not pass is left."""
+    return place.with_name(place.name + ".failed")
+
+
+def _refuse_place(place: Path, force: bool) -> None:
+    """What can never be replaced by a folder, --force or not."""
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UsageError(f"{place}: is not a folder. Choose another with --output.")
+    if force and any(place.resolve() in (here, *here.parents) for here in (Path.cwd(), Path.home())):
+        raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
+
+
+def _refuse_occupied(place: Path, force: bool) -> None:
+    if place.exists() and any(place.iterdir()) and not force:
+        raise UsageError(f"{place}: holds something else. Replace it with --force, or choose another with --output.")
+
+
+def _held_report(place: Path, plan: Plan, digest: str) -> Report | None:
+    """The report of the folder that is there already, where it holds this very result, whole."""
+    try:
+        report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
+        whole = all(sha256(place / name) == report.files[name] for name in VERIFIED) and (place / CARD).is_file()
+    except (OSError, ValueError, KeyError):
+        return None
+    wanted = (digest, plan.exact, plan.pool_padding, RELEASE)
+    same = (report.source.get("sha256"), report.exact, report.pool_padding, report.release) == wanted
+    return report if whole and same and report.passed else None
+
+
+def _same_files(folder: Path, place: Path) -> bool:
+    """Whether ``place`` already holds every file of ``folder``, byte for byte."""
+    return all((place / path.name).is_file() and sha256(place / path.name) == sha256(path) for path in folder.iterdir())
+
+
+def _failed(report: Report, place: Path) -> ParityError:
+    failed = failed_folder(place)
+    with workspace(failed) as folder:
+        (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
+        install(folder, failed)
+    return ParityError(f"{place}: not made, verification {report.verdict}: {report.reason}.\nSee {failed / PARITY}.")

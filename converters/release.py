@@ -1,0 +1,303 @@
+"""From a command line to results: one checkpoint after another is found, converted, verified and published.
+
+    Options → jobs → ``convert`` → ``publish`` → Result …, summary or JSON, exit status
+
+A failure ends one job, not the run: the others go on, and the exit status is that of the first that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters import catalogue
+from converters.auditing import RELEASE, verify_target
+from converters.catalogue import Variant
+from converters.convert import Conversion, Request, convert, plan_of
+from converters.errors import BitConvertError, ParityError, UsageError
+from converters.layouts import Exact
+from converters.progress import shown
+from converters.publication import Publication
+from converters.sources import open_source
+from verify.protocols import PoolPadding, Progress
+
+DEFAULT_OUTPUT = Path("models")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``bit-convert``, as DESIGN's table names them."""
+
+    variant: str | None = None
+    checkpoint: str | None = None
+    output: Path | None = None
+    layout: str = "transformers"
+    exact: Exact = "bits"
+    pool_padding: PoolPadding = "zeros"
+    verify: bool = True
+    images: Path | None = None
+    force: bool = False
+    push: bool = False
+    repo_id: str | None = None
+    namespace: str | None = None
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+    tag: str | None = None
+    hub: Path | None = None
+    offline: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint: a variant's own, or the one that was given."""
+
+    variant: Variant | None
+    checkpoint: str | None
+
+    @property
+    def name(self) -> str:
+        return self.variant.name if self.variant else str(self.checkpoint)
+
+
+@dataclass
+class Result:
+    """What became of a job."""
+
+    name: str
+    conversion: Conversion | None = None
+    publication: Publication | None = None
+    error: BitConvertError | None = None
+    plan: dict[str, str] = field(default_factory=dict)
+    """With ``--dry-run``: what would be done."""
+
+    def to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = {"name": self.name, "exit_status": self.error.exit_status if self.error else 0}
+        if self.error:
+            content["error"] = str(self.error)
+        if self.plan:
+            content["plan"] = self.plan
+        if self.conversion:
+            report = self.conversion.report
+            content |= {
+                "folder": str(self.conversion.folder),
+                "made": self.conversion.made,
+                "architecture": str(self.conversion.plan.architecture),
+                "seconds": round(self.conversion.seconds, 3),
+                "report": json.loads(report.to_json()) if report else None,
+            }
+        if self.publication:
+            content["publication"] = asdict(self.publication)
+        return content
+
+
+def release(options: Options) -> int:
+    """Does all that the options ask for; returns the exit status. Raises UsageError where they contradict."""
+    _refuse_contradictions(options)
+    jobs = _jobs(options)
+    results = []
+    for job in jobs:
+        result = _run(job, options)
+        results.append(result)
+        if not options.as_json:
+            _say(result, options, alone=len(jobs) == 1)
+    failed = [result.error for result in results if result.error]
+    status = failed[0].exit_status if failed else 0
+    if options.as_json:
+        content = {"release": RELEASE, "exit_status": status, "results": [result.to_json() for result in results]}
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    return status
+
+
+def verify(
+    target: Path,
+    against: str,
+    report_folder: Path,
+    pool_padding: PoolPadding,
+    images: Path | None,
+    offline: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """``bit-verify``: audits a folder against a checkpoint; returns the exit status."""
+    is_name = "://" not in against and not Path(against).exists()
+    variant = catalogue.find(against)[0] if is_name else None
+    with shown(target.name, quiet) as progress:
+        place = _locate(None if is_name else against, variant)
+        checkpoint = _local(place, variant.bytes if variant else None, offline, progress)
+        report = verify_target(target, checkpoint, report_folder, pool_padding, images, progress)
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        from converters import summary
+
+        click.echo(summary.render_report(target, report), nl=False)
+    return 0 if report else ParityError.exit_status
+
+
+def _jobs(options: Options) -> list[Job]:
+    if options.variant is None:
+        return [Job(None, options.checkpoint)]
+    found = catalogue.find(options.variant)
+    if len(found) > 1 and (options.checkpoint or options.repo_id):
+        option = "--checkpoint" if options.checkpoint else "--repo-id"
+        raise UsageError(f"{options.variant} names {len(found)} variants, but {option} is for one. Name one variant.")
+    return [Job(variant, options.checkpoint) for variant in found]
+
+
+def _run(job: Job, options: Options) -> Result:
+    result = Result(job.name)
+    try:
+        with shown(job.name, options.quiet) as progress:
+            if options.dry_run:
+                result.plan = _plan(job, options)
+                return result
+            size = job.variant.bytes if job.variant and not job.checkpoint else None
+            checkpoint = _local(_locate(job.checkpoint, job.variant), size, options.offline, progress)
+            result.conversion = convert(_request(job, options, checkpoint), progress)
+            result.name = result.conversion.plan.name
+            if options.push:
+                result.publication = _publish(result.conversion, options, progress)
+    except BitConvertError as error:
+        if options.debug:
+            import traceback
+
+            traceback.print_exc()
+        result.error = error
+    return result
+
+
+def _request(job: Job, options: Options, checkpoint: Path) -> Request:
+    """With --output, a variant's folder lies in it; a given checkpoint's folder is it."""
+    return Request(
+        checkpoint=checkpoint,
+        output=options.output if job.checkpoint else None,
+        parent=options.output or DEFAULT_OUTPUT,
+        variant=job.variant,
+        exact=options.exact,
+        pool_padding=options.pool_padding,
+        verify=options.verify,
+        images=options.images,
+        force=options.force,
+    )
+
+
+def _locate(given: str | None, variant: Variant | None) -> Path | str:
+    """The path or the URL of what was given, or of the variant's own file."""
+    if given is not None:
+        return given if "://" in given else Path(given)
+    assert variant is not None, "a job has a checkpoint or a variant"
+    variant.refuse_defect()
+    place = variant.file or variant.url
+    assert place is not None, "what is not embedded was published"
+    return place
+
+
+def _local(place: Path | str, size: int | None, offline: bool, progress: Progress) -> Path:
+    """The file to read: a path as it is, a URL out of the cache, downloaded if need be."""
+    if isinstance(place, Path):
+        return place
+    from converters.download import cached
+
+    return cached(
+        place,
+        size=size,
+        offline=offline,
+        progress=lambda done, total: progress("downloading", done, total or 0),
+    )
+
+
+def _publish(conversion: Conversion, options: Options, progress: Progress) -> Publication:
+    report, name = conversion.report, conversion.plan.name
+    assert report is not None, "--push without verification is refused"
+    progress("publishing", 0, 1)
+    if options.hub is not None:
+        from converters.folder_hub import publish_to_folder
+
+        repo_id = options.repo_id or (f"{options.namespace}/{name}" if options.namespace else name)
+        return publish_to_folder(
+            conversion.folder, report, repo_id, options.hub, revision=options.revision or "main", tag=options.tag
+        )
+    from converters.publish import publish
+
+    return publish(
+        conversion.folder,
+        report,
+        options.repo_id,
+        name=name,
+        namespace=options.namespace,
+        private=options.private,
+        create_pr=options.create_pr,
+        revision=options.revision,
+        tag=options.tag,
+        progress=lambda what: progress(what, 0, 1),
+    )
+
+
+def _plan(job: Job, options: Options) -> dict[str, str]:
+    """What would be done, as far as it can be said without a download."""
+    place = _locate(job.checkpoint, job.variant)
+    request = _request(job, options, Path(place))
+    if isinstance(place, Path):
+        with open_source(place) as source:
+            plan = plan_of(request, source)
+        name, network, read = plan.name, str(plan.architecture), str(place)
+    else:
+        name = job.variant.repository_name if job.variant else "(named after its architecture)"
+        network = str(job.variant.network) if job.variant else "known when it is downloaded"
+        read = f"{place} (download)"
+    plan_lines = {
+        "read": read,
+        "architecture": network,
+        "write": str(request.output or request.parent / name),
+        "exact": options.exact,
+        "verify": "yes" if options.verify else "no",
+    }
+    if options.push:
+        repository = options.repo_id or f"{options.namespace or '(the token’s user)'}/{name}"
+        plan_lines["publish"] = f"{repository} in {options.hub}" if options.hub else f"{repository} on the Hub"
+    return plan_lines
+
+
+def _say(result: Result, options: Options, alone: bool) -> None:
+    if result.error is not None:
+        click.echo(f"bit-convert: {result.error}", err=True)
+    elif result.plan:
+        click.echo(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
+    else:
+        from converters import summary
+
+        click.echo(summary.render(result, release=RELEASE, short=not alone), nl=False)
+
+
+def _refuse_contradictions(options: Options) -> None:
+    if options.variant is None and options.checkpoint is None:
+        raise UsageError("nothing to convert. Give --variant NAME (see --list) or --checkpoint PATH_OR_URL.")
+    if options.push and not options.verify:
+        raise UsageError("--push publishes only what was verified. Leave out --no-verify or --push.")
+    publishing = {
+        "--repo-id": options.repo_id,
+        "--namespace": options.namespace,
+        "--private": options.private,
+        "--create-pr": options.create_pr,
+        "--revision": options.revision,
+        "--tag": options.tag,
+        "--hub": options.hub,
+    }
+    given = [name for name, value in publishing.items() if value]
+    if given and not options.push:
+        raise UsageError(f"{given[0]} is for publishing. Add --push.")
+    if options.repo_id and options.namespace:
+        raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
+    networked = [name for name in ("--private", "--create-pr") if publishing[name]]
+    if options.hub and networked:
+        raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")

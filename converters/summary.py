@@ -1,0 +1,139 @@
+"""What a person reads when a conversion is done: one screen for one model, one line each for many."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from converters.convert import Conversion
+from converters.heldout import held_out
+from verify.compare import FACTOR
+from verify.report import ReaderReport, Report
+
+if TYPE_CHECKING:
+    from converters.publication import Publication
+    from converters.release import Result
+
+MAX_WIDTH = 120
+
+
+def render(result: Result, release: str, short: bool) -> str:
+    """The text for a job that succeeded, in the terminal's width."""
+    conversion = result.conversion
+    assert conversion is not None, "a job without error, run or plan"
+    console = _console()
+    if short:
+        console.print(f"{conversion.plan.name}: {_one_line(conversion, result.publication)}", soft_wrap=True)
+    else:
+        console.print(_table(conversion, result.publication, release))
+        console.print(_how_to_load(conversion, result.publication), soft_wrap=True)
+    return _text(console)
+
+
+def render_report(target: Path, report: Report) -> str:
+    """The text for an audit."""
+    console = _console()
+    table = Table(title=f"{target.name} · {report.verdict}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("why", escape(report.reason))
+    _add_report(table, report)
+    console.print(table)
+    return _text(console)
+
+
+def _console() -> Console:
+    terminal = Console()
+    width = min(terminal.width, MAX_WIDTH) if terminal.is_terminal else MAX_WIDTH
+    return Console(file=StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False)
+
+
+def _text(console: Console) -> str:
+    output: StringIO = console.file  # type: ignore[assignment]
+    return output.getvalue()
+
+
+def _one_line(conversion: Conversion, publication: Publication | None) -> str:
+    state = "converted" if conversion.made else "was already there"
+    verdict = conversion.report.verdict if conversion.report else "not verified"
+    return f"{state}, {verdict}, {conversion.folder}" + (f"; {_published(publication)}" if publication else "")
+
+
+def _table(conversion: Conversion, publication: Publication | None, release: str) -> Table:
+    plan, report = conversion.plan, conversion.report
+    table = Table(title=f"{plan.name} · bit-convert {release}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("architecture", str(plan.architecture))
+    if report is None:
+        table.add_row("verification", "[yellow]none: --no-verify[/]")
+    else:
+        table.add_row("verification", f"[green]{report.verdict}[/], against {report.oracle} on the source's tensors")
+        _add_report(table, report)
+    if conversion.plan.variant and conversion.plan.variant.file:
+        _add_held_out(table, conversion)
+    state = "" if conversion.made else " (was already there)"
+    table.add_row("seconds", f"{conversion.seconds:.1f}{state}")
+    table.add_row("folder", str(conversion.folder))
+    if publication:
+        table.add_row("published", _published(publication))
+    return table
+
+
+def _add_report(table: Table, report: Report) -> None:
+    tensors = report.tensors
+    table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
+    table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, answer --exact {report.exact}")
+    for index, reader in enumerate(report.readers):
+        table.add_row(_reader_name(reader), _reader_line(reader, report, declared=index == 0))
+    declared = report.readers[0]
+    agreed = "– (no logits)" if declared.top1 is None else f"{declared.top1} of {len(report.images)} images"
+    table.add_row("top-1 agreement", agreed)
+
+
+def _reader_name(reader: ReaderReport) -> str:
+    return "stock arithmetic" if "arithmetic" in reader.name else reader.name
+
+
+def _reader_line(reader: ReaderReport, report: Report, declared: bool) -> str:
+    colour = "green" if reader.verdict == "passed" else "yellow"
+    if reader.ratio is None or reader.max_abs_error is None:
+        return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
+    line = f"[{colour}]{reader.verdict}[/], largest error {reader.max_abs_error:.1e}"
+    line += f", {reader.ratio:.2g} of the {FACTOR:.0f} floors allowed"
+    if not declared and report.exact == "bits":
+        line += " (stock transformers and timm; exact with --exact logits)"
+    return line
+
+
+def _add_held_out(table: Table, conversion: Conversion) -> None:
+    variant = conversion.plan.variant
+    assert variant is not None
+    assert variant.file is not None
+    found = held_out(variant.file, conversion.folder)
+    count = len(found.truth)
+    source, folder = (f"{right} of {count} ({right / count:.1%})" for right in found.correct)
+    table.add_row(
+        "a real image",
+        f"a handwritten {found.truth[0]}: Google's layout says {found.source[0]}, the folder {found.folder[0]}",
+    )
+    table.add_row("held-out accuracy", f"Google's layout {source}, the folder {folder}, agreeing on {found.agreement}")
+
+
+def _published(publication: Publication) -> str:
+    state = "" if publication.changed else " (nothing new)"
+    return f"{publication.repo_id}@{publication.revision} {publication.commit[:12]}{state}, {publication.url}"
+
+
+def _how_to_load(conversion: Conversion, publication: Publication | None) -> str:
+    kind = "AutoModel" if conversion.plan.architecture.classes is None else "AutoModelForImageClassification"
+    return (
+        f"\nfrom transformers import AutoImageProcessor, {kind}\n"
+        f'processor = AutoImageProcessor.from_pretrained("{conversion.folder}")\n'
+        f'model = {kind}.from_pretrained("{conversion.folder}")\n'
+    )

@@ -1,0 +1,420 @@
+"""The command lines as a user meets them: exit status, what is said, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from safetensors.numpy import load_file
+
+from converters.cli import convert, verify
+from tests.checkpoints import make_checkpoint
+
+FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
+
+
+def run(*arguments: object, command=convert) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def said(result: Result, status: int) -> str:
+    """What a failed command says: one or two lines on stderr, nothing on stdout."""
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    assert 1 <= len(result.stderr.splitlines()) <= 2, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def save(path: Path, tensors: dict[str, np.ndarray]) -> Path:
+    np.savez(path, **tensors)
+    return path
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    return make_checkpoint((1, 1), 32, 3, seed=5, kernel_std=1e-3, mids=(32, 64))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tensors, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("source") / "tiny.npz", tensors)
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint, tmp_path_factory) -> Path:
+    """A finished folder; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp("converted") / "model"
+    assert run("--checkpoint", checkpoint, "--output", folder).exit_code == 0
+    return folder
+
+
+# Before anything is done
+
+
+def test_help_and_list_import_nothing_heavy():
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom converters.cli import convert, verify\n"
+        "for command, option in ((convert, '--help'), (verify, '--help'), (convert, '--list')):\n"
+        "    assert CliRunner().invoke(command, [option]).exit_code == 0\n"
+        "heavy = {'numpy', 'torch', 'tensorflow', 'transformers', 'huggingface_hub', 'h5py', 'matplotlib', 'httpx'}\n"
+        "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give --variant NAME"),
+        (["--bogus"], "No such option"),
+        (["--variant", "BiT-M-R51x1"], "BiT-M-R50x1"),
+        (["--variant", "BiT-M-*", "--checkpoint", "x.npz"], "--checkpoint is for one"),
+        (["--variant", "BiT-M-*", "--repo-id", "a/b", "--push"], "--repo-id is for one"),
+        (["--variant", "BiT-digits", "--push", "--no-verify"], "Leave out --no-verify or --push"),
+        (["--variant", "BiT-digits", "--tag", "v1"], "--tag is for publishing. Add --push"),
+        (["--variant", "BiT-digits", "--push", "--repo-id", "a/b", "--namespace", "c"], "Leave out --namespace"),
+        (["--variant", "BiT-digits", "--push", "--hub", "h", "--create-pr"], "a folder hub has no --create-pr"),
+        (["--variant", "BiT-digits", "--layout", "keras"], "'keras' is not"),
+        (["--variant", "BiT-digits", "--images", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_what_to_do(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in said(run(*arguments), 2)
+    assert listed(tmp_path) == []
+
+
+def test_list_shows_the_variants_of_a_glob():
+    lines = run("--list", "--variant", "BiT-M-R50x1*").stdout.splitlines()
+    assert {line.split()[0] for line in lines} >= {"BiT-M-R50x1", "BiT-M-R50x1-ILSVRC2012"}
+    content = json.loads(run("--list", "--variant", "BiT-M-R50x1", "--json").stdout)
+    assert [entry["name"] for entry in content] == ["BiT-M-R50x1"]
+
+
+def test_dry_run_does_nothing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("--variant", "BiT-M-R50x1", "--push", "--hub", "hub", "--dry-run")
+    assert result.exit_code == 0
+    assert "BiT-M-R50x1.npz (download)" in result.stdout
+    assert "write models/BiT-M-R50x1" in result.stdout
+    result = run("--checkpoint", checkpoint, "--dry-run", "--json")
+    plan = json.loads(result.stdout)["results"][0]["plan"]
+    assert plan["architecture"] == "R8x0.5 (units 1-1, root width 32), 3 classes"
+    assert plan["write"] == "models/BiT-R8x0.5"
+    assert listed(tmp_path) == []
+
+
+# A conversion
+
+
+def test_folder_is_whole_and_reproducible(checkpoint, converted, tmp_path):
+    assert listed(converted) == FILES
+    assert run("--checkpoint", checkpoint, "--output", tmp_path / "again").exit_code == 0
+    for name in FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (converted / name).read_bytes(), name
+
+
+def test_stored_values_are_the_sources(tensors, converted, checkpoint, tmp_path):
+    """Names and axes are spelt out in tests/converters/test_layouts.py; here are a few through the command line."""
+    assert run("--checkpoint", checkpoint, "--output", tmp_path / "logits", "--exact", "logits").exit_code == 0
+    for folder, factor in ((converted, 1), (tmp_path / "logits", 10)):
+        stored = load_file(folder / "model.safetensors")
+        assert len(stored) == len(tensors)
+        for ours, theirs, axes in (
+            ("bit.embedder.convolution.weight", "resnet/root_block/standardized_conv2d/kernel", (3, 2, 0, 1)),
+            (
+                "bit.encoder.stages.1.layers.0.downsample.conv.weight",
+                "resnet/block2/unit01/a/proj/standardized_conv2d/kernel",
+                (3, 2, 0, 1),
+            ),
+        ):
+            expected = tensors[theirs].transpose(axes) * np.float32(factor)
+            np.testing.assert_array_equal(stored[ours], expected)
+        np.testing.assert_array_equal(stored["classifier.1.weight"], tensors["resnet/head/conv2d/kernel"][0, 0].T)
+
+
+def test_files_say_what_they_are(converted):
+    config = json.loads((converted / "config.json").read_text())
+    assert config["weight_standardization_eps"] == 1e-10
+    assert config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    parity = json.loads((converted / "parity.json").read_text())
+    assert parity["verdict"] == "passed"
+    assert parity["source"]["file"] == "tiny.npz"
+    assert set(parity["files"]) == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    card = (converted / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "license: apache-2.0" in card
+    assert "`LABEL_n`" in card
+    assert "--exact logits" in card
+    text = "".join((converted / name).read_text() for name in FILES if name != "model.safetensors")
+    assert str(converted.parent) not in text
+    assert "/tmp" not in text
+
+
+def test_json_is_one_strict_document(checkpoint, tmp_path):
+    result = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--json", "--quiet")
+    content = json.loads(result.stdout, parse_constant=lambda token: pytest.fail(token))
+    assert content["exit_status"] == 0
+    (entry,) = content["results"]
+    assert entry["report"]["passed"] is True
+    assert entry["folder"] == str(tmp_path / "model")
+    assert result.stderr == ""
+
+
+def test_summary_names_what_matters(checkpoint, tmp_path):
+    text = run("--checkpoint", checkpoint, "--output", tmp_path / "model").stdout
+    for fact in ("R8x0.5", "25 of 25 used", "passed", "floors", "stock", "2 of 2 images", "seconds", "from_pretrained"):
+        assert fact in text, fact
+
+
+def test_result_that_is_there_already_is_said_and_kept(checkpoint, converted):
+    before = {path.name: path.stat().st_mtime_ns for path in converted.iterdir()}
+    result = run("--checkpoint", checkpoint, "--output", converted)
+    assert result.exit_code == 0
+    assert "already there" in result.stdout
+    assert {path.name: path.stat().st_mtime_ns for path in converted.iterdir()} == before
+
+
+def test_anything_else_there_is_2_unless_forced(checkpoint, converted, tmp_path):
+    place = tmp_path / "model"
+    shutil.copytree(converted, place)
+    assert "--force" in said(run("--checkpoint", checkpoint, "--output", place, "--exact", "logits"), 2)
+    (place / "config.json").write_text("{}")
+    assert "--force" in said(run("--checkpoint", checkpoint, "--output", place), 2)
+    assert (place / "config.json").read_text() == "{}"
+    assert run("--checkpoint", checkpoint, "--output", place, "--force").exit_code == 0
+    assert (place / "config.json").read_bytes() == (converted / "config.json").read_bytes()
+    assert listed(tmp_path) == ["model"]
+
+
+def test_force_never_replaces_the_working_folder(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert "working" in said(run("--checkpoint", checkpoint, "--output", ".", "--force"), 2)
+    assert listed(tmp_path) == ["precious"]
+
+
+def test_unverified_folder_says_so(checkpoint, tmp_path):
+    for state in ("none: --no-verify", "already there"):
+        result = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--no-verify")
+        assert result.exit_code == 0
+        assert state in result.stdout
+    assert listed(tmp_path / "model") == [name for name in FILES if name != "parity.json"]
+    assert "--no-verify" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_photographs_are_verified_beside_the_default_images(checkpoint, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    gradient = np.arange(48 * 40 * 3, dtype=np.uint32).reshape(48, 40, 3) % 251
+    Image.fromarray(gradient.astype(np.uint8)).save(tmp_path / "images" / "photo.png")
+    result = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--images", tmp_path / "images", "--json")
+    images = json.loads(result.stdout)["results"][0]["report"]["images"]
+    assert [(image["height"], image["width"]) for image in images] == [(224, 224), (224, 224), (480, 480)]
+
+
+def test_many_variants_each_get_a_folder_and_a_failure_does_not_stop_the_rest(tmp_path, monkeypatch):
+    """BiT-[dM]*-R101x1 and BiT-digits: the released file cannot be had offline, the embedded one can."""
+    monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
+    result = run("--variant", "BiT-[Md][-i]*[1g]*", "--offline", "--json", "--output", tmp_path / "models")
+    content = json.loads(result.stdout)
+    states = {entry["name"]: entry["exit_status"] for entry in content["results"]}
+    assert states["BiT-digits"] == 0
+    assert states["BiT-M-R101x1"] == 4
+    assert result.exit_code == content["exit_status"] == 4
+    assert listed(tmp_path / "models") == ["BiT-digits"]
+
+
+# What cannot be converted
+
+
+def without(name):
+    return lambda t: {key: value for key, value in t.items() if key != name}
+
+
+def replaced(name, change):
+    return lambda t: {**t, name: change(t[name])}
+
+
+GAMMA, KERNEL = "resnet/group_norm/gamma", "resnet/block2/unit01/b/standardized_conv2d/kernel"
+BROKEN = {
+    "missing tensor": (without(GAMMA), GAMMA),
+    "extra tensor": (lambda t: {**t, "resnet/extra": np.zeros(1, np.float32)}, "resnet/extra"),
+    "misshapen tensor": (replaced(KERNEL, lambda k: k[..., :-1]), KERNEL),
+    "NaN": (replaced(KERNEL, lambda k: k * np.float32(np.nan)), KERNEL),
+    "integers": (replaced(GAMMA, lambda g: g.astype(np.int32)), GAMMA),
+    "objects": (replaced(GAMMA, lambda g: g.astype(object)), GAMMA),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_checkpoint_is_3_and_leaves_nothing(tensors, tmp_path, fault):
+    change, name = BROKEN[fault]
+    path = save(tmp_path / "broken.npz", change(dict(tensors)))
+    message = said(run("--checkpoint", path, "--output", tmp_path / "model"), 3)
+    assert str(path) in message
+    assert name in message
+    assert listed(tmp_path) == ["broken.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"<html>not found</html>", b"\x80\x04pickle", b"text"])
+def test_what_is_no_checkpoint_is_3(tmp_path, content):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(content)
+    assert str(path) in said(run("--checkpoint", path, "--output", tmp_path / "model"), 3)
+    assert listed(tmp_path) == ["broken.npz"]
+
+
+def test_file_that_contradicts_the_variant_is_3_and_names_both(checkpoint, tmp_path):
+    message = said(run("--checkpoint", checkpoint, "--variant", "BiT-M-R50x1", "--output", tmp_path / "model"), 3)
+    assert "R8x0.5" in message
+    assert "BiT-M-R50x1 is R50x1" in message
+    assert listed(tmp_path) == []
+
+
+UNPROVABLE = {
+    "overflow": replaced(GAMMA, lambda g: g * np.float32(1e38)),
+    "constant channel": replaced(KERNEL, lambda k: np.full_like(k, 0.25)),
+}
+
+
+@pytest.mark.parametrize("fault", UNPROVABLE)
+def test_what_cannot_be_proven_is_1_and_leaves_only_the_report(tensors, tmp_path, fault):
+    path = save(tmp_path / "odd.npz", UNPROVABLE[fault](dict(tensors)))
+    hub = tmp_path / "hub"
+    message = said(run("--checkpoint", path, "--output", tmp_path / "model", "--push", "--hub", hub), 1)
+    assert "inconclusive" in message
+    assert listed(tmp_path) == ["model.failed", "odd.npz"]
+    assert listed(tmp_path / "model.failed") == ["parity.json"]
+    assert json.loads((tmp_path / "model.failed" / "parity.json").read_text())["passed"] is False
+
+
+def test_traceback_only_with_debug(tmp_path):
+    result = run("--checkpoint", tmp_path / "nothing.npz", "--debug")
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr
+
+
+# Interruption
+
+
+def folder_state(parent: Path) -> list[str]:
+    return sorted(path.name for path in parent.iterdir() if not path.name.startswith("."))
+
+
+@pytest.mark.slow
+def test_interrupted_at_any_moment_leaves_nothing_that_looks_finished(checkpoint, converted, tmp_path):
+    """Ctrl-C after more and more of the run; the next run is whole."""
+    command = [sys.executable, "-c", "from converters.cli import convert; convert()", "--checkpoint", str(checkpoint)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    statuses = []
+    for tenths in range(2, 60, 4):
+        output = tmp_path / f"model{tenths}"
+        process = subprocess.Popen(
+            [*command, "--output", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        time.sleep(tenths / 10)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        statuses.append(process.returncode)
+        if process.returncode == 0:
+            assert listed(output) == FILES
+            break
+        assert not output.exists() or listed(output) == FILES
+        if process.returncode == 130:
+            assert b"Traceback" not in errors
+            assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+    assert statuses.count(130) >= 2
+    last = tmp_path / "model2"
+    assert run("--checkpoint", checkpoint, "--output", last).exit_code == 0
+    for name in FILES:
+        assert (last / name).read_bytes() == (converted / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_run_is_cleaned_up_by_the_next(checkpoint, tmp_path):
+    command = [sys.executable, "-c", "from converters.cli import convert; convert()", "--checkpoint", str(checkpoint)]
+    with subprocess.Popen([*command, "--output", str(tmp_path / "model")], stdout=subprocess.DEVNULL) as process:
+        while not any(path.name.startswith(".model.partial-") for path in tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert folder_state(tmp_path) == []
+    assert listed(tmp_path) != []
+    assert run("--checkpoint", checkpoint, "--output", tmp_path / "model").exit_code == 0
+    assert listed(tmp_path) == ["model"]
+
+
+# bit-verify
+
+
+def test_audit_of_our_folder_passes(checkpoint, converted, tmp_path):
+    result = run(converted, "--against", checkpoint, "--report", tmp_path / "parity", command=verify)
+    assert result.exit_code == 0, result.output
+    parity = json.loads((tmp_path / "parity" / "parity.json").read_text())
+    assert [(reader["name"], reader["verdict"]) for reader in parity["readers"]] == [
+        ("bit_ref", "passed"),
+        ("transformers", "failed"),
+    ]
+    assert "passed" in result.stdout
+
+
+def test_audit_of_a_changed_folder_fails_and_names_the_tensor(checkpoint, converted, tmp_path):
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "changed"
+    shutil.copytree(converted, folder)
+    stored = load_file(folder / "model.safetensors")
+    name = "bit.encoder.stages.1.layers.0.norm2.bias"
+    stored[name][3] = np.nextafter(stored[name][3], np.float32(9))
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    result = run(folder, "--against", checkpoint, "--report", tmp_path / "parity", "--json", command=verify)
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["verdict"] == "failed"
+    assert f"{name} differs at [3]" in report["reason"]
+
+
+def test_audit_of_a_stock_port_fails_by_its_epsilon(checkpoint, converted, tmp_path):
+    """A folder as transformers' own script leaves it: the source's kernels, and no epsilon declared."""
+    folder = tmp_path / "port"
+    shutil.copytree(converted, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in ("weight_standardization_eps", "exact")})
+    )
+    result = run(folder, "--against", checkpoint, "--report", tmp_path / "parity", "--json", command=verify)
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["readers"][0]["name"] == "transformers"
+    assert report["readers"][0]["departs"] == "root"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["nowhere", "--against", "x.npz"], 2), ([".", "--against", "BiT-nothing"], 2), (["."], 2)],
+)
+def test_audit_of_nothing_is_wrong_usage(arguments, status, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said(run(*arguments, command=verify), status)
+
+
+def test_audit_of_a_folder_without_weights_is_3(checkpoint, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert "model.safetensors" in said(run(tmp_path, "--against", checkpoint, command=verify), 3)

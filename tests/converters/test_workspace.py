@@ -1,0 +1,91 @@
+"""Output folders: whole or not at all, and leftovers of a killed process cleaned by the next."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from converters.errors import UsageError
+from converters.workspace import install, workspace
+
+
+def fill(folder, content="new"):
+    (folder / "file").write_text(content)
+
+
+def test_folder_appears_only_when_installed(tmp_path):
+    place = tmp_path / "deep" / "model"
+    with workspace(place) as folder:
+        fill(folder)
+        assert not place.exists()
+        install(folder, place)
+        assert (place / "file").read_text() == "new"
+    assert [path.name for path in place.parent.iterdir()] == ["model"]
+
+
+def test_what_is_not_installed_leaves_nothing(tmp_path):
+    with workspace(tmp_path / "model") as folder:
+        fill(folder)
+    assert list(tmp_path.iterdir()) == []
+
+    def fail():
+        with workspace(tmp_path / "model") as folder:
+            fill(folder)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_install_replaces_what_was_there(tmp_path):
+    place = tmp_path / "model"
+    place.mkdir()
+    fill(place, "old")
+    (place / "other").write_text("old")
+    with workspace(place) as folder:
+        fill(folder)
+        install(folder, place)
+    assert {path.name: path.read_text() for path in place.iterdir()} == {"file": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_leftover_of_a_killed_process_is_removed_and_a_living_ones_folder_is_not(tmp_path):
+    place = tmp_path / "model"
+    script = textwrap.dedent(
+        f"""
+        import sys, time
+        from pathlib import Path
+        from converters.workspace import workspace
+        with workspace(Path({str(place)!r})) as folder:
+            (folder / "file").write_text("half")
+            print(folder.name, flush=True)
+            time.sleep(60)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        name = process.stdout.readline().strip()
+        with workspace(place) as folder:
+            assert {path.name for path in tmp_path.iterdir()} == {name, folder.name}
+        process.kill()
+        process.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with workspace(place) as folder:
+        assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_place_that_cannot_be_written_is_wrong_usage(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UsageError, match=r"file: cannot be written: .*--output"),
+        workspace(tmp_path / "file" / "model"),
+    ):
+        pass
+
+
+def test_folder_can_be_read_by_others(tmp_path):
+    with workspace(tmp_path / "model") as folder:
+        install(folder, tmp_path / "model")
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "plain").stat().st_mode

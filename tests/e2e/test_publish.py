@@ -1,0 +1,106 @@
+"""Published by the command line, found by the libraries: into a folder hub, and to a Hub on 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import make_checkpoint, make_input
+from tests.hub_server import HubServer, User
+
+TOKEN = "hf_" + "SecretSecretSecret"
+READER = "hf_" + "ReaderReaderReader"
+FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
+
+
+def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own: huggingface_hub reads its environment when it is imported."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment},
+    )
+
+
+def bit_convert(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("from converters.cli import convert; convert()", *arguments, **environment)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "tiny.npz"
+    np.savez(path, **make_checkpoint((1, 1), 32, 3, mids=(32, 64)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("models") / "tiny"
+    result = bit_convert("--checkpoint", checkpoint, "--output", place, "--exact", "logits")
+    assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.fixture
+def hub():
+    with HubServer({TOKEN: User("me"), READER: User("me", role="read")}) as server:
+        yield server
+
+
+def push(checkpoint: Path, folder: Path, *options: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return bit_convert(
+        "--checkpoint", checkpoint, "--output", folder, "--exact", "logits", "--push", *options, **environment
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["transformers", "bit_ref"])
+def test_folder_hub_is_found_offline(checkpoint, folder, tmp_path, library):
+    result = push(checkpoint, folder, "--hub", tmp_path / "hub", "--repo-id", "me/tiny", "--tag", "v1")
+    assert result.returncode == 0, result.stderr
+    np.save(tmp_path / "image.npy", make_input(1, 64, 64))
+    code = (
+        "import sys, numpy, torch\n"
+        f"from {library} import BitForImageClassification\n"
+        "hub, image, revision = sys.argv[1:]\n"
+        "model = BitForImageClassification.from_pretrained('me/tiny', cache_dir=hub, revision=revision).eval()\n"
+        "with torch.inference_mode():\n"
+        "    print(model(torch.from_numpy(numpy.load(image))).logits.shape)"
+    )
+    for revision in ("main", "v1"):
+        loaded = run(code, tmp_path / "hub", tmp_path / "image.npy", revision, HF_HUB_OFFLINE="1")
+        assert loaded.stdout.strip() == "torch.Size([1, 3])", loaded.stderr
+
+
+def test_hub_gets_one_commit_under_the_tokens_user_and_none_the_second_time(checkpoint, folder, hub, tmp_path):
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
+    first = push(checkpoint, folder, "--json", **environment)
+    assert first.returncode == 0, first.stderr
+    publication = json.loads(first.stdout)["results"][0]["publication"]
+    assert publication["repo_id"] == "me/BiT-R8x0.5"
+    repository = hub.repositories["me/BiT-R8x0.5"]
+    tree = repository.tree()
+    assert {name: tree[name].content for name in FILES} == {name: (folder / name).read_bytes() for name in FILES}
+    commits = len(repository.history())
+    second = push(checkpoint, folder, "--json", **environment)
+    assert json.loads(second.stdout)["results"][0]["publication"]["changed"] is False
+    assert len(repository.history()) == commits
+    assert TOKEN not in first.stdout + first.stderr + second.stdout + second.stderr
+
+
+@pytest.mark.parametrize("token", [READER, "hf_" + "WrongWrongWrong"])
+def test_refused_by_the_hub_is_4_in_two_lines_without_the_token(checkpoint, folder, hub, tmp_path, token):
+    result = push(
+        checkpoint, folder, "--namespace", "me", "--debug", HF_ENDPOINT=hub.url, HF_TOKEN=token, HF_HOME=str(tmp_path)
+    )
+    assert result.returncode == 4
+    assert "token" in result.stderr
+    assert token not in result.stdout + result.stderr
+    assert hub.repositories == {}
