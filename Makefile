@@ -10,7 +10,7 @@ convert: $(VENV)/convert.stamp
 	$(RUN)bit-convert --variant $(VARIANT) --push --hub hub
 
 test: $(VENV)/test.stamp
-	$(RUN)python -m pytest
+	$(RUN)python -m pytest -n auto
 
 lint: $(VENV)/test.stamp
 	$(RUN)ruff check .
