@@ -16,8 +16,7 @@ import numpy.typing as npt
 from converters.errors import UsageError
 from converters.files import PARITY, PREPROCESSOR
 from converters.folder import Folder, audit_readers
-from converters.names import GOOGLE, infer
-from converters.sources import open_source
+from converters.sources import open_checkpoint
 from verify import Reader, Report, audit, default_images
 from verify.protocols import PoolPadding, Progress, Source
 
@@ -76,14 +75,13 @@ def verify_target(
     target: Path,
     checkpoint: Path,
     report_folder: Path,
-    pool_padding: PoolPadding,
+    pool_padding: PoolPadding | None,
     images: Path | None,
     progress: Progress,
 ) -> Report:
     """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves parity.json."""
-    with open_source(checkpoint) as source:
-        infer(source.shapes, GOOGLE, source.path)
-        report = audit_folder(target, source, audit_readers, pool_padding, images, progress)
+    with open_checkpoint(checkpoint) as source:
+        report = audit_folder(target, source, audit_readers, pool_padding or source.pool_padding, images, progress)
     report_folder.mkdir(parents=True, exist_ok=True)
     unfinished = report_folder / (PARITY + ".partial")
     unfinished.write_text(report.to_json(), encoding="utf-8")

@@ -85,9 +85,7 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--pool-padding",
     type=click.Choice(["zeros", "-inf"]),
-    default="zeros",
-    show_default=True,
-    help="What surrounds the stem before its max-pool.",
+    help="What surrounds the stem before its max-pool.  [default: as the checkpoint's format has it]",
 )
 @click.option(
     "--verify/--no-verify",
@@ -138,7 +136,7 @@ def convert(list_only: bool, **options: Any) -> int:
 
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
-@click.argument("target", type=EXISTING_FOLDER)
+@click.argument("target")
 @click.option(
     "--against", metavar="SOURCE", required=True, help="The checkpoint: a path, a URL, or a name of bit-convert --list."
 )
@@ -148,9 +146,7 @@ def convert(list_only: bool, **options: Any) -> int:
 @click.option(
     "--pool-padding",
     type=click.Choice(["zeros", "-inf"]),
-    default="zeros",
-    show_default=True,
-    help="The checkpoint's own.",
+    help="The checkpoint's own.  [default: as its format has it]",
 )
 @click.option(
     "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
@@ -160,7 +156,7 @@ def convert(list_only: bool, **options: Any) -> int:
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--debug", is_flag=True, help="Tracebacks.")
 def verify(**options: Any) -> int:
-    """Audit a converted folder, whoever made it, against a checkpoint.
+    """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
     Exit status: 0 passed, 1 failed or inconclusive, 2 wrong usage, 3 unreadable checkpoint, 4 network failure,
     130 interrupted.

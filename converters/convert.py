@@ -16,12 +16,11 @@ from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, VERIFIED, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
-from converters.names import GOOGLE, infer
 from converters.repository import Plan
-from converters.sources import open_source
+from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
 from verify import Report
-from verify.protocols import PoolPadding, Progress, Source
+from verify.protocols import PoolPadding, Progress
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Request:
     parent: Path
     variant: Variant | None = None
     exact: Exact = "bits"
-    pool_padding: PoolPadding = "zeros"
+    pool_padding: PoolPadding | None = None
+    """None: as the checkpoint has it."""
     verify: bool = True
     images: Path | None = None
     force: bool = False
@@ -53,9 +53,9 @@ class Conversion:
     seconds: float
 
 
-def plan_of(request: Request, source: Source) -> Plan:
+def plan_of(request: Request, source: GoogleView) -> Plan:
     """What the checkpoint is and is to become. Raises CheckpointError where it is not what it was said to be."""
-    architecture = infer(source.shapes, GOOGLE, source.path)
+    architecture = source.architecture
     variant = request.variant
     if variant is not None and variant.network != architecture:
         raise CheckpointError(
@@ -63,7 +63,7 @@ def plan_of(request: Request, source: Source) -> Plan:
             "Give the file of that variant, or leave --variant out."
         )
     name = variant.repository_name if variant else f"BiT-{architecture.name}"
-    return Plan(name, architecture, variant, request.exact, request.pool_padding)
+    return Plan(name, architecture, variant, request.exact, request.pool_padding or source.pool_padding)
 
 
 def place_of(request: Request, plan: Plan) -> Path:
@@ -79,7 +79,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
     ``OUTPUT.failed``.
     """
     start = time.monotonic()
-    with open_source(request.checkpoint) as source:
+    with open_checkpoint(request.checkpoint) as source:
         plan = plan_of(request, source)
         place = place_of(request, plan)
         _refuse_place(place, request.force)

@@ -40,15 +40,29 @@ def fsync(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where there is none."""
     try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(MAX_JSON))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give a converted model folder.") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON: {error}. Convert the model anew.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a JSON object. Convert the model anew.")
-    return content
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"more than {MAX_JSON >> 20} MB")
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise CheckpointError(f"{path}: not a JSON object: {reason}. Get the file anew.") from error
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """A JSON object in which no key is given twice. Raises ValueError for anything else."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a key is given twice")
+        return dict(pairs)
+
+    try:
+        value = json.loads(content, object_pairs_hook=once)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is something else")
+    return value
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

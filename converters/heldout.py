@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.sources import open_source
+from converters.sources import open_checkpoint
 from verify.oracles.numpy import NumpyOracle
 
 DATA = "digits/heldout.npz"
@@ -56,7 +56,7 @@ def held_out(checkpoint: Path, folder: Path) -> HeldOut:
     processor: Any = BitImageProcessor.from_pretrained(folder)
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
     pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
-    with open_source(checkpoint) as source:
+    with open_checkpoint(checkpoint) as source:
         truth = NumpyOracle(source).forward(pixels)["logits"]
     model: Any = BitForImageClassification.from_pretrained(folder).eval()
     with torch.inference_mode():

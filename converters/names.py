@@ -1,16 +1,17 @@
 """The one table of names: what each parameter of BiT is called in each naming scheme, and its shape.
 
 A parameter has one canonical name (``block1/unit01/a/conv/kernel``) and one row here; a naming scheme is a column.
-The rows are expanded for an architecture into exact names (``parameters``), and back: ``infer`` recognises every
-name a scheme can give, reads the architecture off names and shapes, and reports all misfits at once. No regular
-expression, no prefix guess; nothing else in the project spells a tensor name, except the oracle of ``verify``.
+The table is expanded for an architecture into exact names (``parameters``), and back: ``match`` says which tensor of a
+file is which parameter, or is left out and why; ``infer`` reads the architecture off names and shapes, and reports
+all misfits at once. No regular expression, no guess from a prefix; nothing else in the project spells a tensor name,
+except the oracle of ``verify``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 
@@ -28,11 +29,6 @@ class Kind(Enum):
     HEAD_BIAS = "head bias"
 
 
-GOOGLE = "npz"
-"""The scheme of the released npz files, in which every source presents its tensors."""
-SCHEMES = (GOOGLE, "transformers")
-"""The columns of the table, in order."""
-
 Shape = tuple[int, ...]
 Dims = tuple[int | str, ...]
 
@@ -40,50 +36,177 @@ Dims = tuple[int | str, ...]
 @dataclass(frozen=True)
 class Row:
     """One line of the table. ``shape`` is in Google's layout (HWIO); its symbols are the dimensions of
-    ``_dimensions``. ``names`` has one template per scheme, filled with block, unit, stage = block - 1,
-    layer = unit - 1 and ``bit``, the prefix that transformers drops for a network without a head."""
+    ``_dimensions``."""
 
     canonical: str
     kind: Kind
     shape: Dims
-    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One naming scheme: what it calls each row, in the order of the rows.
+
+    A unit's names are ``unit`` and what follows it: three of each branch (norm scale, norm bias, kernel) and the
+    projection's kernel. Templates are filled with block, unit, stage = block - 1, layer = unit - 1 and ``bit``, the
+    prefix that transformers drops for a network without a head. ``prefixes`` are what files of the scheme put before
+    all names alike; ``numbered`` says that names may be made unique with a number, as TensorFlow does
+    (``standardized_conv2d_7``). ``dropped`` are the tensors beside the network, and why each is left out; ``{name}``
+    in them stands for any name of the column.
+    """
+
+    scheme: str
+    root: str
+    unit: str
+    a: tuple[str, str, str]
+    proj: str
+    b: tuple[str, str, str]
+    c: tuple[str, str, str]
+    norm: tuple[str, str]
+    head: tuple[str, str]
+    prefixes: tuple[str, ...] = ("",)
+    numbered: bool = False
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """One a row."""
+        inner = (*self.a, self.proj, *self.b, *self.c)
+        return (self.root, *(self.unit + name for name in inner), *self.norm, *self.head)
 
 
 # fmt: off
-ROOT = (
-    Row("root/conv/kernel", Kind.KERNEL, (7, 7, 3, "root"),
-        ("resnet/root_block/standardized_conv2d/kernel", "{bit}embedder.convolution.weight")),
-)
-_NPZ, _TR = "resnet/block{block}/unit{unit:02d}/", "{bit}encoder.stages.{stage}.layers.{layer}."
+ROOT = (Row("root/conv/kernel", Kind.KERNEL, (7, 7, 3, "root")),)
 UNIT = tuple(
-    Row("block{block}/unit{unit:02d}/" + canonical, kind, shape, (_NPZ + npz, _TR + transformers))
-    for canonical, kind, shape, npz, transformers in (
-        ("a/norm/scale", Kind.SCALE, ("in",), "a/group_norm/gamma", "norm1.weight"),
-        ("a/norm/bias", Kind.BIAS, ("in",), "a/group_norm/beta", "norm1.bias"),
-        ("a/conv/kernel", Kind.KERNEL, (1, 1, "in", "mid"), "a/standardized_conv2d/kernel", "conv1.weight"),
-        ("proj/conv/kernel", Kind.KERNEL, (1, 1, "in", "out"), "a/proj/standardized_conv2d/kernel",
-         "downsample.conv.weight"),
-        ("b/norm/scale", Kind.SCALE, ("mid",), "b/group_norm/gamma", "norm2.weight"),
-        ("b/norm/bias", Kind.BIAS, ("mid",), "b/group_norm/beta", "norm2.bias"),
-        ("b/conv/kernel", Kind.KERNEL, (3, 3, "mid", "mid"), "b/standardized_conv2d/kernel", "conv2.weight"),
-        ("c/norm/scale", Kind.SCALE, ("mid",), "c/group_norm/gamma", "norm3.weight"),
-        ("c/norm/bias", Kind.BIAS, ("mid",), "c/group_norm/beta", "norm3.bias"),
-        ("c/conv/kernel", Kind.KERNEL, (1, 1, "mid", "out"), "c/standardized_conv2d/kernel", "conv3.weight"),
+    Row("block{block}/unit{unit:02d}/" + name, kind, shape)
+    for name, kind, shape in (
+        ("a/norm/scale",     Kind.SCALE,  ("in",)),
+        ("a/norm/bias",      Kind.BIAS,   ("in",)),
+        ("a/conv/kernel",    Kind.KERNEL, (1, 1, "in", "mid")),
+        ("proj/conv/kernel", Kind.KERNEL, (1, 1, "in", "out")),
+        ("b/norm/scale",     Kind.SCALE,  ("mid",)),
+        ("b/norm/bias",      Kind.BIAS,   ("mid",)),
+        ("b/conv/kernel",    Kind.KERNEL, (3, 3, "mid", "mid")),
+        ("c/norm/scale",     Kind.SCALE,  ("mid",)),
+        ("c/norm/bias",      Kind.BIAS,   ("mid",)),
+        ("c/conv/kernel",    Kind.KERNEL, (1, 1, "mid", "out")),
     )
 )
 NORM = (
-    Row("norm/scale", Kind.SCALE, ("features",), ("resnet/group_norm/gamma", "{bit}norm.weight")),
-    Row("norm/bias", Kind.BIAS, ("features",), ("resnet/group_norm/beta", "{bit}norm.bias")),
+    Row("norm/scale", Kind.SCALE, ("features",)),
+    Row("norm/bias", Kind.BIAS, ("features",)),
 )
 HEAD = (
-    Row("head/kernel", Kind.HEAD_KERNEL, (1, 1, "features", "classes"),
-        ("resnet/head/conv2d/kernel", "classifier.1.weight")),
-    Row("head/bias", Kind.HEAD_BIAS, ("classes",), ("resnet/head/conv2d/bias", "classifier.1.bias")),
+    Row("head/kernel", Kind.HEAD_KERNEL, (1, 1, "features", "classes")),
+    Row("head/bias", Kind.HEAD_BIAS, ("classes",)),
+)
+ROWS = ROOT + UNIT + NORM + HEAD
+PROJECTION = "proj/"
+"""Marks the row that only the first unit of a block has."""
+
+_SLOT = "an optimiser's slot: the training's state, not the network's"
+_COUNTER, _SETTING = "a counter of the training", "an optimiser's setting"
+_TF1_STATE = {
+    "global_step": _COUNTER,
+    "beta1_power": _COUNTER,
+    "beta2_power": _COUNTER,
+    **dict.fromkeys(("{name}/Momentum", "{name}/Adam", "{name}/Adam_1", "{name}/RMSProp", "{name}/RMSProp_1",
+                     "{name}/Adagrad", "{name}/Ftrl", "{name}/Ftrl_1"), _SLOT),
+}
+_OPTIMISERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
+_TF2_STATE = {
+    **dict.fromkeys(("save_counter", "iteration", "global_step", "step"), _COUNTER),
+    "learning_rate": _SETTING,
+    **{f"{optimiser}/{name}": why for optimiser in _OPTIMISERS for name, why in (
+        ("iter", _COUNTER),
+        *((setting, _SETTING) for setting in ("learning_rate", "decay", "momentum", "beta_1", "beta_2", "rho")),
+        *((f"{slot}/{{name}}", _SLOT) for slot in ("m", "v", "vhat", "momentum", "velocity", "accumulator")))},
+    **dict.fromkeys(("{name}/momentum", "{name}/m", "{name}/v", "{name}/vhat", "{name}/rms", "{name}/accumulator"),
+                    _SLOT),
+}
+_FLAX_STATE = {
+    "opt/state/step": _COUNTER,
+    **dict.fromkeys(("opt/state/param_states/{name}/momentum", "opt/state/param_states/{name}/grad_ema",
+                     "opt/state/param_states/{name}/grad_sq_ema"), _SLOT),
+}
+
+COLUMNS = (
+    # Google's released npz files, TensorFlow 1 checkpoints and TF1-Hub modules: big_transfer bit_pytorch/models.py.
+    Column("npz",
+           root="resnet/root_block/standardized_conv2d/kernel",
+           unit="resnet/block{block}/unit{unit:02d}/",
+           a=("a/group_norm/gamma", "a/group_norm/beta", "a/standardized_conv2d/kernel"),
+           proj="a/proj/standardized_conv2d/kernel",
+           b=("b/group_norm/gamma", "b/group_norm/beta", "b/standardized_conv2d/kernel"),
+           c=("c/group_norm/gamma", "c/group_norm/beta", "c/standardized_conv2d/kernel"),
+           norm=("resnet/group_norm/gamma", "resnet/group_norm/beta"),
+           head=("resnet/head/conv2d/kernel", "resnet/head/conv2d/bias"),
+           prefixes=("", "module/"), numbered=True, dropped=_TF1_STATE),
+    # Keras .h5, whole names: big_transfer bit_tf2/models.py; shortened ones are told by their order (sources/keras.py).
+    Column("keras",
+           root="resnet/root_block/standardized_conv2d/kernel:0",
+           unit="resnet/block{block}/unit{unit:02d}/",
+           a=("a/group_norm/gamma:0", "a/group_norm/beta:0", "a/standardized_conv2d/kernel:0"),
+           proj="a/proj/standardized_conv2d/kernel:0",
+           b=("b/group_norm/gamma:0", "b/group_norm/beta:0", "b/standardized_conv2d/kernel:0"),
+           c=("c/group_norm/gamma:0", "c/group_norm/beta:0", "c/standardized_conv2d/kernel:0"),
+           norm=("resnet/group_norm/gamma:0", "resnet/group_norm/beta:0"),
+           head=("resnet/head/dense/kernel:0", "resnet/head/dense/bias:0"), numbered=True),
+    # TensorFlow 2 object graphs, the variables' full names: big_transfer bit_tf2/models.py.
+    Column("tf2",
+           root="resnet/root_block/standardized_conv2d/kernel",
+           unit="resnet/block{block}/unit{unit:02d}/",
+           a=("a/group_norm/gamma", "a/group_norm/beta", "a/standardized_conv2d/kernel"),
+           proj="a/proj/standardized_conv2d/kernel",
+           b=("b/group_norm/gamma", "b/group_norm/beta", "b/standardized_conv2d/kernel"),
+           c=("c/group_norm/gamma", "c/group_norm/beta", "c/standardized_conv2d/kernel"),
+           norm=("resnet/group_norm/gamma", "resnet/group_norm/beta"),
+           head=("resnet/head/dense/kernel", "resnet/head/dense/bias"), numbered=True, dropped=_TF2_STATE),
+    # big_vision models/bit_paper.py; the prefixes are those of its utils.py, load_params.
+    Column("big_vision",
+           root="root_block/conv_root/kernel",
+           unit="block{block}/unit{unit:02d}/",
+           a=("gn1/scale", "gn1/bias", "conv1/kernel"),
+           proj="conv_proj/kernel",
+           b=("gn2/scale", "gn2/bias", "conv2/kernel"),
+           c=("gn3/scale", "gn3/bias", "conv3/kernel"),
+           norm=("norm-pre-head/scale", "norm-pre-head/bias"),
+           head=("head/kernel", "head/bias"), prefixes=("", "params/", "opt/target/"), dropped=_FLAX_STATE),
+    # Google's PyTorch: big_transfer bit_pytorch/models.py; its train.py wraps the model in DataParallel.
+    Column("original",
+           root="root.conv.weight",
+           unit="body.block{block}.unit{unit:02d}.",
+           a=("gn1.weight", "gn1.bias", "conv1.weight"),
+           proj="downsample.weight",
+           b=("gn2.weight", "gn2.bias", "conv2.weight"),
+           c=("gn3.weight", "gn3.bias", "conv3.weight"),
+           norm=("head.gn.weight", "head.gn.bias"),
+           head=("head.conv.weight", "head.conv.bias"), prefixes=("", "module.")),
+    Column("transformers",
+           root="{bit}embedder.convolution.weight",
+           unit="{bit}encoder.stages.{stage}.layers.{layer}.",
+           a=("norm1.weight", "norm1.bias", "conv1.weight"),
+           proj="downsample.conv.weight",
+           b=("norm2.weight", "norm2.bias", "conv2.weight"),
+           c=("norm3.weight", "norm3.bias", "conv3.weight"),
+           norm=("{bit}norm.weight", "{bit}norm.bias"),
+           head=("classifier.1.weight", "classifier.1.bias")),
+    Column("timm",
+           root="stem.conv.weight",
+           unit="stages.{stage}.blocks.{layer}.",
+           a=("norm1.weight", "norm1.bias", "conv1.weight"),
+           proj="downsample.conv.weight",
+           b=("norm2.weight", "norm2.bias", "conv2.weight"),
+           c=("norm3.weight", "norm3.bias", "conv3.weight"),
+           norm=("norm.weight", "norm.bias"),
+           head=("head.fc.weight", "head.fc.bias")),
 )
 # fmt: on
 
-PROJECTION = "proj/"
-"""Marks the rows that only the first unit of a block has."""
+SCHEMES = tuple(column.scheme for column in COLUMNS)
+"""The columns of the table, in order."""
+GOOGLE = "npz"
+"""The scheme of the released npz files, in which every source presents its tensors."""
 
 MAX_BLOCKS, MAX_UNITS = 9, 99
 """What the released names can spell: one digit for the block, two for the unit."""
@@ -99,6 +222,19 @@ class Parameter:
     names: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Match:
+    """What the tensors of a file are, by one scheme."""
+
+    scheme: str
+    names: Mapping[str, str]
+    """Name in the file → name in the table, exact; for an unknown tensor its own name."""
+    kinds: Mapping[str, Kind]
+    """Name in the file → kind, of the known ones."""
+    dropped: Mapping[str, str]
+    """Name in the file → why that tensor is left out."""
+
+
 def parameters(architecture: Architecture) -> list[Parameter]:
     """Every parameter of the network, in the order of the released files: 9 a unit and 9 more."""
     return [
@@ -112,18 +248,48 @@ def parameters(architecture: Architecture) -> list[Parameter]:
     ]
 
 
+def nearest(names: Iterable[str], schemes: Sequence[str] = SCHEMES) -> str:
+    """The scheme, of those given, that knows most of these names; the first of them where none knows any."""
+    names = list(names)
+    return max(schemes, key=lambda scheme: len(_resolve(names, scheme)[1]))
+
+
+def match(names: Iterable[str], scheme: str, where: str) -> Match:
+    """What each tensor of a file is by ``scheme``.
+
+    Raises CheckpointError, naming ``where``, when two tensors are the same parameter.
+    """
+    prefix, found = _resolve(list(names), scheme)
+    known, dropped = _known(scheme), _column(scheme).dropped
+    owner: dict[str, str] = {}
+    result, left_out = {}, {}
+    for name in names:
+        why = next((why for template, why in dropped.items() if _is_dropped(name, template, prefix, scheme)), None)
+        if name not in found and why:
+            left_out[name] = why
+            continue
+        result[name] = table_name = found.get(name, name)
+        if owner.setdefault(table_name, name) != name:
+            raise CheckpointError(
+                f"{where}: {owner[table_name]} and {name} are the same tensor of the network, {table_name}.\n"
+                "Remove the one that does not belong to it."
+            )
+    kinds = {name: known[table_name][0].kind for name, table_name in found.items()}
+    return Match(scheme, result, kinds, left_out)
+
+
 def infer(shapes: Mapping[str, Shape], scheme: str, where: str) -> Architecture:
-    """The architecture of a checkpoint whose tensors have these names and shapes.
+    """The architecture of a checkpoint whose tensors have these names and shapes (in Google's layout).
 
     Each symbolic dimension is what most of the tensors that have it say, so that one misshapen tensor is reported
     as such. Raises CheckpointError, naming ``where``, with all missing, unexpected and misshapen tensors together.
     """
     known = {name: known for name, known in _known(scheme).items() if name in shapes}
     if not any(block and row.kind is Kind.KERNEL for row, block, _ in known.values()):
+        looked_for = _some([_template(0, scheme), _template(3, scheme)])
         raise CheckpointError(
-            f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors is a unit's kernel of the {scheme} "
-            f"scheme ({_some(list(shapes))}).\n"
-            f"Looked for {_some([_template(ROOT[0], scheme), _template(UNIT[2], scheme)])}."
+            f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors ({_some(list(shapes))}) is a unit's "
+            f"kernel of the {scheme} scheme.\nLooked for {looked_for}."
         )
     votes: dict[tuple[str, int], Counter[int]] = {}
     units = [0] * max((block for _, block, _ in known.values()), default=0)
@@ -167,8 +333,8 @@ def _refuse_misfits(architecture: Architecture, shapes: Mapping[str, Shape], sch
     ]
     if faults:
         raise CheckpointError(
-            f"{where}: not a whole BiT checkpoint, nearest is {architecture}: {'; '.join(faults)}.\n"
-            "Get the file anew, or leave out the tensors that do not belong to the network."
+            f"{where}: not a whole BiT checkpoint, nearest is {architecture} in the {scheme} scheme: "
+            f"{'; '.join(faults)}.\nGet the file anew, or leave out the tensors that do not belong to the network."
         )
 
 
@@ -197,6 +363,7 @@ def _dimensions(architecture: Architecture, block: int, unit: int) -> dict[str, 
 
 def _expand(units: Sequence[int], head: bool) -> Iterator[tuple[Row, int, int, str, tuple[str, ...]]]:
     """(row, block, unit, canonical name, names) in file order; block and unit are 0 outside the blocks."""
+    templates = dict(zip(ROWS, zip(*(column.templates for column in COLUMNS), strict=True), strict=True))
 
     def fill(row: Row, block: int = 0, unit: int = 0) -> tuple[Row, int, int, str, tuple[str, ...]]:
         fields = {
@@ -206,7 +373,7 @@ def _expand(units: Sequence[int], head: bool) -> Iterator[tuple[Row, int, int, s
             "layer": unit - 1,
             "bit": "bit." if head else "",
         }
-        return row, block, unit, row.canonical.format(**fields), tuple(n.format(**fields) for n in row.names)
+        return row, block, unit, row.canonical.format(**fields), tuple(t.format(**fields) for t in templates[row])
 
     for row in ROOT:
         yield fill(row)
@@ -219,19 +386,78 @@ def _expand(units: Sequence[int], head: bool) -> Iterator[tuple[Row, int, int, s
         yield fill(row)
 
 
+def _column(scheme: str) -> Column:
+    return COLUMNS[SCHEMES.index(scheme)]
+
+
 @cache
+def _known_all() -> tuple[dict[str, tuple[Row, int, int]], ...]:
+    """For each scheme, every name it can give, with a head and without."""
+    known: tuple[dict[str, tuple[Row, int, int]], ...] = tuple({} for _ in SCHEMES)
+    for head in (False, True):
+        for row, block, unit, _, names in _expand([MAX_UNITS] * MAX_BLOCKS, head):
+            for column, name in zip(known, names, strict=True):
+                column[name] = (row, block, unit)
+    return known
+
+
 def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
-    """Every name the scheme can give, with a head and without."""
-    column = SCHEMES.index(scheme)
-    return {
-        names[column]: (row, block, unit)
-        for head in (False, True)
-        for row, block, unit, _, names in _expand([MAX_UNITS] * MAX_BLOCKS, head)
-    }
+    return _known_all()[SCHEMES.index(scheme)]
 
 
-def _template(row: Row, scheme: str) -> str:
-    return row.names[SCHEMES.index(scheme)].format(block=1, unit=1, stage=0, layer=0, bit="bit.")
+@cache
+def _words(scheme: str) -> frozenset[str]:
+    """The parts between slashes of all names of a scheme."""
+    return frozenset(word for name in _known(scheme) for word in name.split("/"))
+
+
+def unnumbered(name: str, scheme: str) -> str:
+    """``name`` without the numbers that TensorFlow adds to make names unique; nothing else is changed."""
+    words = _words(scheme)
+
+    def plain(word: str) -> str:
+        stem, colon, output = word.partition(":")
+        before, _, number = stem.rpartition("_")
+        bare = before + colon + output
+        return bare if number.isdecimal() and bare in words else word
+
+    return "/".join(map(plain, name.split("/")))
+
+
+def words(name: str, scheme: str) -> list[str]:
+    """The parts of a name that a scheme knows, in order, without numbers: what the name says about its tensor."""
+    return [word for word in unnumbered(name, scheme).split("/") if word in _words(scheme)]
+
+
+def _spelling(name: str, prefix: str, scheme: str) -> str | None:
+    """The table's name for a file's, or None where it has none."""
+    if not name.startswith(prefix):
+        return None
+    bare = name[len(prefix) :]
+    bare = unnumbered(bare, scheme) if _column(scheme).numbered else bare
+    return bare if bare in _known(scheme) else None
+
+
+def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
+    """The prefix that fits most names, and name in the file → name in the table for those it fits."""
+    candidates = {}
+    for prefix in _column(scheme).prefixes:
+        spellings = {name: _spelling(name, prefix, scheme) for name in names}
+        candidates[prefix] = {name: spelling for name, spelling in spellings.items() if spelling}
+    return max(candidates.items(), key=lambda candidate: len(candidate[1]))
+
+
+def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
+    before, slot, after = template.partition("{name}")
+    if not slot:
+        return name == template
+    middle = name[len(before) : len(name) - len(after)]
+    framed = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+    return framed and any(_spelling(middle, p, scheme) is not None for p in {prefix, ""})
+
+
+def _template(row: int, scheme: str) -> str:
+    return _column(scheme).templates[row].format(block=1, unit=1, stage=0, layer=0, bit="bit.")
 
 
 def _shape(shape: Shape) -> str:

@@ -20,9 +20,10 @@ from converters.catalogue import Variant
 from converters.convert import Conversion, Request, convert, plan_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.layouts import Exact
+from converters.places import fetch, locate
 from converters.progress import shown
 from converters.publication import Publication
-from converters.sources import open_source
+from converters.sources import open_checkpoint
 from verify.protocols import PoolPadding, Progress
 
 DEFAULT_OUTPUT = Path("models")
@@ -37,7 +38,7 @@ class Options:
     output: Path | None = None
     layout: str = "transformers"
     exact: Exact = "bits"
-    pool_padding: PoolPadding = "zeros"
+    pool_padding: PoolPadding | None = None
     verify: bool = True
     images: Path | None = None
     force: bool = False
@@ -118,10 +119,10 @@ def release(options: Options) -> int:
 
 
 def verify(
-    target: Path,
+    target: str,
     against: str,
     report_folder: Path,
-    pool_padding: PoolPadding,
+    pool_padding: PoolPadding | None,
     images: Path | None,
     offline: bool,
     as_json: bool,
@@ -129,18 +130,21 @@ def verify(
     debug: bool,
 ) -> int:
     """``bit-verify``: audits a folder against a checkpoint; returns the exit status."""
-    is_name = "://" not in against and not Path(against).exists()
+    is_name = "://" not in against and not any(Path(path).exists() for path in (against, against + ".index"))
     variant = catalogue.find(against)[0] if is_name else None
-    with shown(target.name, quiet) as progress:
-        place = _locate(None if is_name else against, variant)
-        checkpoint = _local(place, variant.bytes if variant else None, offline, progress)
-        report = verify_target(target, checkpoint, report_folder, pool_padding, images, progress)
+    with shown(target, quiet) as progress:
+        folder = fetch(locate(target, None), offline=offline, progress=progress)
+        if not folder.is_dir():
+            raise UsageError(f"{target}: not a folder. Give a converted folder, or hf://NAMESPACE/NAME.")
+        place = locate(None if is_name else against, variant)
+        checkpoint = fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress)
+        report = verify_target(folder, checkpoint, report_folder, pool_padding, images, progress)
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
         from converters import summary
 
-        click.echo(summary.render_report(target, report), nl=False)
+        click.echo(summary.render_report(folder, report), nl=False)
     return 0 if report else ParityError.exit_status
 
 
@@ -162,7 +166,8 @@ def _run(job: Job, options: Options) -> Result:
                 result.plan = _plan(job, options)
                 return result
             size = job.variant.bytes if job.variant and not job.checkpoint else None
-            checkpoint = _local(_locate(job.checkpoint, job.variant), size, options.offline, progress)
+            place = locate(job.checkpoint, job.variant)
+            checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
             result.conversion = convert(_request(job, options, checkpoint), progress)
             result.name = result.conversion.plan.name
             if options.push:
@@ -188,31 +193,6 @@ def _request(job: Job, options: Options, checkpoint: Path) -> Request:
         verify=options.verify,
         images=options.images,
         force=options.force,
-    )
-
-
-def _locate(given: str | None, variant: Variant | None) -> Path | str:
-    """The path or the URL of what was given, or of the variant's own file."""
-    if given is not None:
-        return given if "://" in given else Path(given)
-    assert variant is not None, "a job has a checkpoint or a variant"
-    variant.refuse_defect()
-    place = variant.file or variant.url
-    assert place is not None, "what is not embedded was published"
-    return place
-
-
-def _local(place: Path | str, size: int | None, offline: bool, progress: Progress) -> Path:
-    """The file to read: a path as it is, a URL out of the cache, downloaded if need be."""
-    if isinstance(place, Path):
-        return place
-    from converters.download import cached
-
-    return cached(
-        place,
-        size=size,
-        offline=offline,
-        progress=lambda done, total: progress("downloading", done, total or 0),
     )
 
 
@@ -245,10 +225,10 @@ def _publish(conversion: Conversion, options: Options, progress: Progress) -> Pu
 
 def _plan(job: Job, options: Options) -> dict[str, str]:
     """What would be done, as far as it can be said without a download."""
-    place = _locate(job.checkpoint, job.variant)
+    place = locate(job.checkpoint, job.variant)
     request = _request(job, options, Path(place))
     if isinstance(place, Path):
-        with open_source(place) as source:
+        with open_checkpoint(place) as source:
             plan = plan_of(request, source)
         name, network, read = plan.name, str(plan.architecture), str(place)
     else:

@@ -1,7 +1,8 @@
-"""Sources: files that hold a BiT checkpoint, recognised by their content and read lazily.
+"""Sources: files and folders that hold a BiT checkpoint, recognised by their content and read lazily.
 
 A source is a context manager that knows the names and shapes of its tensors at once and reads the values one tensor
-at a time. ``open_source`` recognises the format; each format has one small file.
+at a time. ``open_source`` recognises the format; each format has one small file; ``google.GoogleView`` presents any of
+them as Google's released npz.
 """
 
 from __future__ import annotations
@@ -9,36 +10,100 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import CheckpointError
+from converters.sources.archive import ArchiveSource
+from converters.sources.base import TensorFile
+from converters.sources.declared import declared
+from converters.sources.google import GoogleView
+from converters.sources.keras import KerasSource
 from converters.sources.npz import NpzSource
+from converters.sources.safetensors import SafetensorsSource
+from converters.sources.saved_model import SavedModel
+from converters.sources.tf_checkpoint import TfCheckpoint
+from converters.sources.torch_bin import TorchBinSource
 
+__all__ = ["READERS", "GoogleView", "TensorFile", "open_checkpoint", "open_source"]
+
+READERS: tuple[type[TensorFile], ...] = (
+    NpzSource,
+    KerasSource,
+    SavedModel,
+    TfCheckpoint,
+    SafetensorsSource,
+    TorchBinSource,
+    ArchiveSource,
+)
+PRECEDENCE: tuple[tuple[type[TensorFile], type[TensorFile]], ...] = (
+    (SavedModel, TfCheckpoint),
+    (SafetensorsSource, TorchBinSource),
+)
+"""Where a folder fits both, the first is read. Any other folder that fits twice is an error, not a guess."""
+SINGLE_FILES = (".npz", ".h5")
+"""A folder may hold one checkpoint of these formats."""
 FIRST_BYTES = 512
 
 
-def open_source(path: Path) -> NpzSource:
-    """Open the checkpoint at ``path``; the caller closes it (``with``).
+def open_checkpoint(path: Path) -> GoogleView:
+    """Open the checkpoint at ``path`` as Google's released npz; the caller closes it (``with``).
 
-    Raises CheckpointError when the file is missing, empty, or of no known format.
+    Raises CheckpointError as ``open_source`` does, and when it is not one whole BiT.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path}: a folder, not a checkpoint file. Give the .npz file itself.")
+    source = open_source(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(FIRST_BYTES)
+        return GoogleView(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def open_source(path: Path) -> TensorFile:
+    """Open the file or folder at ``path``, or a TensorFlow checkpoint by its prefix; the caller closes it (``with``).
+
+    Raises CheckpointError when it is missing, empty, of no known format, or of more than one.
+    """
+    try:
+        head = b"" if path.is_dir() else _first_bytes(path)
+        fits = [reader for reader in READERS if reader.recognises(path, head)]
+        inside = _single_files(path) if path.is_dir() else []
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give an existing .npz file.") from error
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return NpzSource(path)
-    raise CheckpointError(f"{path}: not a BiT checkpoint: {_describe(head)}.\nLooked for an .npz file (a zip archive).")
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give an existing checkpoint.") from error
+    for first, second in PRECEDENCE:
+        if first in fits and second in fits:
+            fits.remove(second)
+    if len(fits) + len(inside) > 1:
+        found = "; ".join([*(reader.looked_for for reader in fits), *(file.name for file in inside)])
+        raise CheckpointError(f"{path}: holds more than one checkpoint: {found}.\nGive the one that is meant.")
+    if fits:
+        return fits[0].open(path)
+    if inside:
+        source = open_source(inside[0])
+        config = declared(path)
+        source.exact, source.pool_padding = config.exact, config.pool_padding
+        return source
+    looked_for = "; ".join(reader.looked_for for reader in READERS)
+    raise CheckpointError(f"{path}: not a BiT checkpoint: {_describe(path, head)}.\nLooked for {looked_for}.")
 
 
-def _describe(head: bytes) -> str:
+def _single_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in SINGLE_FILES and file.is_file())
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Empty where only a checkpoint's prefix was given."""
+    if TfCheckpoint.recognises(path, b""):
+        return b""
+    with path.open("rb") as file:
+        return file.read(FIRST_BYTES)
+
+
+def _describe(path: Path, head: bytes) -> str:
     text = head.lstrip().lower()
+    if path.is_dir():
+        names = sorted(file.name for file in path.iterdir())
+        return f"the folder holds {', '.join(names[:5])[:200] or 'nothing'}" + (" and more" if len(names) > 5 else "")
     if not head:
         return "the file is empty; get it anew"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, probably a failed download; get the file anew"
-    if head.startswith(b"\x89HDF\r\n"):
-        return "it is an HDF5 file, which is not read yet"
     if head.startswith(b"\x80"):
         return "it is a pickle, which is never opened"
     return f"it begins with {head[:8]!r}"

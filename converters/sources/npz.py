@@ -7,7 +7,6 @@ together may be only so much larger than the file. The CRC of every member is ch
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import struct
@@ -17,22 +16,16 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from converters.errors import CheckpointError
-
-Array = npt.NDArray[Any]
+from converters.names import nearest
+from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, one_line
 
 SUFFIX = ".npy"
-MAX_EXPANSION = 32
-"""Times the file's size that its tensors may take: trained float32 values deflate to some nine tenths."""
-SMALL = 64 << 20
-"""Bytes that any file may expand to, however well it compresses (a tiny network of zeros, say)."""
 MAX_MEMBERS = 4096
 """Members are counted before anything is opened; the largest released network has 459."""
 MAX_HEADER = 10_000
@@ -45,7 +38,9 @@ ZIP64 = 0xFFFFFFFF
 END_RECORD = struct.Struct("<4sHHHHIIH")
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-FLOAT32 = np.dtype("<f4")
+FLOATS = tuple(np.dtype(code) for code in ("<f2", "<f4", "<f8"))
+BFLOAT16 = np.dtype("V2")
+"""How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -66,19 +61,28 @@ class Member:
     """Where one tensor is: its archive entry, shape, order, and the offset of its values in the entry."""
 
     info: zipfile.ZipInfo
-    shape: tuple[int, ...]
+    shape: Shape
+    dtype: np.dtype[Any]
     order: Literal["C", "F"]
     offset: int
 
 
-class NpzSource:
-    """An ``.npz`` file as named float32 tensors. Open with ``with``; not safe to share between threads.
+class NpzSource(TensorFile):
+    """An ``.npz`` file: Google's released ones, big_vision's, or any that NumPy saved under names of the table.
 
-    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not float32 or not finite.
+    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
     """
 
     format = "npz"
-    scheme = "npz"
+    looked_for = "an .npz file (a zip archive of .npy members)"
+
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and not is_torch_archive(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        return cls(path)
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -92,28 +96,22 @@ class NpzSource:
         except BaseException:
             self._archive.close()
             raise
+        self.scheme = nearest(self._members)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._archive.close()
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name → shape, in the order of the file."""
+    def files(self) -> Mapping[str, Path]:
+        return {Path(self.path).name: Path(self.path)}
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
         return {name: member.shape for name, member in self._members.items()}
 
-    @cached_property
-    def sha256(self) -> str:
-        """Of the whole file, hexadecimal."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     def read(self, name: str) -> Array:
-        """The values of one tensor: a fresh float32 array, C-contiguous in Google's layout."""
         tensor = self._members[name]
-        values = np.empty(math.prod(tensor.shape), np.float32)
+        values = np.empty(math.prod(tensor.shape), tensor.dtype)
         view = values.view(np.uint8).data
         with self._blame(name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
             member.read(tensor.offset)
@@ -126,9 +124,9 @@ class NpzSource:
                 filled += count
             if member.read(1):  # reaching the end also makes zipfile compare the CRC
                 raise ValueError("its data goes on past its shape")
-        if not np.isfinite(values).all():
-            raise CheckpointError(f"{self.path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
-        return np.asarray(values.reshape(tensor.shape, order=tensor.order), order="C")
+        if tensor.dtype == BFLOAT16:
+            values = from_bfloat16(values.view(np.uint16))
+        return as_float32(values.reshape(tensor.shape, order=tensor.order), self.path, name)
 
     def _walk_directory(self) -> None:
         """The directory's entries must fill it exactly; zipfile lets the last one be longer than the directory."""
@@ -199,7 +197,7 @@ class NpzSource:
     def _refuse_bomb(self, infos: list[zipfile.ZipInfo]) -> None:
         claimed = sum(info.file_size for info in infos)
         lying = any(i.compress_type == zipfile.ZIP_STORED and i.file_size != i.compress_size for i in infos)
-        if lying or claimed > max(MAX_EXPANSION * self._size, SMALL):
+        if lying or claimed > bounded(self._size):
             raise CheckpointError(
                 f"{self.path}: {self._size} bytes that claim to expand to {claimed}: a zip bomb, not a checkpoint.\n"
                 "Get the file anew."
@@ -214,14 +212,14 @@ class NpzSource:
             if version not in HEADER_READERS:
                 raise ValueError(f"its npy format version {version} is unknown")
             shape, fortran, dtype = HEADER_READERS[version](head, max_header_size=MAX_HEADER)
-        if dtype != FLOAT32:
+        if dtype not in (*FLOATS, BFLOAT16):
             what = "Python objects, which are never unpickled" if dtype.hasobject else str(dtype)
             raise CheckpointError(f"{self.path}: {name} holds {what}, not float32. Save it as float32.")
-        if any(size < 0 for size in shape) or head.tell() + 4 * math.prod(shape) != info.file_size:
+        if any(size < 0 for size in shape) or head.tell() + dtype.itemsize * math.prod(shape) != info.file_size:
             raise CheckpointError(
                 f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Get the file anew."
             )
-        return Member(info, shape, "F" if fortran else "C", head.tell())
+        return Member(info, shape, dtype, "F" if fortran else "C", head.tell())
 
     def _compare_headers(self, info: zipfile.ZipInfo) -> None:
         """The local header repeats the central directory; where they differ, one of them is damaged."""
@@ -257,5 +255,11 @@ class NpzSource:
         try:
             yield
         except (*BROKEN, MemoryError) as error:
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise CheckpointError(f"{self.path}: {what} is damaged: {reason}.\nGet the file anew.") from error
+            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
+
+
+def is_torch_archive(path: Path) -> bool:
+    """Whether a zip archive is one that torch.save wrote: its first member is the pickle of one folder."""
+    with path.open("rb") as file:
+        fields = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size).ljust(LOCAL_HEADER.size, b"\0"))
+        return file.read(min(fields[9], 256)).endswith(b"/data.pkl")

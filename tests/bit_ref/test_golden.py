@@ -40,7 +40,7 @@ def test_other_arithmetic_is_far_off(options):
 
 
 def test_channels_last_is_no_less_exact():
-    """PyTorch's own GroupNorm is wrong by several percent here."""
+    """PyTorch's own GroupNorm is wrong by 0.7 here (standard deviation 1)."""
     norm = model_of(TINY[0].checkpoint()).bit.norm
     values = 1000 + torch.randn(2, norm.num_channels, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from converters.architecture import Architecture
-from converters.layouts import LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
+from converters.layouts import BY_SCHEME, LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
 from converters.names import Kind, Parameter, parameters
 from tests.checkpoints import make_checkpoint
 
@@ -70,21 +70,52 @@ def test_overflowing_kernels_become_inf_without_a_warning(layout: Layout) -> Non
     assert np.isinf(layout.store(root, np.full(root.shape, 1e38, np.float32), "logits")).all()
 
 
-@every_layout
+@pytest.mark.parametrize("layout", BY_SCHEME.values(), ids=BY_SCHEME)
 @pytest.mark.parametrize("kind", Kind)
 @given(data=st.data())
 def test_every_form_has_an_inverse_that_gives_the_bits_back(layout: Layout, kind: Kind, data: st.DataObject) -> None:
-    form = layout.forms[kind]
     rank = 4 if kind in (Kind.KERNEL, Kind.HEAD_KERNEL) else 1
-    sides = [1] * form.drop + data.draw(
-        st.lists(st.integers(1, 5), min_size=rank - form.drop, max_size=rank - form.drop)
-    )
-    array = data.draw(hnp.arrays(np.float32, tuple(sides)))
-    stored = form.store(array)
-    assert stored.shape == form.shape(array.shape)
-    back = form.restore(stored)
-    assert back.shape == array.shape
-    assert np.ascontiguousarray(back).tobytes() == array.tobytes()
+    sides = data.draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank))
+    for form in (layout.forms[kind], layout.also.get(kind, layout.forms[kind])):
+        shape = (1,) * form.drop + tuple(sides[form.drop :])
+        array = data.draw(hnp.arrays(np.float32, shape))
+        stored = form.store(array)
+        assert stored.shape == form.shape(shape)
+        assert form.google_shape(stored.shape) == layout.google_shape(kind, stored.shape) == shape
+        assert layout.restore(kind, stored).tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind", "shape", "google"),
+    [
+        ("big_vision", Kind.SCALE, (1, 1, 1, 64), (64,)),
+        ("big_vision", Kind.BIAS, (64,), (64,)),
+        ("big_vision", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("npz", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("keras", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("transformers", Kind.HEAD_KERNEL, (10, 64), (1, 1, 64, 10)),
+        ("timm", Kind.HEAD_KERNEL, (10, 64, 1, 1), (1, 1, 64, 10)),
+        ("original", Kind.KERNEL, (10, 64, 3, 5), (3, 5, 64, 10)),
+    ],
+)
+def test_stored_shapes_are_seen_as_google_s(scheme: str, kind: Kind, shape: tuple, google: tuple) -> None:
+    assert BY_SCHEME[scheme].google_shape(kind, shape) == google
+
+
+def test_a_shape_of_no_form_stays_and_is_not_restored() -> None:
+    assert BY_SCHEME["big_vision"].google_shape(Kind.SCALE, (2, 1, 1, 64)) == (2, 1, 1, 64)
+    with pytest.raises(ValueError, match="norm scale of the big_vision layout has the shape"):
+        BY_SCHEME["big_vision"].restore(Kind.SCALE, np.ones((2, 1, 1, 64), np.float32))
+
+
+@every_layout
+def test_logits_are_restored_within_one_unit_in_the_last_place(layout: Layout, tensors) -> None:
+    for parameter in parameters(SMALL):
+        source = tensors[parameter.names["npz"]]
+        back = layout.restore(parameter.kind, layout.store(parameter, source, "logits"), "logits")
+        assert (np.abs(back - source) <= np.spacing(np.abs(source))).all()
+        if parameter.kind is not Kind.KERNEL:
+            assert back.tobytes() == source.tobytes()
 
 
 @given(axes=st.permutations(range(4)), array=hnp.arrays(np.float32, hnp.array_shapes(min_dims=4, max_dims=4)))

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from converters.architecture import Architecture
 from converters.errors import CheckpointError
-from converters.names import SCHEMES, Kind, infer, parameters
-from tests.checkpoints import tensor_shapes
+from converters.layouts import LAYOUTS
+from converters.names import COLUMNS, SCHEMES, Kind, infer, match, nearest, parameters, unnumbered
+from tests.checkpoints import make_checkpoint, tensor_shapes
+from tests.converters.sources.writers import to_big_vision, torch_names
 
 SMALL = Architecture(units=(2, 1), root_width=32, widths=(64, 96), classes=5)
 HEADLESS = Architecture(units=(1, 2), root_width=64, widths=(32, 64), classes=None)
@@ -58,6 +60,119 @@ def test_transformers_names_are_those_of_the_library(architecture: Architecture)
     )
     model = (BitModel if architecture.classes is None else BitForImageClassification)(config)
     assert set(in_scheme(architecture, "transformers")) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("architecture", [SMALL, HEADLESS], ids=["head", "headless"])
+@pytest.mark.parametrize("scheme", ["original", "transformers", "timm", "big_vision"])
+def test_names_are_those_spelt_by_hand(architecture: Architecture, scheme: str) -> None:
+    tensors = make_checkpoint(
+        architecture.units, architecture.root_width, architecture.classes, mids=architecture.widths
+    )
+    spelt = to_big_vision(tensors) if scheme == "big_vision" else torch_names(tensors, scheme)
+    assert list(in_scheme(architecture, scheme)) == list(spelt)
+
+
+@pytest.mark.parametrize("classes", [10, None])
+def test_timm_names_and_shapes_are_those_of_the_library(classes: int | None) -> None:
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        state = timm.create_model("resnetv2_50x1_bit", pretrained=False, num_classes=classes or 0).state_dict()
+    rows = parameters(Architecture.released("R50x1", classes))
+    assert {row.names["timm"]: LAYOUTS["timm"].shape(row) for row in rows} == {
+        name: tuple(value.shape) for name, value in state.items()
+    }
+
+
+_TF_PROJECTION = "resnet/block2/unit01/a/proj/standardized_conv2d/kernel"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "projection", "norm", "head"),
+    [
+        ("npz", _TF_PROJECTION, "resnet/group_norm/gamma", "resnet/head/conv2d/bias"),
+        ("keras", _TF_PROJECTION + ":0", "resnet/group_norm/gamma:0", "resnet/head/dense/bias:0"),
+        ("tf2", _TF_PROJECTION, "resnet/group_norm/gamma", "resnet/head/dense/bias"),
+        ("big_vision", "block2/unit01/conv_proj/kernel", "norm-pre-head/scale", "head/bias"),
+        ("original", "body.block2.unit01.downsample.weight", "head.gn.weight", "head.conv.bias"),
+        ("timm", "stages.1.blocks.0.downsample.conv.weight", "norm.weight", "head.fc.bias"),
+    ],
+)
+def test_each_column_spells_the_same_rows(scheme: str, projection: str, norm: str, head: str) -> None:
+    names = {row.canonical: row.names[scheme] for row in parameters(SMALL)}
+    assert names["block2/unit01/proj/conv/kernel"] == projection
+    assert (names["norm/scale"], names["head/bias"]) == (norm, head)
+
+
+@given(architecture=architectures, scheme=st.sampled_from(SCHEMES))
+def test_every_row_is_matched_once_by_its_scheme_and_nothing_is_left(architecture: Architecture, scheme: str) -> None:
+    names = list(in_scheme(architecture, scheme))
+    found = match(names, scheme, "file")
+    assert sorted(found.names.values()) == sorted(names)
+    assert found.kinds.keys() == set(names)
+    assert not found.dropped
+
+
+@given(architecture=architectures, column=st.sampled_from(COLUMNS), data=st.data())
+def test_prefixes_are_taken_off_alike(architecture: Architecture, column, data: st.DataObject) -> None:
+    prefix = data.draw(st.sampled_from(column.prefixes))
+    names = list(in_scheme(architecture, column.scheme))
+    found = match([prefix + name for name in names], column.scheme, "file")
+    assert list(found.names.values()) == names
+
+
+def test_a_name_without_the_others_prefix_is_another_tensor() -> None:
+    names = ["params/" + name for name in in_scheme(HEADLESS, "big_vision")]
+    found = match([*names, "head/kernel"], "big_vision", "file")
+    assert found.names["head/kernel"] == "head/kernel"
+    assert "head/kernel" not in found.kinds
+    with pytest.raises(CheckpointError, match="are the same tensor"):
+        match([*names, "norm-pre-head/bias"], "big_vision", "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("resnet/root_block/standardized_conv2d_53/kernel", "resnet/root_block/standardized_conv2d/kernel"),
+        ("resnet_1/block1_2/unit01/a/group_norm_7/gamma_3", "resnet/block1/unit01/a/group_norm/gamma"),
+        ("resnet/root_block/standardized_conv2d_x/kernel", "resnet/root_block/standardized_conv2d_x/kernel"),
+        ("resnet/other_7/kernel", "resnet/other_7/kernel"),
+        ("resnet/group_norm/gamma/Adam_1", "resnet/group_norm/gamma/Adam_1"),
+        ("_7", "_7"),
+    ],
+)
+def test_only_known_words_lose_their_number(name: str, plain: str) -> None:
+    assert unnumbered(name, "npz") == plain
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "dropped"),
+    [
+        ("npz", "global_step", True),
+        ("npz", "resnet/group_norm/gamma/Momentum", True),
+        ("npz", "resnet/other/gamma/Momentum", False),
+        ("npz", "resnet/group_norm/gamma/Other", False),
+        ("npz", "/Momentum", False),
+        ("big_vision", "opt/state/step", True),
+        ("big_vision", "opt/state/param_states/head/kernel/momentum", True),
+        ("big_vision", "opt/state/param_states/tail/kernel/momentum", False),
+        ("tf2", "Adam/v/resnet/group_norm/beta", True),
+        ("tf2", "Other/v/resnet/group_norm/beta", False),
+        ("transformers", "global_step", False),
+    ],
+)
+def test_what_is_left_out_has_a_row_that_says_why(scheme: str, name: str, dropped: bool) -> None:
+    found = match([*in_scheme(SMALL, scheme), name], scheme, "file")
+    assert (name in found.dropped) is dropped
+    assert (name in found.names) is not dropped
+
+
+@given(architecture=architectures, scheme=st.sampled_from(SCHEMES))
+def test_the_nearest_scheme_is_the_one_it_was_written_in(architecture: Architecture, scheme: str) -> None:
+    """tf2 and npz differ in the head alone."""
+    found = nearest(in_scheme(architecture, scheme))
+    assert found == scheme or (scheme == "tf2" and architecture.classes is None and found == "npz")
 
 
 @pytest.mark.parametrize(("name", "count"), [("R50x1", 153), ("R101x3", 306), ("R152x4", 459)])

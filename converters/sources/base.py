@@ -1,0 +1,157 @@
+"""What every source is, and what all of them do alike: bounds, digests, values as float32.
+
+file or folder → names, shapes (at once) → ``read(name)`` → one float32 array
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.errors import CheckpointError
+from converters.files import sha256
+from converters.layouts import Exact
+from verify.protocols import PoolPadding
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+MAX_EXPANSION = 32
+"""Times a file's size that its tensors may take: trained float32 values deflate to some nine tenths."""
+SMALL = 64 << 20
+"""Bytes that any file may expand to, however well it compresses (a tiny network of zeros, say)."""
+MAX_TENSORS = 4096
+"""Tensors are counted before anything is opened; the largest released network has 459, three times that with Adam's
+slots."""
+MAX_NAME = 1024
+"""Characters of a tensor's name."""
+
+
+class TensorFile(ABC):
+    """A checkpoint as named tensors. Open with ``with``; not safe to share between threads.
+
+    ``scheme`` is the naming scheme of ``shapes`` and ``read``; shapes and values are stored ones, in that scheme's
+    layout. ``exact`` is what the file declares to hold (kernels ten times as large by ``logits``), ``pool_padding``
+    what it declares to surround the max-pool with, None where it does not say.
+    """
+
+    format: str
+    looked_for: ClassVar[str]
+    """What this reader recognises, for the message about a file that none does."""
+
+    path: str
+    scheme: str
+    exact: Exact = "bits"
+    pool_padding: PoolPadding | None = None
+    dropped: Mapping[str, str] = {}
+    """What beside the tensors is left out, and why."""
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        """Whether ``path`` is of this format; ``head`` are the first bytes of a file, empty for a folder."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, path: Path) -> Self:
+        """Raises CheckpointError where the file is broken or unsafe."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Mapping[str, Shape]:
+        """Name → stored shape, in the order of the file."""
+
+    @abstractmethod
+    def read(self, name: str) -> Array:
+        """The stored values of one tensor: a fresh, C-contiguous float32 array.
+
+        float16 and bfloat16 are widened exactly; float64 is rounded to float32, in which all of Google's code computes.
+        Raises CheckpointError, naming file and tensor, for anything broken or not finite.
+        """
+
+    @property
+    @abstractmethod
+    def files(self) -> Mapping[str, Path]:
+        """The files that are read: name relative to the source → path. One file has its own name."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, hexadecimal; of several, of the lines ``digest, two spaces, name, line feed``, sorted by name:
+        what ``sha256sum NAMES | sha256sum`` gives inside the folder."""
+        digests = {name: sha256(path) for name, path in sorted(self.files.items())}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+    def close(self) -> None:  # noqa: B027 - most readers hold nothing open
+        """Lets go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def bounded(size: int) -> int:
+    """Bytes that a file of ``size`` bytes may expand to."""
+    return max(MAX_EXPANSION * size, SMALL)
+
+
+@contextmanager
+def limited_memory(more: int) -> Iterator[None]:
+    """Lets this process reserve ``more`` bytes beyond what it has, while a library reads what may lie about lengths.
+
+    It holds for all threads, and on Linux alone; elsewhere it does nothing.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + more
+    resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def as_float32(values: Array, path: str, name: str) -> Array:
+    """``values`` as a C-contiguous float32 array, without a copy where they are one; refused where not finite."""
+    with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
+        values = np.asarray(values, np.float32, order="C")
+    if not np.isfinite(values).all():
+        raise CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
+    return values
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """uint16 bits of bfloat16 values → float32, exactly: bfloat16 is the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def refuse_names(names: Iterable[str], path: str) -> None:
+    """Raises CheckpointError for more or longer names than any checkpoint has."""
+    names = list(names)
+    if len(names) > MAX_TENSORS:
+        raise CheckpointError(f"{path}: {len(names)} tensors, more than any BiT checkpoint has.")
+    longest = max(names, key=len, default="")
+    if len(longest) > MAX_NAME:
+        raise CheckpointError(f"{path}: a tensor name of {len(longest)} characters: {longest[:60]}… Get the file anew.")
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one short line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,70 @@
+"""Any source as Google's released npz: names, order, shapes, and kernels of Google's scale.
+
+TensorFile (stored names, stored shapes) → the table of names, the layouts → GoogleView (npz names, HWIO)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Self
+
+from converters.layouts import BY_SCHEME, Exact
+from converters.names import GOOGLE, infer, match, parameters
+from converters.sources.base import Array, Shape, TensorFile
+from verify.protocols import PoolPadding
+
+DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
+"""big_vision's network pads the max-pool with -inf (models/bit_paper.py: flax's max_pool); all others with zeros."""
+
+
+class GoogleView:
+    """A source under the names of the released npz files, in their order. Closes what it wraps.
+
+    ``architecture`` is read off names and shapes; ``dropped`` says what is left out and why; ``exact`` is what the
+    stored kernels are, those of ``logits`` being divided by ten again: within one unit in the last place of Google's.
+    Raises CheckpointError, with all missing, unexpected and misshapen tensors, for anything but one whole BiT.
+    """
+
+    def __init__(self, source: TensorFile) -> None:
+        self._source = source
+        self.path, self.format, self.scheme = source.path, source.format, source.scheme
+        self.exact: Exact = source.exact
+        self.pool_padding: PoolPadding = source.pool_padding or DEFAULT_PADDING.get(source.scheme, "zeros")
+        self._layout = BY_SCHEME[source.scheme]
+        stored = source.shapes
+        found = match(stored, source.scheme, source.path)
+        self.dropped: Mapping[str, str] = {**source.dropped, **found.dropped}
+        shapes = {
+            name: self._layout.google_shape(found.kinds[own], stored[own]) if own in found.kinds else stored[own]
+            for own, name in found.names.items()
+        }
+        self.architecture = infer(shapes, source.scheme, source.path)
+        own_names = {name: own for own, name in found.names.items()}
+        self._rows = {
+            row.names[GOOGLE]: (row, own_names[row.names[source.scheme]]) for row in parameters(self.architecture)
+        }
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """npz name → shape (HWIO for kernels, the head's too), in the order of the released files."""
+        return {name: row.shape for name, (row, _) in self._rows.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, or over the folder's files, as TensorFile has it."""
+        return self._source.sha256
+
+    def read(self, name: str) -> Array:
+        """The values of one tensor: a fresh, C-contiguous float32 array in Google's layout."""
+        row, own = self._rows[name]
+        return self._layout.restore(row.kind, self._source.read(own), self.exact)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

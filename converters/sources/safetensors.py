@@ -1,0 +1,186 @@
+"""Reads safetensors: one file, or a Hub folder's shards with their index.
+
+The header's claims are checked before anything is reserved: it may not be longer than the file, and its tensors must
+fill the rest of the file end to end, each with as many bytes as its shape and dtype take
+(https://github.com/huggingface/safetensors).
+
+    (index →) files → header → names, shapes, offsets → ``read`` seeks
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from converters.errors import CheckpointError
+from converters.files import parse_json, read_json
+from converters.names import nearest
+from converters.sources.base import Array, Shape, TensorFile, as_float32, from_bfloat16, one_line, refuse_names
+from converters.sources.declared import declared
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_HEADER = 100_000_000
+"""Bytes of a header that the format allows."""
+LENGTH = struct.Struct("<Q")
+FLOATS: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()} | {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8,
+}  # fmt: skip
+"""Bytes a value; a tensor of another dtype than FLOATS can be skipped over, not read."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one tensor is: its file, dtype, shape, and the offset of its values in the file."""
+
+    file: Path
+    dtype: str
+    shape: Shape
+    offset: int
+
+
+class SafetensorsSource(TensorFile):
+    """``model.safetensors`` of a folder, whole or in shards, or a single file.
+
+    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
+    """
+
+    format = "safetensors"
+    looked_for = "a model folder (model.safetensors)"
+
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        if path.is_dir():
+            return any((path / name).is_file() for name in (WEIGHTS, INDEX))
+        return path.name == INDEX or head[LENGTH.size :].startswith(b"{")
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        folder = path if path.is_dir() else path.parent
+        if not path.is_dir() and path.name != INDEX:
+            return cls(path, folder, [path])
+        if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+            raise CheckpointError(f"{path}: holds both {WEIGHTS} and {INDEX}. Remove the one that is out of date.")
+        if (folder / WEIGHTS).is_file():
+            return cls(path, folder, [folder / WEIGHTS])
+        shards = shard_of(folder / INDEX)
+        source = cls(path, folder, [folder / name for name in sorted(set(shards.values()))])
+        compare_shards(shards, {name: tensor.file.name for name, tensor in source._tensors.items()}, folder / INDEX)
+        return source
+
+    def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
+        self.path = str(path)
+        self._files = files
+        self._tensors: dict[str, Tensor] = {}
+        for file in files:
+            for name, tensor in _header(file).items():
+                if name in self._tensors:
+                    raise CheckpointError(f"{self.path}: {name} is in two shards. Get the folder anew.")
+                self._tensors[name] = tensor
+        refuse_names(self._tensors, self.path)
+        self.scheme = nearest(self._tensors, ("transformers", "timm", "original", "npz", "tf2", "big_vision"))
+        config = declared(folder)
+        self.exact, self.pool_padding = config.exact, config.pool_padding
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        return {file.name: file for file in self._files}
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
+
+    def read(self, name: str) -> Array:
+        tensor = self._tensors[name]
+        if tensor.dtype not in FLOATS:
+            raise CheckpointError(f"{self.path}: {name} holds {tensor.dtype}, not F32. Save it as float32.")
+        count = math.prod(tensor.shape)
+        try:
+            values = np.fromfile(tensor.file, FLOATS[tensor.dtype], count, offset=tensor.offset)
+        except OSError as error:
+            raise CheckpointError(f"{tensor.file}: {name} cannot be read: {one_line(error)}.") from error
+        if values.size != count:
+            raise CheckpointError(f"{tensor.file}: {name} is cut short. Get the file anew.")
+        if tensor.dtype == "BF16":
+            values = from_bfloat16(values)
+        return as_float32(values.reshape(tensor.shape), self.path, name)
+
+
+def shard_of(index: Path) -> dict[str, str]:
+    """Tensor → file name in the same folder, by a Hub folder's index. Raises CheckpointError where it is none."""
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(f"{index}: has no weight_map. Get the file anew.")
+    for name, file in shards.items():
+        if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", "..", "."):
+            raise CheckpointError(
+                f"{index}: {name[:120]} is said to be in {str(file)[:60]!r}, which is no file beside it."
+            )
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index}: {file[:120]} is missing. Get the folder anew.")
+    refuse_names(shards, str(index))
+    return shards
+
+
+def compare_shards(said: Mapping[str, str], found: Mapping[str, str], index: Path) -> None:
+    """Raises CheckpointError where the index and the shards differ."""
+    odd = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
+    if odd:
+        raise CheckpointError(
+            f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Get the folder anew."
+        )
+
+
+def _header(file: Path) -> dict[str, Tensor]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            (length,) = LENGTH.unpack(stream.read(LENGTH.size))
+            if length > min(MAX_HEADER, size - LENGTH.size):
+                raise ValueError(f"its header claims {length} bytes")
+            header = parse_json(stream.read(length))
+        header.pop("__metadata__", None)
+        start = LENGTH.size + length
+        tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
+        _refuse_gaps(tensors, start, size)
+    except (OSError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{file}: not a whole safetensors file: {one_line(error)}. Get the file anew.") from error
+    return tensors
+
+
+def _tensor(file: Path, name: str, entry: Any, start: int) -> Tensor:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name[:120]} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
+    if (
+        not isinstance(dtype, str)
+        or dtype not in SIZES
+        or len(offsets) != 2
+        or any(type(n) is not int or n < 0 for n in numbers)
+    ):
+        raise ValueError(f"{name[:120]} has an unknown dtype or odd numbers")
+    if offsets[1] - offsets[0] != math.prod(shape) * SIZES[dtype]:
+        raise ValueError(f"{name[:120]} of shape {tuple(shape)} does not take the bytes it has")
+    return Tensor(file, dtype, tuple(shape), start + offsets[0])
+
+
+def _refuse_gaps(tensors: Mapping[str, Tensor], start: int, size: int) -> None:
+    end = start
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, math.prod(tensor.shape))):
+        if tensor.offset != end:
+            raise ValueError("its tensors overlap or leave gaps")
+        end += math.prod(tensor.shape) * SIZES[tensor.dtype]
+    if end != size:
+        raise ValueError(f"its tensors end at {end}, the file at {size}")
