@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from converters.errors import UsageError
 from converters.files import PARITY, PREPROCESSOR
-from converters.folder import Folder, audit_readers
+from converters.folder import Folder, RoundedSource, audit_readers
 from converters.sources import open_checkpoint
 from verify import Reader, Report, audit, default_images
 from verify.protocols import PoolPadding, Progress, Source
@@ -35,9 +35,11 @@ def audit_folder(
     """The report on a folder: two default images, and the photographs of the directory ``images``."""
     pixels = default_images() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers) as target:
+        rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,
             source,
+            judged_by=rounded,
             images=pixels,
             pool_padding=pool_padding,
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),

@@ -9,14 +9,16 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from converters.repository import Plan, model_config
-from verify.protocols import Source
+from converters.configs import model_config
+from converters.loading import loading
+from converters.repository import Plan
+from converters.sources import GoogleView
 from verify.report import Report
 
 TEMPLATE = "card.md.jinja"
 
 
-def render(plan: Plan, source: Source, report: Report | None, release: str) -> str:
+def render(plan: Plan, source: GoogleView, report: Report | None, release: str) -> str:
     """The text of README.md; without a report it says that nothing was verified."""
     import jinja2
 
@@ -32,7 +34,7 @@ def render(plan: Plan, source: Source, report: Report | None, release: str) -> s
         metadata=_metadata(plan),
         input=_input(plan),
         classes=_classes(plan),
-        auto_class="AutoModelForImageClassification" if head else "AutoModel",
+        loading="\n".join(loading(plan, "FOLDER")),
         architecture_class=model_config(plan)["architectures"][0],
         final="logits" if head else "pooled features",
         stock=_stock(report),
@@ -47,7 +49,7 @@ def _metadata(plan: Plan) -> str:
     head, variant = plan.architecture.classes is not None, plan.variant
     data: Any = ModelCardData(
         license="apache-2.0",
-        library_name="transformers",
+        library_name={"transformers": "transformers", "timm": "timm"}.get(plan.layout, "bit-convert"),
         pipeline_tag="image-classification" if head else "image-feature-extraction",
         tags=["big-transfer", "bit", "resnetv2", "vision", "bit-convert"],
         datasets=list(variant.datasets) or None if variant else None,

@@ -40,6 +40,24 @@ class Command(click.Command):
         sys.exit(status or 0)
 
 
+class Size(click.ParamType[int]):
+    """A number of bytes, with or without a decimal unit: ``800MB``."""
+
+    name = "size"
+    units = ("", "K", "M", "G", "T")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = str(value).upper().removesuffix("B")
+        unit = number[-1:] if number[-1:] in self.units[1:] else ""
+        try:
+            size = int(float(number.removesuffix(unit)) * 1000 ** self.units.index(unit))
+        except (ValueError, OverflowError):
+            size = 0
+        if size <= 0:
+            self.fail(f"{value!r} is no size such as 5GB or 800MB.", param, ctx)
+        return size
+
+
 def _end(name: str, message: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
@@ -70,10 +88,24 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 )
 @click.option(
     "--layout",
-    type=click.Choice(["transformers"]),
+    type=click.Choice(["transformers", "timm", "original", "npz"]),
     default="transformers",
     show_default=True,
-    help="How the folder is laid out.",
+    help="How the folder is laid out: for a library, under Google's PyTorch names, or as Google's npz.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What the values are stored in.",
+)
+@click.option(
+    "--max-shard-size",
+    type=Size(),
+    default="5GB",
+    show_default=True,
+    help="Weights that take more are split into several files with an index.",
 )
 @click.option(
     "--exact",

@@ -12,11 +12,12 @@ from pathlib import Path
 from converters import card, repository
 from converters.auditing import RELEASE, audit_folder
 from converters.catalogue import Variant
+from converters.configs import json_files
 from converters.errors import CheckpointError, ParityError, UsageError
-from converters.files import CARD, PARITY, VERIFIED, sha256
+from converters.files import CARD, PARITY, model_files, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
-from converters.repository import Plan
+from converters.repository import MAX_SHARD_BYTES, Plan
 from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
 from verify import Report
@@ -32,6 +33,9 @@ class Request:
     """The folder itself; None makes one named after the model in ``parent``."""
     parent: Path
     variant: Variant | None = None
+    layout: str = "transformers"
+    dtype: str = "float32"
+    max_shard_bytes: int = MAX_SHARD_BYTES
     exact: Exact = "bits"
     pool_padding: PoolPadding | None = None
     """None: as the checkpoint has it."""
@@ -63,7 +67,18 @@ def plan_of(request: Request, source: GoogleView) -> Plan:
             "Give the file of that variant, or leave --variant out."
         )
     name = variant.repository_name if variant else f"BiT-{architecture.name}"
-    return Plan(name, architecture, variant, request.exact, request.pool_padding or source.pool_padding)
+    plan = Plan(
+        name=name,
+        architecture=architecture,
+        variant=variant,
+        exact=request.exact,
+        pool_padding=request.pool_padding or source.pool_padding,
+        layout=request.layout,
+        dtype=request.dtype,
+        max_shard_bytes=request.max_shard_bytes,
+    )
+    json_files(plan)  # refuses what the layout cannot hold
+    return plan
 
 
 def place_of(request: Request, plan: Plan) -> Path:
@@ -91,7 +106,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
         if request.verify:  # an unverified folder that is already there can only be told by making it again
             _refuse_occupied(place, request.force)
         with workspace(place) as folder:
-            repository.write(folder, source, plan, lambda name, done, total: progress(f"writing {name}", done, total))
+            repository.write(folder, source, plan, progress)
             report = None
             if request.verify:
                 report = audit_folder(folder, source, own_readers, plan.pool_padding, request.images, progress)
@@ -129,11 +144,13 @@ def _held_report(place: Path, plan: Plan, digest: str) -> Report | None:
     """The report of the folder that is there already, where it holds this very result, whole."""
     try:
         report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
-        whole = all(sha256(place / name) == report.files[name] for name in VERIFIED) and (place / CARD).is_file()
-    except (OSError, ValueError, KeyError):
+        digests = {name: sha256(place / name) for name in model_files(place)}
+    except (OSError, ValueError):
         return None
-    wanted = (digest, plan.exact, plan.pool_padding, RELEASE)
-    same = (report.source.get("sha256"), report.exact, report.pool_padding, report.release) == wanted
+    whole = digests == dict(report.files) and (place / CARD).is_file()
+    wanted = (digest, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
+    held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
+    same = held == wanted
     return report if whole and same and report.passed else None
 
 

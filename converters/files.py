@@ -12,9 +12,10 @@ from typing import Any
 from converters.errors import CheckpointError
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
+INDEX = WEIGHTS + ".index.json"
 CARD, PARITY = "README.md", "parity.json"
-VERIFIED = (WEIGHTS, CONFIG, PREPROCESSOR)
-"""What makes a folder the model it is: parity.json records the digests of these files."""
+MODEL_FILES = ("*.safetensors", INDEX, "*.npz", CONFIG, PREPROCESSOR)
+"""What makes a folder the model it is, whatever its layout: parity.json records the digests of these files."""
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
 
@@ -35,6 +36,11 @@ def fsync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def model_files(folder: Path) -> list[str]:
+    """The names of the folder's MODEL_FILES, sorted."""
+    return sorted({path.name for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
 
 
 def read_json(path: Path) -> dict[str, Any]:

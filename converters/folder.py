@@ -8,76 +8,155 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
-from converters.errors import CheckpointError
-from converters.files import CONFIG, VERIFIED, WEIGHTS, read_json, sha256
-from converters.layouts import TRANSFORMERS, Exact, Layout
-from converters.names import GOOGLE, Parameter, infer, parameters
+from converters.dtypes import round_to, widened
+from converters.files import CONFIG, model_files, read_json, sha256
+from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
+from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
+from converters.sources.declared import declared
+from converters.weights import Weights, open_weights
 from verify.protocols import Correspondence, Reader, Source
-from verify.readers import STOCK_EPSILON, BitRefReader, TransformersReader
+from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = npt.NDArray[Any]
 
+STOCK: dict[str, type[TransformersReader | TimmReader]] = {"transformers": TransformersReader, "timm": TimmReader}
+"""Layout → the library that loads it by itself."""
+
 
 class Folder:
-    """A folder in the transformers layout, held against a source. Open with ``with``.
+    """A folder in any layout that is written, held against a source. Open with ``with``.
 
     ``choose_readers`` gives the libraries that run it, the declared one first. Raises CheckpointError where config.json
     or the weights cannot be read.
     """
 
-    layout: Layout = TRANSFORMERS
-
     def __init__(self, folder: Path, source: Source, choose_readers: Callable[[Folder], Sequence[Reader]]) -> None:
         self.folder = folder
         self.source = source
         self.config = read_json(folder / CONFIG)
+        self._weights: Weights = open_weights(folder)
+        self.form = self._recognise()
+        self.dtype = self._weights.dtype
         self.readers = choose_readers(self)
-        self._weights = _open_safetensors(folder / WEIGHTS)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self._weights
+        self._weights.close()
 
     @property
     def path(self) -> str:
         return str(self.folder)
 
     @property
+    def layout(self) -> str:
+        return self.form.name
+
+    @property
     def exact(self) -> Exact:
         """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits."""
-        return "logits" if self.config.get("exact") == "logits" else "bits"
+        return declared(self.folder).exact
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
-        names = self._weights.keys()
-        return {name: tuple(self._weights.get_slice(name).get_shape()) for name in names}
+        return self._weights.shapes
 
     @cached_property
     def correspondences(self) -> Sequence[Correspondence]:
-        architecture = infer(self.source.shapes, GOOGLE, self.source.path)
-        return [self._correspondence(parameter) for parameter in parameters(architecture)]
+        return [self._correspondence(parameter) for parameter in self._wanted]
 
     @cached_property
     def files(self) -> Mapping[str, str]:
-        return {name: sha256(self.folder / name) for name in VERIFIED if (self.folder / name).is_file()}
+        return {name: sha256(self.folder / name) for name in model_files(self.folder)}
+
+    def bit_ref_config(self) -> dict[str, Any]:
+        """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
+        architecture = infer(self.source.shapes, GOOGLE, self.source.path)
+        return {
+            "embedding_size": architecture.root_width,
+            "hidden_sizes": [4 * width for width in architecture.widths],
+            "depths": list(architecture.units),
+            "num_labels": architecture.classes or 0,
+            "weight_standardization_eps": self.config.get("weight_standardization_eps", STOCK_EPSILON),
+            "pool_padding": self.config.get("pool_padding", "zeros"),
+        }
+
+    def bit_ref_state(self) -> dict[str, Tensor]:
+        """The stored values, in float32, under bit_ref's names. Raises KeyError for a tensor that is not there."""
+        import torch
+
+        def value(parameter: Parameter) -> Array:
+            stored = widened(self._weights.read(self.form.parameter_name(parameter)), self.dtype)
+            return TRANSFORMERS.store(parameter, self.form.restore(parameter.kind, stored), "bits")
+
+        return {TRANSFORMERS.parameter_name(p): torch.from_numpy(value(p).copy()) for p in self._wanted}
+
+    @cached_property
+    def _wanted(self) -> list[Parameter]:
+        return parameters(infer(self.source.shapes, GOOGLE, self.source.path))
+
+    def _recognise(self) -> Layout:
+        if self._weights.is_npz:
+            return NPZ
+        schemes = [layout.scheme for layout in LAYOUTS.values() if layout is not NPZ]
+        return next(la for la in LAYOUTS.values() if la.scheme == nearest(self._weights.shapes, schemes))
 
     def _correspondence(self, parameter: Parameter) -> Correspondence:
-        name, target = parameter.names[GOOGLE], self.layout.parameter_name(parameter)
+        name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)
 
         def expected() -> Array:
-            return self.layout.store(parameter, self.source.read(name), self.exact)
+            return round_to(self.form.store(parameter, self.source.read(name), self.exact), self.dtype)
 
-        def stored() -> Array:
-            values: Array = self._weights.get_tensor(target)
-            return values
+        return Correspondence(name, target, expected, lambda: self._weights.read(target))
 
-        return Correspondence(name, target, expected, stored)
+
+class RoundedSource:
+    """A source whose values are what a folder of another dtype stores of them: what that folder is judged by."""
+
+    def __init__(self, source: Source, dtype: str, exact: Exact) -> None:
+        self._source, self._dtype = source, dtype
+        self._factor = KERNEL_FACTOR[exact]
+        self._kernels = {
+            p.names[GOOGLE] for p in parameters(infer(source.shapes, GOOGLE, source.path)) if p.kind is Kind.KERNEL
+        }
+        self.path, self.format, self.sha256, self.shapes = source.path, source.format, source.sha256, source.shapes
+
+    def read(self, name: str) -> Array:
+        """float32; of kernels stored ten times as large, float64, in which the division by ten leaves no trace."""
+        factor = self._factor if name in self._kernels else 1
+        values = self._source.read(name)
+        scaled = values if factor == 1 else values * np.float32(factor)
+        rounded = widened(round_to(scaled, self._dtype), self._dtype)
+        return rounded if factor == 1 else rounded.astype(np.float64) / factor
+
+
+class RemappedReader(BitRefReader):
+    """bit_ref on a folder in a layout that it does not load by itself."""
+
+    def __init__(self, target: Folder, epsilon_override: float | None = None) -> None:
+        super().__init__(target.folder, epsilon_override)
+        self._target = target
+
+    def _load(self) -> Any:
+        import torch
+
+        from bit_ref import BitConfig, BitForImageClassification, BitModel
+
+        config = BitConfig(**self._target.bit_ref_config())
+        self._override(config)
+        with torch.device("meta"):
+            model = (BitForImageClassification if config.num_labels else BitModel)(config)
+        model.load_state_dict(self._target.bit_ref_state(), assign=True)
+        return model
 
 
 def own_readers(folder: Folder) -> list[Reader]:
@@ -86,10 +165,11 @@ def own_readers(folder: Folder) -> list[Reader]:
     Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do and is the same wherever it
     runs; only a verdict needs the library itself.
     """
-    own = BitRefReader(folder.folder)
+    if folder.layout not in STOCK:
+        return [_bit_ref(folder)]
     if folder.exact == "bits":
-        return [own, BitRefReader(folder.folder, epsilon_override=STOCK_EPSILON)]
-    return [_stock_reader(folder), own]
+        return [_bit_ref(folder), _bit_ref(folder, STOCK_EPSILON)]
+    return [_stock(folder), _bit_ref(folder)]
 
 
 def audit_readers(folder: Folder) -> list[Reader]:
@@ -97,22 +177,19 @@ def audit_readers(folder: Folder) -> list[Reader]:
 
     A folder that declares no epsilon is judged as its stock library reads it.
     """
-    own = BitRefReader(folder.folder)
-    stock = _stock_reader(folder)
-    declares_bits = folder.exact == "bits" and "weight_standardization_eps" in folder.config
-    return [own, stock] if declares_bits else [stock, own]
+    if folder.layout not in STOCK:
+        return [_bit_ref(folder)]
+    own, stock = _bit_ref(folder), _stock(folder)
+    declares = "weight_standardization_eps" in folder.config
+    return [own, stock] if folder.exact == "bits" and declares else [stock, own]
 
 
-def _stock_reader(folder: Folder) -> Reader:
-    if TransformersReader.available():
-        return TransformersReader(folder.folder)
-    return BitRefReader(folder.folder, epsilon_override=STOCK_EPSILON)
+def _bit_ref(folder: Folder, epsilon: float | None = None) -> Reader:
+    if folder.layout == TRANSFORMERS.name:
+        return BitRefReader(folder.folder, epsilon_override=epsilon)
+    return RemappedReader(folder, epsilon_override=epsilon)
 
 
-def _open_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="np")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}. Convert the model anew.") from error
+def _stock(folder: Folder) -> Reader:
+    library = STOCK[folder.layout]
+    return library(folder.folder) if library.available() else _bit_ref(folder, STOCK_EPSILON)

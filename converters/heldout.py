@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.folder import Folder, own_readers
 from converters.sources import open_checkpoint
 from verify.oracles.numpy import NumpyOracle
 
@@ -45,21 +46,16 @@ def _matches(first: list[str], second: list[str]) -> int:
     return sum(a == b for a, b in zip(first, second, strict=True))
 
 
-def held_out(checkpoint: Path, folder: Path) -> HeldOut:
-    """Runs both on the 360 held-out images."""
-    import torch
-
-    from bit_ref import BitForImageClassification, BitImageProcessor
+def held_out(checkpoint: Path, folder: Path, names: list[str]) -> HeldOut:
+    """Runs both on the 360 held-out images: Google's layout in the oracle, the folder in its declared reader."""
+    from bit_ref import BitImageProcessor
 
     with files("converters").joinpath(DATA).open("rb") as file, np.load(file, allow_pickle=False) as data:
         images, targets = data["images"], data["labels"]
     processor: Any = BitImageProcessor.from_pretrained(folder)
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
     pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
-    with open_checkpoint(checkpoint) as source:
+    with open_checkpoint(checkpoint) as source, Folder(folder, source, own_readers) as target:
         truth = NumpyOracle(source).forward(pixels)["logits"]
-    model: Any = BitForImageClassification.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(pixels)).logits.numpy()
-    names = model.config.id2label
+        logits = target.readers[0].run(pixels)["logits"]
     return HeldOut(*([names[int(index)] for index in found] for found in (targets, truth.argmax(1), logits.argmax(1))))

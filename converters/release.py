@@ -23,10 +23,13 @@ from converters.layouts import Exact
 from converters.places import fetch, locate
 from converters.progress import shown
 from converters.publication import Publication
+from converters.repository import MAX_SHARD_BYTES
 from converters.sources import open_checkpoint
 from verify.protocols import PoolPadding, Progress
 
 DEFAULT_OUTPUT = Path("models")
+UNSCALED = ("original", "npz")
+"""Layouts whose own library, Google's, has the epsilon 1e-10."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Options:
     checkpoint: str | None = None
     output: Path | None = None
     layout: str = "transformers"
+    dtype: str = "float32"
+    max_shard_size: int = MAX_SHARD_BYTES
     exact: Exact = "bits"
     pool_padding: PoolPadding | None = None
     verify: bool = True
@@ -188,6 +193,9 @@ def _request(job: Job, options: Options, checkpoint: Path) -> Request:
         output=options.output if job.checkpoint else None,
         parent=options.output or DEFAULT_OUTPUT,
         variant=job.variant,
+        layout=options.layout,
+        dtype=options.dtype,
+        max_shard_bytes=options.max_shard_size,
         exact=options.exact,
         pool_padding=options.pool_padding,
         verify=options.verify,
@@ -239,7 +247,7 @@ def _plan(job: Job, options: Options) -> dict[str, str]:
         "read": read,
         "architecture": network,
         "write": str(request.output or request.parent / name),
-        "exact": options.exact,
+        "layout": f"{options.layout}, {options.dtype}, exact {options.exact}",
         "verify": "yes" if options.verify else "no",
     }
     if options.push:
@@ -264,6 +272,10 @@ def _refuse_contradictions(options: Options) -> None:
         raise UsageError("nothing to convert. Give --variant NAME (see --list) or --checkpoint PATH_OR_URL.")
     if options.push and not options.verify:
         raise UsageError("--push publishes only what was verified. Leave out --no-verify or --push.")
+    if options.layout in UNSCALED and options.exact == "logits":
+        raise UsageError(f"--exact logits is for libraries that hard-code 1e-8; --layout {options.layout} has none.")
+    if options.layout == "npz" and options.dtype != "float32":
+        raise UsageError("--layout npz is Google's own file, in float32. Leave out --dtype.")
     publishing = {
         "--repo-id": options.repo_id,
         "--namespace": options.namespace,

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.dtypes import DTYPES
+
 Array = npt.NDArray[Any]
 
-DTYPES = {"float32": "F32"}
-"""Our name of a dtype → the format's."""
 METADATA = {"format": "pt"}
 """transformers refuses a file that does not say which framework it is for."""
 ALIGNMENT = 8
@@ -34,10 +34,11 @@ def write_safetensors(
 ) -> str:
     """Writes ``tensors``, in the order of ``shapes``, to a new file; returns its sha256, hexadecimal.
 
-    Raises ValueError where a tensor is not of its shape and dtype, and OSError as the file system does.
+    Tensors of bfloat16 come as their uint16 bits. Raises ValueError where a tensor is not of its shape and dtype, and
+    OSError as the file system does.
     """
     digest = hashlib.sha256()
-    wanted = np.dtype(dtype).newbyteorder("<")
+    wanted = DTYPES[dtype].storage
     with path.open("xb") as file:
 
         def write(data: bytes | memoryview) -> None:
@@ -58,8 +59,8 @@ def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
     entries: dict[str, Any] = {"__metadata__": METADATA}
     end = 0
     for name, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
-        entries[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        start, end = end, end + math.prod(shape) * DTYPES[dtype].storage.itemsize
+        entries[name] = {"dtype": DTYPES[dtype].code, "shape": list(shape), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % ALIGNMENT)
     return struct.pack("<Q", len(header)) + header

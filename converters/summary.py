@@ -12,6 +12,7 @@ from rich.table import Table
 
 from converters.convert import Conversion
 from converters.heldout import held_out
+from converters.loading import loading
 from verify.compare import FACTOR
 from verify.report import ReaderReport, Report
 
@@ -115,7 +116,7 @@ def _add_held_out(table: Table, conversion: Conversion) -> None:
     variant = conversion.plan.variant
     assert variant is not None
     assert variant.file is not None
-    found = held_out(variant.file, conversion.folder)
+    found = held_out(variant.file, conversion.folder, conversion.plan.labels or [])
     count = len(found.truth)
     source, folder = (f"{right} of {count} ({right / count:.1%})" for right in found.correct)
     table.add_row(
@@ -131,9 +132,4 @@ def _published(publication: Publication) -> str:
 
 
 def _how_to_load(conversion: Conversion, publication: Publication | None) -> str:
-    kind = "AutoModel" if conversion.plan.architecture.classes is None else "AutoModelForImageClassification"
-    return (
-        f"\nfrom transformers import AutoImageProcessor, {kind}\n"
-        f'processor = AutoImageProcessor.from_pretrained("{conversion.folder}")\n'
-        f'model = {kind}.from_pretrained("{conversion.folder}")\n'
-    )
+    return "\n" + "\n".join(loading(conversion.plan, str(conversion.folder))) + "\n"

@@ -42,9 +42,12 @@ def audit(
     pool_padding: PoolPadding = "zeros",
     progress: Progress | None = None,
     release: str = "",
+    judged_by: Source | None = None,
 ) -> Report:
     """Is ``target`` the model of ``source``?
 
+    ``judged_by`` is the source as the target's dtype rounds it, where that is not float32: the stored values are then
+    held against it through the target's correspondences, and what is computed from them against its oracle.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
     (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. Whatever goes wrong in a reader or in
     the checkpoint's network is part of the report; errors of reading source and target are not caught.
@@ -57,7 +60,8 @@ def audit(
         accounts = stored.check(target, source, step)
         runs = [run_reader(reader, singles, step) for reader in target.readers]
         step("oracle")
-        evidence = gather(source, pool_padding, singles, runs)
+        evidence = gather(judged_by or source, pool_padding, singles, runs)
+        rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
     readers = [_reader_report(run, evidence) for run in runs]
     verdict, reason = _verdict(accounts, readers, evidence, len(singles))
     comparisons = runs[0].comparisons if runs else []
@@ -71,6 +75,9 @@ def audit(
         layers=_layer_reports(comparisons, evidence.floors),
         readers=tuple(readers),
         oracle=numpy_oracle.NAME,
+        layout=target.layout,
+        dtype=target.dtype,
+        rounding=rounding,
         exact=target.exact,
         pool_padding=pool_padding,
         source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
@@ -79,6 +86,21 @@ def audit(
         release=release,
         misfits=accounts.misfits,
     )
+
+
+def _rounding(
+    source: Source, rounded: Source | None, pool_padding: PoolPadding, images: Sequence[Image], evidence: Evidence
+) -> float | None:
+    """How far the rounding of the stored values moved what the model is for, on the first image."""
+    if rounded is None or rounded is source:
+        return 0.0
+    if not images or evidence.grounds:
+        return None
+    exact, moved = (
+        numpy_oracle.NumpyOracle(tensors, pool_padding=pool_padding).forward(images[0])[evidence.final]
+        for tensors in (source, rounded)
+    )
+    return figure(compare.peak(moved - exact))
 
 
 class _Steps:

@@ -83,6 +83,14 @@ class Target(Protocol):
     def path(self) -> str: ...
 
     @property
+    def layout(self) -> str: ...
+
+    @property
+    def dtype(self) -> str:
+        """What its values are stored in."""
+        ...
+
+    @property
     def exact(self) -> str:
         """``bits`` or ``logits``: what the folder claims to keep."""
         ...

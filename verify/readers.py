@@ -1,6 +1,6 @@
-"""Readers of a folder in the transformers layout: bit_ref, and stock transformers.
+"""Readers of a folder: bit_ref, stock transformers, stock timm.
 
-Both name their modules alike, so one set of hooks takes the trunk's tensors from either. A model is loaded at the
+Each names its modules in one way, so one set of hooks takes the trunk's tensors from any. A model is loaded at the
 first image and let go by ``close``.
 
     folder → library's own from_pretrained → hooks → {"root", "block1/unit01", …, "norm", "features", "logits"}
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from bit_ref import BitConfig
     from verify.protocols import Array, Image
 
 STOCK_EPSILON = 1e-8
@@ -25,7 +26,13 @@ STOCK_EPSILON = 1e-8
 
 
 class _TorchReader:
-    """A reader of a PyTorch model whose modules have transformers' names."""
+    """A reader of a PyTorch model.
+
+    ``trunk`` names its modules: stem, what is before the number of a stage and of a unit, last norm, pooling. The model
+    is a trunk of its own, or has it under ``bit.``.
+    """
+
+    trunk = ("embedder", "encoder.stages.", ".layers.", "norm", "pooler")
 
     def __init__(self, folder: str | Path, name: str) -> None:
         self.folder = Path(folder)
@@ -42,10 +49,10 @@ class _TorchReader:
 
         if self._model is None:
             self._model = self._load().eval()
-        with torch.inference_mode(), _tapped(self._model) as taken:
+        with torch.inference_mode(), _tapped(self._model, self.trunk) as taken:
             output = self._model(torch.from_numpy(image.copy()))
-            if hasattr(output, "logits"):
-                taken["logits"] = _values(output.logits)
+            if self._has_head():
+                taken["logits"] = _values(output.logits if hasattr(output, "logits") else output)
         return taken
 
     def close(self) -> None:
@@ -72,15 +79,20 @@ class BitRefReader(_TorchReader):
         self.epsilon_override = epsilon_override
 
     def _load(self) -> torch.nn.Module:
+        import torch
+
         from bit_ref import BitConfig, BitForImageClassification, BitModel
 
         config = BitConfig.from_pretrained(self.folder)
+        self._override(config)
+        model = BitForImageClassification if self._has_head() else BitModel
+        loaded: torch.nn.Module = model.from_pretrained(self.folder, config=config, dtype=torch.float32)
+        return loaded
+
+    def _override(self, config: BitConfig) -> None:
         if self.epsilon_override is not None:
             config.weight_standardization_eps = self.epsilon_override
             config.pool_padding = "zeros"
-        model = BitForImageClassification if self._has_head() else BitModel
-        loaded: torch.nn.Module = model.from_pretrained(self.folder, config=config)
-        return loaded
 
 
 class TransformersReader(_TorchReader):
@@ -115,6 +127,34 @@ class TransformersReader(_TorchReader):
         return loaded
 
 
+class TimmReader(_TorchReader):
+    """Stock timm on a folder in its layout."""
+
+    trunk = ("stem", "stages.", ".blocks.", "norm", "head.global_pool")
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder, "timm")
+
+    @staticmethod
+    def available() -> bool:
+        return find_spec("timm") is not None and find_spec("torch") is not None
+
+    @property
+    def version(self) -> str:
+        import timm
+
+        return str(timm.__version__)
+
+    def _load(self) -> torch.nn.Module:
+        import timm
+
+        loaded: torch.nn.Module = timm.create_model(f"local-dir:{self.folder}", pretrained=True).float()
+        return loaded
+
+    def _has_head(self) -> bool:
+        return bool(json.loads((self.folder / "config.json").read_text(encoding="utf-8")).get("num_classes"))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bar and load report on stderr."""
@@ -132,7 +172,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _tapped(model: torch.nn.Module) -> Iterator[dict[str, Array]]:
+def _tapped(model: torch.nn.Module, trunk: tuple[str, str, str, str, str]) -> Iterator[dict[str, Array]]:
     """A dictionary that fills with the trunk's tensors while the model runs."""
     taken: dict[str, Array] = {}
 
@@ -143,7 +183,7 @@ def _tapped(model: torch.nn.Module) -> Iterator[dict[str, Array]]:
         return hook
 
     modules = dict(model.named_modules())
-    hooks = [modules[path].register_forward_hook(keep(name)) for path, name in _trunk_modules(modules)]
+    hooks = [modules[path].register_forward_hook(keep(name)) for path, name in _trunk_modules(modules, trunk)]
     try:
         yield taken
     finally:
@@ -151,17 +191,17 @@ def _tapped(model: torch.nn.Module) -> Iterator[dict[str, Array]]:
             handle.remove()
 
 
-def _trunk_modules(modules: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _trunk_modules(modules: Mapping[str, Any], trunk: tuple[str, str, str, str, str]) -> Iterator[tuple[str, str]]:
     """Module path → name of the tensor it gives, for a model with a head and without."""
-    prefix = "bit." if "bit.embedder" in modules else ""
-    yield prefix + "embedder", "root"
-    stages = f"{prefix}encoder.stages."
+    stem, stages, units, norm, pooling = trunk
+    prefix = "bit." if f"bit.{stem}" in modules else ""
+    yield prefix + stem, "root"
     for path in modules:
-        stage, layers, layer = path.removeprefix(stages).partition(".layers.")
-        if path.startswith(stages) and layers and layer.isdecimal():
-            yield path, f"block{int(stage) + 1}/unit{int(layer) + 1:02d}"
-    yield prefix + "norm", "norm"
-    yield prefix + "pooler", "features"
+        stage, found, unit = path.removeprefix(prefix + stages).partition(units)
+        if path.startswith(prefix + stages) and found and unit.isdecimal():
+            yield path, f"block{int(stage) + 1}/unit{int(unit) + 1:02d}"
+    yield prefix + norm, "norm"
+    yield prefix + pooling, "features"
 
 
 def _values(tensor: torch.Tensor) -> Array:

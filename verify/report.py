@@ -95,6 +95,11 @@ class Report:
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]
     oracle: str
+    layout: str
+    dtype: str
+    """What the target's values are stored in; oracle and model both run on the rounded ones."""
+    rounding: float | None
+    """How far rounding to ``dtype`` moved a logit (a pooled feature, without a head) at most; 0 for float32."""
     exact: str
     pool_padding: str
     source: Mapping[str, str]

@@ -73,6 +73,7 @@ class FolderTarget:
     def __init__(self, folder: Path, source: MemorySource, readers, factor: int = 1) -> None:
         self.path = str(folder)
         self.exact = "bits" if factor == 1 else "logits"
+        self.layout, self.dtype = "transformers", "float32"
         self.stored = load_file(folder / "model.safetensors")
         self.parameters = {name: tensor.shape for name, tensor in self.stored.items()}
         self.files = {"model.safetensors": "cd" * 32}

@@ -111,6 +111,8 @@ class MemoryTarget:
     readers: list
     path: str = "/tmp/somewhere/folder"
     exact: str = "bits"
+    layout: str = "transformers"
+    dtype: str = "float32"
     files: Mapping[str, str] = field(default_factory=lambda: {"model.safetensors": "cd" * 32})
 
     @property

@@ -1,0 +1,92 @@
+"""The weights of a folder: one safetensors file, shards with an index, or an npz in Google's layout.
+
+source, Plan → tensors of the layout, one at a time → model.safetensors | model-00001-of-00002.safetensors … | NAME.npz
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converters.dtypes import DTYPES, round_to
+from converters.files import INDEX, WEIGHTS, write_json
+from converters.layouts import LAYOUTS, Array
+from converters.names import GOOGLE, Parameter, parameters
+from converters.stream import write_safetensors
+from verify.protocols import Progress, Source
+
+if TYPE_CHECKING:
+    from converters.repository import Plan
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every member of an npz: what is written depends on the source alone."""
+
+
+def write_weights(folder: Path, source: Source, plan: Plan, step: Progress) -> None:
+    """Writes the weights into an empty folder, tensor by tensor; ``step`` is called with the name of each."""
+    layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
+    progress = _Counter(step, len(wanted))
+
+    def stored(some: list[Parameter]) -> Iterator[Array]:
+        for parameter in some:
+            name = parameter.names[GOOGLE]
+            progress(name)
+            yield round_to(layout.store(parameter, source.read(name), plan.exact), plan.dtype)
+
+    shapes = {layout.parameter_name(parameter): layout.shape(parameter) for parameter in wanted}
+    if layout.name == GOOGLE:
+        _write_npz(folder / f"{plan.name}.npz", shapes, stored(wanted))
+        return
+    shards = split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
+    by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
+    for file, names in shards.items():
+        write_safetensors(folder / file, {n: shapes[n] for n in names}, stored([by_name[n] for n in names]), plan.dtype)
+    if len(shards) > 1:
+        total = sum(_bytes(shape, DTYPES[plan.dtype].storage.itemsize) for shape in shapes.values())
+        homes = {name: file for file, names in shards.items() for name in names}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": homes})
+
+
+def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:
+    """File → names of its tensors, in order, so that no file's tensors take more than ``limit`` bytes unless alone."""
+    groups: list[list[str]] = [[]]
+    room = limit
+    for name, shape in shapes.items():
+        size = _bytes(shape, itemsize)
+        if groups[-1] and size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    stem = WEIGHTS.removesuffix(".safetensors")
+    return {f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
+
+
+def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * itemsize
+
+
+def _write_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterator[Array]) -> None:
+    """Stored members under 128-byte npy headers, as the released files have them."""
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, tensor in zip(shapes, tensors, strict=True):
+            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            info.external_attr = 0o600 << 16
+            info.file_size = tensor.nbytes
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array(member, tensor, version=(1, 0), allow_pickle=False)
+
+
+class _Counter:
+    def __init__(self, step: Progress, total: int) -> None:
+        self.step, self.total, self.done = step, total, 0
+
+    def __call__(self, name: str) -> None:
+        self.step(f"writing {name}", self.done, self.total)
+        self.done += 1
