@@ -11,7 +11,7 @@ from typing import Any
 
 from converters.configs import model_config
 from converters.loading import loading
-from converters.repository import Plan
+from converters.plan import Plan
 from converters.sources import GoogleView
 from verify.report import Report
 

@@ -6,16 +6,14 @@ Plan → config.json of transformers, of timm, or plain; preprocessor_config.jso
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converters.architecture import GROUPS, RELEASED_UNITS
 from converters.catalogue import RESAMPLE, Preprocessing
 from converters.errors import UsageError
 from converters.files import CONFIG, PREPROCESSOR
 from converters.layouts import STANDARDIZATION_EPSILON
-
-if TYPE_CHECKING:
-    from converters.repository import Plan
+from converters.plan import Plan
 
 
 def json_files(plan: Plan) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, model_files, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
-from converters.repository import MAX_SHARD_BYTES, Plan
+from converters.plan import MAX_SHARD_BYTES, Plan
 from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
 from verify import Report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converters.repository import Plan
+from converters.plan import Plan
 
 
 def loading(plan: Plan, folder: str) -> list[str]:

@@ -21,9 +21,9 @@ from converters.convert import Conversion, Request, convert, plan_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.layouts import Exact
 from converters.places import fetch, locate
+from converters.plan import MAX_SHARD_BYTES
 from converters.progress import shown
 from converters.publication import Publication
-from converters.repository import MAX_SHARD_BYTES
 from converters.sources import open_checkpoint
 from verify.protocols import PoolPadding, Progress
 
@@ -261,10 +261,10 @@ def _say(result: Result, options: Options, alone: bool) -> None:
         click.echo(f"bit-convert: {result.error}", err=True)
     elif result.plan:
         click.echo(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
-    else:
+    elif result.conversion is not None:
         from converters import summary
 
-        click.echo(summary.render(result, release=RELEASE, short=not alone), nl=False)
+        click.echo(summary.render(result.conversion, result.publication, RELEASE, short=not alone), nl=False)
 
 
 def _refuse_contradictions(options: Options) -> None:

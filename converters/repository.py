@@ -1,54 +1,17 @@
-"""What a converted folder is to be, and the files that make it beside its report and card.
+"""The files that make a converted folder a model, beside its report and card.
 
-    source, Plan → ``write()`` → weights, config.json, preprocessor_config.json in an empty folder
-
-Everything written is a function of the source and the options.
+source, Plan → ``write()`` → weights, config.json, preprocessor_config.json in an empty folder
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from converters.architecture import Architecture
-from converters.catalogue import Preprocessing, Variant
 from converters.configs import json_files
 from converters.files import write_json
-from converters.labels import id2label
-from converters.layouts import Exact
+from converters.plan import Plan
 from converters.writing import write_weights
-from verify.protocols import PoolPadding, Progress, Source
-
-UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
-"""big_transfer's recipe for images that are not tiny, for checkpoints that the catalogue does not know."""
-MAX_SHARD_BYTES = 5 * 10**9
-"""Of one file, as the Hub has it; the largest released network takes 4.43 GB."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to become of a source."""
-
-    name: str
-    """Of the model and its repository: a variant's, or made from the architecture."""
-    architecture: Architecture
-    variant: Variant | None
-    exact: Exact
-    pool_padding: PoolPadding
-    layout: str = "transformers"
-    dtype: str = "float32"
-    max_shard_bytes: int = MAX_SHARD_BYTES
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.variant.preprocessing if self.variant else UNKNOWN_PREPROCESSING
-
-    @property
-    def labels(self) -> list[str] | None:
-        """The classes' names in the order of the logits; None where they are not known."""
-        if self.architecture.classes is None or self.variant is None or self.variant.labels is None:
-            return None
-        return id2label(self.variant.labels)
+from verify.protocols import Progress, Source
 
 
 def write(folder: Path, source: Source, plan: Plan, step: Progress) -> None:

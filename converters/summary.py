@@ -18,21 +18,18 @@ from verify.report import ReaderReport, Report
 
 if TYPE_CHECKING:
     from converters.publication import Publication
-    from converters.release import Result
 
 MAX_WIDTH = 120
 
 
-def render(result: Result, release: str, short: bool) -> str:
+def render(conversion: Conversion, publication: Publication | None, release: str, short: bool) -> str:
     """The text for a job that succeeded, in the terminal's width."""
-    conversion = result.conversion
-    assert conversion is not None, "a job without error, run or plan"
     console = _console()
     if short:
-        console.print(f"{conversion.plan.name}: {_one_line(conversion, result.publication)}", soft_wrap=True)
+        console.print(f"{conversion.plan.name}: {_one_line(conversion, publication)}", soft_wrap=True)
     else:
-        console.print(_table(conversion, result.publication, release))
-        console.print(_how_to_load(conversion, result.publication), soft_wrap=True)
+        console.print(_table(conversion, publication, release))
+        console.print(_how_to_load(conversion, publication), soft_wrap=True)
     return _text(console)
 
 

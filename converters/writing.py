@@ -8,7 +8,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,9 @@ from converters.dtypes import DTYPES, round_to
 from converters.files import INDEX, WEIGHTS, write_json
 from converters.layouts import LAYOUTS, Array
 from converters.names import GOOGLE, Parameter, parameters
+from converters.plan import Plan
 from converters.stream import write_safetensors
 from verify.protocols import Progress, Source
-
-if TYPE_CHECKING:
-    from converters.repository import Plan
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member of an npz: what is written depends on the source alone."""
