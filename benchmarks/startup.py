@@ -1,6 +1,6 @@
 """How long ``--help`` and ``--list`` take, beside ``python -c "import click"``: medians of whole processes, in turn.
 
-    .venv/bin/python benchmarks/startup.py [--runs 21]
+.venv/bin/python benchmarks/startup.py [--runs 21]
 """
 
 from __future__ import annotations
