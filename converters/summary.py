@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from converters.publication import Publication
 
 MAX_WIDTH = 120
+FAULTS = 5
+"""Faults that a summary names; the report has them all."""
 
 
 def render(conversion: Conversion, publication: Publication | None, release: str, short: bool) -> str:
@@ -40,6 +42,8 @@ def render_report(target: Path, report: Report) -> str:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("why", escape(report.reason))
+    for fault in report.faults[:FAULTS]:
+        table.add_row("fault", escape(str(fault)))
     _add_report(table, report)
     console.print(table)
     return _text(console)

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from verify import compare, stored
+from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader
-from verify.oracles import numpy as numpy_oracle
+from verify.faults import Fault
+from verify.oracles.numpy import NAME, NumpyOracle
 from verify.protocols import PoolPadding, Progress, Source, Target
-from verify.report import ImageReport, LayerReport, ReaderReport, Report, Verdict, figure
+from verify.report import ImageReport, LayerReport, ReaderReport, Report, Verdict, WeightReport, figure
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -60,8 +61,10 @@ def audit(
         accounts = stored.check(target, source, step)
         runs = [run_reader(reader, singles, step) for reader in target.readers]
         step("oracle")
-        evidence = gather(judged_by or source, pool_padding, singles, runs)
+        judged = judged_by or source
+        evidence = gather(judged, pool_padding, singles, runs)
         rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
+        faults = _faults(judged, pool_padding, singles, accounts, runs, evidence)
     readers = [_reader_report(run, evidence) for run in runs]
     verdict, reason = _verdict(accounts, readers, evidence, len(singles))
     comparisons = runs[0].comparisons if runs else []
@@ -74,7 +77,7 @@ def audit(
         tensors=accounts.tensors,
         layers=_layer_reports(comparisons, evidence.floors),
         readers=tuple(readers),
-        oracle=numpy_oracle.NAME,
+        oracle=NAME,
         layout=target.layout,
         dtype=target.dtype,
         rounding=rounding,
@@ -85,6 +88,8 @@ def audit(
         images=tuple(_image_report(image) for image in singles),
         release=release,
         misfits=accounts.misfits,
+        weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
+        faults=tuple(faults) if verdict == "failed" else (),
     )
 
 
@@ -97,10 +102,29 @@ def _rounding(
     if not images or evidence.grounds:
         return None
     exact, moved = (
-        numpy_oracle.NumpyOracle(tensors, pool_padding=pool_padding).forward(images[0])[evidence.final]
+        NumpyOracle(tensors, pool_padding=pool_padding).forward(images[0])[evidence.final]
         for tensors in (source, rounded)
     )
     return figure(compare.peak(moved - exact))
+
+
+def _faults(
+    source: Source,
+    pool_padding: PoolPadding,
+    images: Sequence[Image],
+    accounts: stored.Stored,
+    runs: Sequence[Run],
+    evidence: Evidence,
+) -> list[Fault]:
+    """What is wrong with what is stored and with what the declared reader makes of it; nothing where nothing is."""
+    faults = diagnosis.stored_faults(accounts, source) if accounts.misfits else []
+    declared = runs[0] if runs else None
+    departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
+    if declared is None or not departs or evidence.grounds:
+        return faults
+    oracle = NumpyOracle(source, pool_padding=pool_padding)
+    wrong = [account.pair.source for account in accounts.accounts if not account.exact]
+    return faults + diagnosis.computed_faults(oracle, source, images, declared, wrong)
 
 
 class _Steps:

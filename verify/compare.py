@@ -169,7 +169,7 @@ def stored_misfit(expected: Array, stored: Array) -> str:
         return f"has shape {stored.shape}, not {expected.shape}"
     if stored.dtype != expected.dtype:
         return f"holds {stored.dtype}, not {expected.dtype}"
-    differs = _bits(stored) != _bits(expected)
+    differs = bits(stored) != bits(expected)
     count = int(np.count_nonzero(differs))
     if not count:
         return ""
@@ -178,7 +178,8 @@ def stored_misfit(expected: Array, stored: Array) -> str:
     return f"differs at {list(index)}: {values} ({count} of {differs.size} values differ)"
 
 
-def _bits(x: Array) -> Array:
+def bits(x: Array) -> Array:
+    """The same values as unsigned integers."""
     return np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}").reshape(x.shape)
 
 

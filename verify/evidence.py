@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
-from verify.oracles.numpy import NumpyOracle, OracleError
-from verify.protocols import PoolPadding, Reader, Source
+from verify.oracles.numpy import NumpyOracle
+from verify.protocols import OracleError, PoolPadding, Reader, Source
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]

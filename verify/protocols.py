@@ -5,7 +5,7 @@ Whoever converts fills these in; ``verify`` only looks through them. Arrays are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,7 +23,18 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
 
 
-class Source(Protocol):
+class Tensors(Protocol):
+    """Named tensors in Google's layout."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def read(self, name: str) -> Array:
+        """A fresh array of the stored values."""
+        ...
+
+
+class Source(Tensors, Protocol):
     """A checkpoint as named tensors in Google's layout: the names of the released npz files, HWIO kernels."""
 
     @property
@@ -35,11 +46,56 @@ class Source(Protocol):
     @property
     def sha256(self) -> str: ...
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
-    def read(self, name: str) -> Array:
-        """A fresh array of the stored values."""
+class OracleError(ValueError):
+    """The checkpoint does not make a BiT; the message names the tensor."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named tensor of the trunk, for one image: (channels, height, width), features (channels,)."""
+
+    name: str
+    image: int
+    truth: npt.NDArray[np.float64]
+    runs: Sequence[npt.NDArray[np.float32]]
+    """The float32 runs, channels in Google's order; none of an oracle that only witnesses."""
+
+
+@dataclass(frozen=True)
+class HeadBlock:
+    """Some columns (classes) of the head, and the logits they give for each image."""
+
+    columns: slice
+    kernel: npt.NDArray[np.float64]
+    bias: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.float64]
+    """(images, columns)."""
+    runs: npt.NDArray[np.float32]
+    """(float32 runs, images, columns)."""
+
+
+class Oracle(Protocol):
+    """What a checkpoint's network computes in float64, however it is had: from raw tensors, graph or Keras layers.
+
+    Every oracle that an audit is given must agree with the first before any judges. Raises OracleError where the
+    checkpoint makes no BiT, and ImportError where its library is not installed.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def classes(self) -> int | None:
+        """How many logits the head gives; None without a head."""
+        ...
+
+    def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
+        """Tensors of the trunk for (1, 3, height, width) images; a witness may leave out what it cannot give."""
+        ...
+
+    def head_blocks(self) -> Iterator[HeadBlock]:
+        """The head, block by block, on the features of the last walk over ``layers``; a witness gives its truth."""
         ...
 
 

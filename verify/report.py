@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from verify.faults import Fault
+
 Verdict = Literal["passed", "failed", "inconclusive"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of parity.json's layout."""
 
 FIGURES = 4
@@ -70,6 +72,17 @@ class ReaderReport:
 
 
 @dataclass(frozen=True)
+class WeightReport:
+    """One stored parameter: the link between the source's digest and the file's."""
+
+    name: str
+    source: str
+    sha256: str
+    """Of the stored values, little-endian and in C order."""
+    bit_exact: bool
+
+
+@dataclass(frozen=True)
 class ImageReport:
     """An image the verdict rests on: what is needed to know it again."""
 
@@ -110,6 +123,13 @@ class Report:
     release: str
     misfits: tuple[str, ...] = field(default=())
     """Every stored value, source tensor or target parameter that is not what it must be."""
+    weights: tuple[WeightReport, ...] = field(default=())
+    faults: tuple[Fault, ...] = field(default=())
+    """What is wrong, where, and of which kind; the first is the one to mend first."""
+
+    @property
+    def fault(self) -> Fault | None:
+        return self.faults[0] if self.faults else None
 
     @property
     def passed(self) -> bool:
@@ -139,6 +159,8 @@ class Report:
                     "readers": tuple(ReaderReport(**reader) for reader in content["readers"]),
                     "images": tuple(ImageReport(**image) for image in content["images"]),
                     "misfits": tuple(content["misfits"]),
+                    "weights": tuple(WeightReport(**weight) for weight in content["weights"]),
+                    "faults": tuple(Fault(**fault) for fault in content["faults"]),
                 }
             )
         except (KeyError, TypeError) as error:

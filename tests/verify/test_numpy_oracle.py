@@ -9,7 +9,8 @@ import pytest
 
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
 from tests.verify.support import MemorySource, TorchModel
-from verify.oracles.numpy import NumpyOracle, OracleError
+from verify.oracles.numpy import NumpyOracle
+from verify.protocols import OracleError
 
 
 def shuffled(tensors: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:

@@ -14,12 +14,14 @@ arXiv:1912.11370) and checked against Google's published code (google-research/b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from verify.protocols import HeadBlock, Layer, OracleError, Tensors
 
 Array = npt.NDArray[Any]
 
@@ -31,8 +33,6 @@ IMAGE_ORDERS = ((1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Orders of red, green and blue for the permuted runs; none is Google's."""
 
 GROUPS = 32
-NORM_EPSILON = 1e-5
-STANDARDIZATION_EPSILON = 1e-10
 
 BLOCK_BYTES = 1 << 25
 """About how large the pieces are in which columns of a convolution, and of the head, are made."""
@@ -42,41 +42,14 @@ SUMMED_ROWS = 64
 Shape = tuple[int, ...]
 
 
-class Tensors(Protocol):
-    """Named tensors in Google's layout."""
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]: ...
-
-    def read(self, name: str) -> Array: ...
-
-
-class OracleError(ValueError):
-    """The tensors do not make a BiT; the message names the tensor."""
-
-
 @dataclass(frozen=True)
-class Layer:
-    """One named tensor of the trunk, for one image: (channels, height, width), features (channels,)."""
+class Arithmetic:
+    """The constants of BiT's arithmetic. The defaults are Google's; a diagnosis tries others."""
 
-    name: str
-    image: int
-    truth: npt.NDArray[np.float64]
-    runs: Sequence[npt.NDArray[np.float32]]
-    """The float32 runs, channels put back in Google's order."""
-
-
-@dataclass(frozen=True)
-class HeadBlock:
-    """Some columns (classes) of the head, and the logits they give for each image."""
-
-    columns: slice
-    kernel: npt.NDArray[np.float64]
-    bias: npt.NDArray[np.float64]
-    truth: npt.NDArray[np.float64]
-    """(images, columns)."""
-    runs: npt.NDArray[np.float32]
-    """(float32 runs, images, columns)."""
+    standardization_epsilon: float = 1e-10
+    norm_epsilon: float = 1e-5
+    groups: int = GROUPS
+    pool_padding: str = "zeros"
 
 
 @dataclass(frozen=True)
@@ -92,13 +65,8 @@ class _Maps:
         return int(self.images[0].shape[0])
 
     def new_order(self, channels: int) -> Array | None:
-        """An order of channels that keeps the groups of a group norm together; None is Google's."""
-        if self.random is None:
-            return None
-        size = channels // GROUPS
-        within = self.random.permuted(np.tile(np.arange(size), (GROUPS, 1)), axis=1)
-        order: Array = (self.random.permutation(GROUPS)[:, None] * size + within).reshape(-1)
-        return order
+        """An order of channels for the next activations; None is Google's."""
+        return None if self.random is None else _grouped_order(channels, self.random)
 
     def restored(self, image: int) -> Array:
         """An image's activations in Google's order."""
@@ -116,11 +84,20 @@ class _Maps:
 class NumpyOracle:
     """A checkpoint's network. Raises OracleError where names or shapes are not those of a BiT."""
 
-    def __init__(self, source: Tensors, *, pool_padding: str = "zeros", float32_runs: int = FLOAT32_RUNS) -> None:
-        if pool_padding not in ("zeros", "-inf"):
+    name = NAME
+
+    def __init__(
+        self,
+        source: Tensors,
+        *,
+        pool_padding: str = "zeros",
+        float32_runs: int = FLOAT32_RUNS,
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
+        self.arithmetic = arithmetic or Arithmetic(pool_padding=pool_padding)
+        if self.arithmetic.pool_padding not in ("zeros", "-inf"):
             raise ValueError(f"pool_padding is 'zeros' or '-inf', not {pool_padding!r}")
         self.source = source
-        self.pool_padding = pool_padding
         self.float32_runs = float32_runs
         self.concerns: dict[str, str] = {}
         """Tensor → why no verdict can rest on it; filled while the network is walked."""
@@ -141,7 +118,7 @@ class NumpyOracle:
 
     def forward(self, images: Array) -> dict[str, npt.NDArray[np.float64]]:
         """The features and, with a head, the logits of (n, 3, height, width) images, in float64 alone."""
-        oracle = NumpyOracle(self.source, pool_padding=self.pool_padding, float32_runs=0)
+        oracle = NumpyOracle(self.source, float32_runs=0, arithmetic=self.arithmetic)
         with np.errstate(all="ignore"):
             for _ in oracle.layers([image[None] for image in images]):
                 pass
@@ -152,19 +129,14 @@ class NumpyOracle:
 
     def layers(self, images: Sequence[Array]) -> Iterator[Layer]:
         """The trunk's tensors, layer by layer, for (1, 3, height, width) images: first every image's ``root``."""
-        streams = self._conv("resnet/root_block/", self._start(images), size=7, stride=2)
-        streams = [_Maps([_max_pool(x, self.pool_padding) for x in m.images], m.order, m.random) for m in streams]
-        yield from _layer("root", streams)
-        for block, count in enumerate(self.units, start=1):
-            for unit in range(1, count + 1):
-                name = f"block{block}/unit{unit:02d}"
-                streams = self._unit(f"resnet/{name}/", streams, stride=2 if block > 1 and unit == 1 else 1)
-                yield from _layer(name, streams)
-        streams = self._norm("resnet/", streams)
-        yield from _layer("norm", streams)
-        streams = [_Maps([x.reshape(len(x), -1).mean(axis=1) for x in m.images], m.order, m.random) for m in streams]
-        self._features = streams
-        yield from _layer("features", streams)
+        streams = self._start(images)
+        for name in self.layer_names:
+            streams = self._step(name, streams)
+            yield from _layer(name, streams)
+
+    def layer(self, name: str, inputs: Sequence[Array]) -> list[Layer]:
+        """One layer of the trunk by itself, on the (1, channels, height, width) inputs it is given."""
+        return list(_layer(name, self._step(name, self._start(inputs))))
 
     def head_blocks(self) -> Iterator[HeadBlock]:
         """The head's columns, block by block, on the features of the last walk over ``layers``."""
@@ -189,11 +161,27 @@ class NumpyOracle:
         streams = []
         for run in range(1 + self.float32_runs):
             random = np.random.default_rng(run) if run > 1 else None
-            order = None if random is None else np.array(IMAGE_ORDERS[run % len(IMAGE_ORDERS)])
+            order = None if random is None else _new_order(images[0].shape[1], run, random)
             dtype = np.float64 if run == 0 else np.float32
             ordered = [image[0] if order is None else image[0][order] for image in images]
             streams.append(_Maps([x.astype(dtype) for x in ordered], order, random))
         return streams
+
+    def _step(self, name: str, streams: list[_Maps]) -> list[_Maps]:
+        """One layer."""
+        if name == "root":
+            streams = self._conv("resnet/root_block/", streams, size=7, stride=2)
+            return _mapped(streams, self._pool)
+        if name == "norm":
+            return self._norm("resnet/", streams)
+        if name == "features":
+            self._features = _mapped(streams, lambda x: x.reshape(len(x), -1).mean(axis=1))
+            return self._features
+        first_of_later_block = name.endswith("/unit01") and name != "block1/unit01"
+        return self._unit(f"resnet/{name}/", streams, stride=2 if first_of_later_block else 1)
+
+    def _pool(self, x: Array) -> Array:
+        return _max_pool(x, self.arithmetic.pool_padding)
 
     def _unit(self, at: str, streams: list[_Maps], stride: int) -> list[_Maps]:
         """A pre-activation bottleneck, the stride on its 3×3 convolution; the shortcut is projected where it can be."""
@@ -216,9 +204,13 @@ class NumpyOracle:
         normed = []
         for maps in streams:
             order = slice(None) if maps.order is None else maps.order
-            images = [_group_norm_relu(x, scale[order], bias[order]) for x in maps.images]
+            images = [self._normed(x, scale[order], bias[order]) for x in maps.images]
             normed.append(_Maps(images, maps.order, maps.random))
         return normed
+
+    def _normed(self, x: Array, scale: Array, bias: Array) -> Array:
+        y = _group_norm(x, scale, bias, self.arithmetic.groups, self.arithmetic.norm_epsilon)
+        return np.maximum(y, 0, out=y)
 
     def _conv(
         self, at: str, streams: list[_Maps], size: int = 1, stride: int = 1, like: list[_Maps] | None = None
@@ -232,10 +224,17 @@ class NumpyOracle:
         convolved = []
         for index, maps in enumerate(streams):
             order = like[index].order if like else maps.new_order(kernel.shape[-1])
-            matrix = _standardized_matrix(kernel, maps.order, order, maps.images[0].dtype)
-            images = [_convolve(x, matrix, size, stride) for x in maps.images]
+            matrix = self._matrix(kernel, maps.order, order, maps.images[0].dtype)
+            images = [self._convolved(x, matrix, size, stride) for x in maps.images]
             convolved.append(_Maps(images, order, maps.random))
         return convolved
+
+    def _convolved(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
+        return _convolve(x, matrix, size, stride)
+
+    def _matrix(self, kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
+        matrix = _as_matrix(kernel, rows, columns, dtype)
+        return _standardized(matrix, self.arithmetic.standardization_epsilon)
 
     def _read(self, name: str, shape: tuple[int | None, ...]) -> Array:
         actual = self.source.shapes.get(name)
@@ -281,22 +280,43 @@ def _layer(name: str, streams: list[_Maps]) -> Iterator[Layer]:
         yield Layer(name, image, truth, runs)
 
 
-def _standardized_matrix(kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
-    """(w - mean) / sqrt(variance + 1e-10) over height, width and input channels, as a (height·width·in, out) matrix.
+def _mapped(streams: list[_Maps], change: Callable[[Array], Array]) -> list[_Maps]:
+    return [_Maps([change(x) for x in maps.images], maps.order, maps.random) for maps in streams]
 
-    ``rows`` and ``columns`` are orders of the input and the output channels. Source of the formula: big_transfer,
-    ``StdConv2d.forward``; the variance is the biased one.
-    """
+
+def _grouped_order(channels: int, random: np.random.Generator) -> Array:
+    """A random order of channels that keeps the groups of a group norm together."""
+    size = channels // GROUPS
+    within = random.permuted(np.tile(np.arange(size), (GROUPS, 1)), axis=1)
+    order: Array = (random.permutation(GROUPS)[:, None] * size + within).reshape(-1)
+    return order
+
+
+def _new_order(channels: int, run: int, random: np.random.Generator) -> Array:
+    """The order of the first activations: of the image's three channels, or of a trunk's."""
+    return np.array(IMAGE_ORDERS[run % len(IMAGE_ORDERS)]) if channels == 3 else _grouped_order(channels, random)
+
+
+def _as_matrix(kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
+    """A kernel as a fresh (height·width·in, out) matrix; ``rows`` and ``columns`` are orders of its channels."""
     if rows is not None:
         kernel = kernel.take(rows, axis=2)
     if columns is not None:
         kernel = kernel.take(columns, axis=3)
     fresh = rows is not None or columns is not None
     matrix: Array = kernel.reshape(-1, kernel.shape[-1]).astype(dtype, copy=not fresh)
-    count = np.asarray(len(matrix), dtype)
+    return matrix
+
+
+def _standardized(matrix: Array, epsilon: float) -> Array:
+    """(w - mean) / sqrt(variance + epsilon) over height, width and input channels, in place.
+
+    Source of the formula: big_transfer, ``StdConv2d.forward``; the variance is the biased one.
+    """
+    count = np.asarray(len(matrix), matrix.dtype)
     matrix -= _sum_rows(matrix) / count
     variance = _sum_rows(matrix, squared=True) / count
-    matrix /= np.sqrt(variance + np.asarray(STANDARDIZATION_EPSILON, dtype))
+    matrix /= np.sqrt(variance + np.asarray(epsilon, matrix.dtype))
     return matrix
 
 
@@ -346,16 +366,16 @@ def _max_pool(x: Array, pool_padding: str) -> Array:
     return pooled
 
 
-def _group_norm_relu(x: Array, scale: Array, bias: Array) -> Array:
-    """Group norm with the biased variance and epsilon 1e-5, sums over a contiguous axis, then max(0, ·)."""
-    groups = x.reshape(GROUPS, -1)
-    centred = groups - groups.mean(axis=1, keepdims=True)
+def _group_norm(x: Array, scale: Array, bias: Array, groups: int, epsilon: float) -> Array:
+    """Group norm with the biased variance, sums over a contiguous axis; a fresh array."""
+    grouped = x.reshape(groups, -1)
+    centred = grouped - grouped.mean(axis=1, keepdims=True)
     variance = (centred * centred).mean(axis=1, keepdims=True)
-    deviation = np.sqrt(variance + np.asarray(NORM_EPSILON, x.dtype))
+    deviation = np.sqrt(variance + np.asarray(epsilon, x.dtype))
     y: Array = centred.reshape(len(x), -1)
-    y *= (scale.astype(x.dtype).reshape(GROUPS, -1) / deviation).reshape(-1, 1)
+    y *= (scale.astype(x.dtype).reshape(groups, -1) / deviation).reshape(-1, 1)
     y += bias.astype(x.dtype)[:, None]
-    return np.maximum(y, 0, out=y).reshape(x.shape)
+    return y.reshape(x.shape)
 
 
 def _logits(features: _Maps, exact: Array, kernel: Array, bias: Array) -> Array:

@@ -1,0 +1,252 @@
+"""What happened to a tensor: the changes that ports make, as data, and which of them turns one array into another.
+
+    right array, wrong array → ``identify()`` → kind and detail
+
+A change is a function of the right array; the same table serves stored values in any layout, and the values a library
+computes with. ``spatial`` are the kernel's axes of height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verify.compare import bits
+
+Array = npt.NDArray[Any]
+Spatial = tuple[int, int] | None
+Apply = Callable[[Array, Spatial], Array]
+
+FEW = 0.01
+"""The share of values that may differ for them to be named one by one."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One way in which a tensor is made wrong."""
+
+    kind: str
+    detail: str
+    apply: Apply
+
+
+def rounded(x: Array, kept: int) -> Array:
+    """float32 values rounded to ``kept`` bits of mantissa, ties to even; exponents as they are."""
+    dropped = 23 - kept
+    pattern = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    half = np.uint32((1 << (dropped - 1)) - 1) + ((pattern >> np.uint32(dropped)) & np.uint32(1))
+    values: Array = ((pattern + half) & np.uint32(0xFFFFFFFF ^ ((1 << dropped) - 1))).view(np.float32)
+    return values
+
+
+def bfloat16(x: Array) -> Array:
+    """float32 → bfloat16 → float32."""
+    return rounded(x, 7)
+
+
+def float16(x: Array) -> Array:
+    """float32 → float16 → float32."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
+def _standardized(x: Array, spatial: Spatial) -> Array:
+    axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=axes, keepdims=True)
+    standardized: Array = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + 1e-10)
+    return standardized.astype(x.dtype)
+
+
+def _flip(*which: int) -> Apply:
+    return lambda x, spatial: x if spatial is None else np.flip(x, tuple(spatial[axis] for axis in which))
+
+
+def _exchange_spatial(x: Array, spatial: Spatial) -> Array:
+    return x if spatial is None else x.swapaxes(*spatial)
+
+
+def _exchange_channels(x: Array, spatial: Spatial) -> Array:
+    if x.ndim == 2:
+        return x.T
+    if x.ndim != 4:
+        return x
+    return x.swapaxes(2, 3) if spatial == (0, 1) else x.swapaxes(0, 1)
+
+
+def _both(first: Apply, second: Apply) -> Apply:
+    return lambda x, spatial: second(first(x, spatial), spatial)
+
+
+def _scale(factor: float) -> Apply:
+    return lambda x, _: x * x.dtype.type(factor)
+
+
+# fmt: off
+REORDERINGS = (
+    Change("mirrored kernel", "height and width reversed", _flip(0, 1)),
+    Change("mirrored kernel", "height reversed", _flip(0)),
+    Change("mirrored kernel", "width reversed", _flip(1)),
+    Change("transposed kernel", "height and width exchanged", _exchange_spatial),
+    Change("transposed kernel", "input and output exchanged", _exchange_channels),
+    Change("transposed kernel", "input and output, height and width exchanged",
+           _both(_exchange_spatial, _exchange_channels)),
+    Change("mirrored kernel", "input and output exchanged, height and width reversed",
+           _both(_exchange_channels, _flip(0, 1))),
+)
+"""Every value is there, in another place."""
+
+REVALUATIONS = (
+    Change("reduced precision", "float16 round trip", lambda x, _: float16(x)),
+    Change("reduced precision", "bfloat16 round trip", lambda x, _: bfloat16(x)),
+    Change("reduced precision", "TensorFloat-32 round trip", lambda x, _: rounded(x, 10)),
+    Change("dropped values", "all zeros", lambda x, _: np.zeros_like(x)),
+    Change("scaled values", "ten times as large", _scale(10)),
+    Change("scaled values", "a tenth as large", _scale(0.1)),
+    Change("scaled values", "negated", _scale(-1)),
+    Change("scaled values", "twice as large", _scale(2)),
+    Change("scaled values", "half as large", _scale(0.5)),
+    Change("scaled values", "divided by 255", _scale(1 / 255)),
+    Change("standardised kernel", "mean 0, variance 1", lambda x, s: x if x.ndim != 4 else _standardized(x, s)),
+)
+"""Every value is in its place, as another one."""
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What identify() found."""
+
+    kind: str
+    detail: str
+
+
+def identify(stored: Array, expected: Array, spatial: Spatial, class_axis: int | None) -> Difference:
+    """How ``stored`` was made of ``expected``, which differs from it.
+
+    ``class_axis`` is the axis of the classes, in a tensor of the head.
+    """
+    if stored.dtype != expected.dtype:
+        return Difference("other dtype", f"holds {stored.dtype}, not {expected.dtype}")
+    same_values = stored.size == expected.size and _bit_sum(stored) == _bit_sum(expected)
+    if same_values:
+        return _reordering(stored, expected, spatial, class_axis)
+    if stored.shape != expected.shape:
+        return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
+    return _revaluation(stored, expected, spatial)
+
+
+def _reordering(stored: Array, expected: Array, spatial: Spatial, class_axis: int | None) -> Difference:
+    for change in REORDERINGS:
+        if _equal(change.apply(expected, spatial), stored):
+            return Difference(change.kind, change.detail)
+    if stored.shape == expected.shape:
+        for axis, length in enumerate(stored.shape):
+            shift = _shift(stored, expected, axis) if length > 1 else 0
+            if shift:
+                kind = "shifted labels" if axis == class_axis else "permuted channels"
+                return Difference(kind, f"axis {axis} shifted by {shift}")
+        axes = _permuted_axes(stored, expected)
+        if axes:
+            kind = "permuted labels" if class_axis in axes else "permuted channels"
+            return Difference(kind, f"along ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}")
+    for order in permutations(range(expected.ndim)):
+        if _equal(expected.transpose(order).reshape(stored.shape), stored):
+            return Difference("reshaped tensor", f"as axes {order} of the right one")
+    if stored.shape != expected.shape:
+        return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
+    return Difference("permuted channels", "every value is there, in another place")
+
+
+def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference:
+    if not np.isfinite(stored).all():
+        index = _first(~np.isfinite(stored))
+        return Difference("not a number", f"{stored[index]!s} at {list(index)}")
+    differs = bits(stored) != bits(expected)
+    count = int(np.count_nonzero(differs))
+    if count <= max(1, FEW * stored.size) and stored.size > 1:
+        return Difference("changed values", _changed(stored, expected, differs, count))
+    for change in REVALUATIONS:
+        if _near(change.apply(expected, spatial), stored):
+            return Difference(change.kind, change.detail)
+    if (stored == stored.reshape(-1)[0]).all():
+        return Difference("constant values", f"{stored.reshape(-1)[0]!s} everywhere")
+    ratio = float(np.vdot(stored, expected)) / (float(np.vdot(expected, expected)) or 1.0)
+    if ratio and np.allclose(stored, expected * np.float32(ratio), rtol=1e-5, atol=0):
+        return Difference("scaled values", f"{ratio:.6g} times as large")
+    kept = _mantissa(stored)
+    if kept < 22 and np.allclose(stored, expected, rtol=2.0**-kept, atol=0):
+        return Difference("reduced precision", f"{kept} bits of mantissa kept")
+    return Difference("other values", f"{count} of {stored.size} values differ")
+
+
+def _changed(stored: Array, expected: Array, differs: Array, count: int) -> str:
+    index = _first(differs)
+    step = np.abs(bits(stored).astype(np.int64) - bits(expected).astype(np.int64)).max()
+    size = ", by one unit in the last place" if step == 1 else ""
+    values = f"{stored[index]!s} instead of {expected[index]!s}"
+    return f"{count} of {stored.size}, the first at {list(index)}: {values}{size}"
+
+
+def _mantissa(x: Array) -> int:
+    """How many of 23 bits of mantissa any value uses."""
+    used = int(np.bitwise_or.reduce(bits(x), axis=None))
+    return 23 - ((used & -used).bit_length() - 1 if used else 23)
+
+
+def _first(mask: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(mask.argmax()), mask.shape))
+
+
+def _bit_sum(x: Array) -> int:
+    """The same for any order of the same values."""
+    return int(bits(x).sum(dtype=np.uint64))
+
+
+def _equal(candidate: Array, stored: Array) -> bool:
+    """Bit for bit, a first slice before the whole."""
+    if candidate.shape != stored.shape:
+        return False
+    return np.array_equal(candidate[:1], stored[:1]) and np.array_equal(candidate, stored)
+
+
+def _near(candidate: Array, stored: Array) -> bool:
+    """Within one rounding, a first slice before the whole."""
+    return all(np.allclose(candidate[part], stored[part], rtol=2e-7, atol=0) for part in (slice(1), slice(None)))
+
+
+def _shift(stored: Array, expected: Array, axis: int) -> int:
+    """By how many places ``expected`` is rolled along an axis; 0 where it is not."""
+    first = np.moveaxis(stored, axis, 0)[0]
+    lines = np.moveaxis(expected, axis, 0)
+    length = len(lines)
+    for start in _positions(lines, first):
+        if start and np.array_equal(np.roll(expected, -start, axis), stored):
+            return -start if start <= length // 2 else length - start
+    return 0
+
+
+def _positions(lines: Array, line: Array) -> Iterator[int]:
+    """Where a line is among lines, found by one element before all are compared."""
+    probe = lines.reshape(len(lines), -1)[:, 0] == line.reshape(-1)[0]
+    for index in np.flatnonzero(probe)[:8]:
+        if np.array_equal(lines[index], line):
+            yield int(index)
+
+
+def _permuted_axes(stored: Array, expected: Array) -> list[int]:
+    """The axes along which the channels, known by their sums of bits, come in another order; none if any is unknown."""
+    permuted = []
+    for axis, length in enumerate(stored.shape):
+        others = tuple(other for other in range(stored.ndim) if other != axis)
+        ours, theirs = (bits(x).sum(axis=others, dtype=np.uint64) for x in (stored, expected))
+        if length > 1 and not np.array_equal(ours, theirs):
+            if not np.array_equal(np.sort(ours), np.sort(theirs)):
+                return []
+            permuted.append(axis)
+    return permuted
