@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.catalogue import Variant
 from converters.errors import UsageError
+from converters.expectations import expectations
 from converters.files import PARITY, PREPROCESSOR
 from converters.folder import Folder, RoundedSource, audit_readers
+from converters.names import GOOGLE, infer
+from converters.plan import Plan
 from converters.sources import open_checkpoint
 from verify import Reader, Report, audit, default_images
 from verify.protocols import PoolPadding, Progress, Source
@@ -31,10 +35,15 @@ def audit_folder(
     pool_padding: PoolPadding,
     images: Path | None,
     progress: Progress,
+    variant: Variant | None = None,
 ) -> Report:
-    """The report on a folder: two default images, and the photographs of the directory ``images``."""
+    """The report on a folder: two default images, and the photographs of the directory ``images``.
+
+    ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well.
+    """
     pixels = default_images() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers) as target:
+        target.expectations = expectations(folder, _plan_of(target, source, variant, pool_padding))
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,
@@ -45,6 +54,19 @@ def audit_folder(
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
         )
+
+
+def _plan_of(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:
+    """What a conversion of the source into this folder's layout and dtype would be."""
+    return Plan(
+        name=target.folder.name,
+        architecture=infer(source.shapes, GOOGLE, source.path),
+        variant=variant,
+        exact=target.exact,
+        pool_padding=pool_padding,
+        layout=target.layout,
+        dtype=target.dtype,
+    )
 
 
 def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
@@ -80,10 +102,12 @@ def verify_target(
     pool_padding: PoolPadding | None,
     images: Path | None,
     progress: Progress,
+    variant: Variant | None = None,
 ) -> Report:
     """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves parity.json."""
     with open_checkpoint(checkpoint) as source:
-        report = audit_folder(target, source, audit_readers, pool_padding or source.pool_padding, images, progress)
+        padding = pool_padding or source.pool_padding
+        report = audit_folder(target, source, audit_readers, padding, images, progress, variant)
     report_folder.mkdir(parents=True, exist_ok=True)
     unfinished = report_folder / (PARITY + ".partial")
     unfinished.write_text(report.to_json(), encoding="utf-8")

@@ -109,7 +109,9 @@ def convert(request: Request, progress: Progress) -> Conversion:
             repository.write(folder, source, plan, progress)
             report = None
             if request.verify:
-                report = audit_folder(folder, source, own_readers, plan.pool_padding, request.images, progress)
+                report = audit_folder(
+                    folder, source, own_readers, plan.pool_padding, request.images, progress, plan.variant
+                )
             if report is not None and not report:
                 raise _failed(report, place)
             if report is not None:

@@ -19,7 +19,7 @@ from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact,
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
 from converters.weights import Weights, open_weights
-from verify.protocols import Correspondence, Reader, Source
+from verify.protocols import Correspondence, Expectation, Reader, Source
 from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Folder:
         self.form = self._recognise()
         self.dtype = self._weights.dtype
         self.readers = choose_readers(self)
+        self.expectations: Sequence[Expectation] = ()
 
     def __enter__(self) -> Self:
         return self

@@ -143,7 +143,7 @@ def verify(
             raise UsageError(f"{target}: not a folder. Give a converted folder, or hf://NAMESPACE/NAME.")
         place = locate(None if is_name else against, variant)
         checkpoint = fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress)
-        report = verify_target(folder, checkpoint, report_folder, pool_padding, images, progress)
+        report = verify_target(folder, checkpoint, report_folder, pool_padding, images, progress, variant)
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:

@@ -19,7 +19,7 @@ from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader
 from verify.faults import Fault
 from verify.oracles.numpy import NAME, NumpyOracle
-from verify.protocols import PoolPadding, Progress, Source, Target
+from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
 from verify.report import ImageReport, LayerReport, ReaderReport, Report, Verdict, WeightReport, figure
 
 Array = npt.NDArray[Any]
@@ -66,7 +66,8 @@ def audit(
         rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
         faults = _faults(judged, pool_padding, singles, accounts, runs, evidence)
     readers = [_reader_report(run, evidence) for run in runs]
-    verdict, reason = _verdict(accounts, readers, evidence, len(singles))
+    unmet = [expectation for expectation in target.expectations if not expectation.met]
+    verdict, reason = _verdict(accounts, unmet, readers, evidence, len(singles))
     comparisons = runs[0].comparisons if runs else []
     return Report(
         verdict=verdict,
@@ -89,7 +90,8 @@ def audit(
         release=release,
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
-        faults=tuple(faults) if verdict == "failed" else (),
+        expectations=tuple(target.expectations),
+        faults=(*faults, *map(_unmet_fault, unmet)) if verdict == "failed" else (),
     )
 
 
@@ -125,6 +127,11 @@ def _faults(
     oracle = NumpyOracle(source, pool_padding=pool_padding)
     wrong = [account.pair.source for account in accounts.accounts if not account.exact]
     return faults + diagnosis.computed_faults(oracle, source, images, declared, wrong)
+
+
+def _unmet_fault(expectation: Expectation) -> Fault:
+    kind = "stale report" if expectation.place.startswith("parity.json") else "configuration"
+    return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")
 
 
 class _Steps:
@@ -180,11 +187,18 @@ def _departure(comparison: Comparison) -> str:
 
 
 def _verdict(
-    accounts: stored.Stored, readers: Sequence[ReaderReport], evidence: Evidence, images: int
+    accounts: stored.Stored,
+    unmet: Sequence[Expectation],
+    readers: Sequence[ReaderReport],
+    evidence: Evidence,
+    images: int,
 ) -> tuple[Verdict, str]:
-    """A stored misfit is named first, then a reader that cannot run, then why nothing can be concluded."""
+    """A stored misfit is named first, then a field, a reader that cannot run, and why nothing can be concluded."""
     if accounts.misfits:
         return "failed", accounts.reason
+    if unmet:
+        more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
+        return "failed", f"{unmet[0]}{more}"
     if not accounts.tensors.bit_exact:
         return "inconclusive", "nothing was compared: no stored tensor"
     if not readers:

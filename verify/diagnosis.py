@@ -253,7 +253,7 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
             break
         tried += 1
         if not all(np.isfinite(output).all() for output in departure.outputs):
-            faults.append(Fault("not a number", departure.name, "the model gives NaN or Inf"))
+            faults.append(Fault("not a number", departure.name, "the model gives values that are not finite"))
             break
         best = _best(oracle, source, departure)
         if best is not None:

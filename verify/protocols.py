@@ -111,6 +111,22 @@ class Correspondence:
     """What the folder holds."""
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """A field of the target's files: what it must be and what it is, as short canonical texts."""
+
+    place: str
+    expected: str
+    found: str
+
+    @property
+    def met(self) -> bool:
+        return self.expected == self.found
+
+    def __str__(self) -> str:
+        return f"{self.place} is {self.found}, not {self.expected}"
+
+
 class Reader(Protocol):
     """A library that loads the target and runs it."""
 
@@ -158,6 +174,11 @@ class Target(Protocol):
 
     @property
     def correspondences(self) -> Sequence[Correspondence]: ...
+
+    @property
+    def expectations(self) -> Sequence[Expectation]:
+        """What the target's files say beside its tensors, and what they must say of this source."""
+        ...
 
     @property
     def files(self) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from verify.faults import Fault
+from verify.protocols import Expectation
 
 Verdict = Literal["passed", "failed", "inconclusive"]
 
@@ -124,6 +125,8 @@ class Report:
     misfits: tuple[str, ...] = field(default=())
     """Every stored value, source tensor or target parameter that is not what it must be."""
     weights: tuple[WeightReport, ...] = field(default=())
+    expectations: tuple[Expectation, ...] = field(default=())
+    """Fields of the target's files: what they must be and what they are."""
     faults: tuple[Fault, ...] = field(default=())
     """What is wrong, where, and of which kind; the first is the one to mend first."""
 
@@ -160,6 +163,7 @@ class Report:
                     "images": tuple(ImageReport(**image) for image in content["images"]),
                     "misfits": tuple(content["misfits"]),
                     "weights": tuple(WeightReport(**weight) for weight in content["weights"]),
+                    "expectations": tuple(Expectation(**each) for each in content["expectations"]),
                     "faults": tuple(Fault(**fault) for fault in content["faults"]),
                 }
             )

@@ -78,6 +78,7 @@ class FolderTarget:
         self.parameters = {name: tensor.shape for name, tensor in self.stored.items()}
         self.files = {"model.safetensors": "cd" * 32}
         self.readers = readers
+        self.expectations = ()
         headless = "resnet/head/conv2d/kernel" not in source.tensors
         self.correspondences = [
             Correspondence(

@@ -113,6 +113,7 @@ class MemoryTarget:
     exact: str = "bits"
     layout: str = "transformers"
     dtype: str = "float32"
+    expectations: tuple = ()
     files: Mapping[str, str] = field(default_factory=lambda: {"model.safetensors": "cd" * 32})
 
     @property

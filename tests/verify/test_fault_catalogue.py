@@ -1,0 +1,112 @@
+"""Every fault of the catalogue, planted in a folder in the transformers layout: found, and named where it is."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from converters.catalogue import EMBEDDED_NAME, find
+from converters.configs import model_config, preprocessor_config
+from converters.errors import CheckpointError
+from converters.expectations import expectations
+from converters.folder import Folder
+from converters.names import GOOGLE, infer
+from converters.plan import Plan
+from tests.checkpoints import make_checkpoint
+from tests.verify.fault_catalogue import CATALOGUE, Planted
+from tests.verify.folders import transformers_name, write_folder
+from tests.verify.support import MemorySource, TorchModel
+from verify import BitRefReader, Report, audit, default_images
+
+SIZE = 40
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1, 2), 32, 10, seed=3, kernel_std=1e-3, mids=(64, 32))
+
+
+def planted_report(folder, tensors, fault: Planted, size: int = SIZE, variant=None) -> Report:
+    """The audit of a folder that is honest but for the fault. Raises CheckpointError where it cannot be read."""
+    source = MemorySource(tensors)
+    plan = Plan("tiny", infer(source.shapes, GOOGLE, "tiny"), variant, "bits", "zeros")
+    held = fault.store(dict(tensors)) if fault.store else tensors
+    write_folder(folder, {n: t for n, t in held.items() if n in tensors})
+    if "extra" in held:
+        add_tensor(folder, held["extra"])
+    (folder / "config.json").write_text(json.dumps(model_config(plan) | fault.config))
+    recipe = preprocessor_config(plan.preprocessing) | fault.preprocessor
+    (folder / "preprocessor_config.json").write_text(json.dumps(recipe))
+    if fault.file:
+        fault.file(folder)
+    reader = TorchModel(tensors, **fault.compute) if fault.compute else BitRefReader(folder)
+    with Folder(folder, source, lambda _: [reader]) as target:
+        target.expectations = expectations(folder, plan)
+        return audit(target, source, images=default_images(size))
+
+
+def add_tensor(folder, values):
+    from safetensors.numpy import load_file, save_file
+
+    stored = load_file(folder / "model.safetensors")
+    save_file({**stored, "extra": values}, folder / "model.safetensors")
+
+
+def named_place(fault: Planted) -> str:
+    return transformers_name(fault.place, headless=False) if fault.place.startswith("resnet/") else fault.place
+
+
+def outcome(folder, tensors, fault: Planted, **options) -> tuple[bool, bool, str]:
+    """Whether it was found, whether kind and place are right, and what was said."""
+    variant = find(EMBEDDED_NAME)[0] if fault.config or fault.preprocessor or fault.file else None
+    try:
+        report = planted_report(folder, tensors, fault, variant=variant, **options)
+    except CheckpointError as error:
+        return True, fault.kind == "unreadable" and fault.place in str(error), str(error)
+    first = report.fault
+    right = first is not None and first.kind == fault.kind and first.place.startswith(named_place(fault))
+    return not report.passed, right, "; ".join(map(str, report.faults)) or report.reason
+
+
+@pytest.fixture(scope="module")
+def outcomes(tensors, tmp_path_factory):
+    return {fault: outcome(tmp_path_factory.mktemp("port"), tensors, fault) for fault in CATALOGUE}
+
+
+def test_catalogue_has_sixty_kinds_of_faults():
+    assert len(CATALOGUE) >= 60
+    assert Counter(fault.name for fault in CATALOGUE).most_common(1)[0][1] == 1
+
+
+def test_every_fault_is_found(outcomes):
+    assert [f"{fault}: {said}" for fault, (found, _, said) in outcomes.items() if not found] == []
+
+
+def test_kind_and_place_are_right_in_nine_of_ten(outcomes):
+    wrong = [
+        f"{fault} ({fault.kind}, {fault.place}): {said}" for fault, (_, right, said) in outcomes.items() if not right
+    ]
+    assert len(wrong) <= len(outcomes) // 10, "\n".join(wrong)
+
+
+def test_folder_without_a_fault_passes(tensors, tmp_path):
+    fault = Planted("none", "none", "none")
+    report = planted_report(tmp_path, tensors, fault, variant=find(EMBEDDED_NAME)[0])
+    assert report, report.reason
+    assert len(report.expectations) > 25
+    assert all(expectation.met for expectation in report.expectations)
+    assert np.isfinite(report.ratio)
+
+
+@pytest.fixture(scope="module")
+def large():
+    return make_checkpoint((3, 4, 6, 3), 64, 1000, seed=3, kernel_std=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [fault for fault in CATALOGUE if fault.subtle], ids=str)
+def test_subtle_faults_are_found_in_r50x1(fault, large, tmp_path):
+    found, right, said = outcome(tmp_path, large, fault, size=64)
+    assert found
+    assert right, said
