@@ -64,9 +64,9 @@ def audit(
         judged = judged_by or source
         evidence = gather(judged, pool_padding, singles, runs)
         rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
-        faults = _faults(judged, pool_padding, singles, accounts, runs, evidence)
+        unmet = [expectation for expectation in target.expectations if not expectation.met]
+        faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence)
     readers = [_reader_report(run, evidence) for run in runs]
-    unmet = [expectation for expectation in target.expectations if not expectation.met]
     verdict, reason = _verdict(accounts, unmet, readers, evidence, len(singles))
     comparisons = runs[0].comparisons if runs else []
     return Report(
@@ -91,7 +91,7 @@ def audit(
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
         expectations=tuple(target.expectations),
-        faults=(*faults, *map(_unmet_fault, unmet)) if verdict == "failed" else (),
+        faults=tuple(faults) if verdict == "failed" else (),
     )
 
 
@@ -115,11 +115,13 @@ def _faults(
     pool_padding: PoolPadding,
     images: Sequence[Image],
     accounts: stored.Stored,
+    unmet: Sequence[Expectation],
     runs: Sequence[Run],
     evidence: Evidence,
 ) -> list[Fault]:
-    """What is wrong with what is stored and with what the declared reader makes of it; nothing where nothing is."""
+    """What is wrong with what is stored, what the files say, and what the declared reader makes of it."""
     faults = diagnosis.stored_faults(accounts, source) if accounts.misfits else []
+    faults += map(_unmet_fault, unmet)
     declared = runs[0] if runs else None
     departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
     if declared is None or not departs or evidence.grounds:

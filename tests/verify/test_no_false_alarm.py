@@ -1,0 +1,124 @@
+"""Honest conversions are never refused: random networks the whole way, and what stock libraries save of ours."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converters import repository
+from converters.cli import convert, verify
+from converters.expectations import expectations
+from converters.folder import Folder, own_readers
+from converters.names import GOOGLE, infer
+from converters.plan import Plan
+from tests.checkpoints import make_checkpoint
+from tests.verify.support import MemorySource
+from verify import Report, audit, default_images
+
+
+@st.composite
+def networks(draw):
+    units = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=4)))
+    widths = [draw(st.sampled_from([32, 64, 96])) for _ in range(len(units) + 1)]
+    return {
+        "units": units,
+        "width": widths[0],
+        "mids": tuple(widths[1:]),
+        "classes": draw(st.sampled_from([None, 1, 2, 7, 100, 1000])),
+        "kernel_std": draw(st.sampled_from([1e-4, 1e-3, 1e-2, 1e-1])),
+        "seed": draw(st.integers(0, 2**16)),
+    }
+
+
+def converted_report(network: dict, size: tuple[int, int], exact: str, padding: str) -> Report:
+    """A network written as a folder and audited, all with the code that conversions run."""
+    source = MemorySource(make_checkpoint(**network))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plan = Plan("tiny", infer(source.shapes, GOOGLE, "tiny"), None, exact, padding)
+        repository.write(folder, source, plan, lambda *_: None)
+        with Folder(folder, source, own_readers) as target:
+            target.readers = target.readers[:1]
+            target.expectations = expectations(folder, plan)
+            images = default_images(*size, seed=network["seed"])
+            return audit(target, source, images=images, pool_padding=padding)
+
+
+def honest_conversions(examples: int):
+    def decorate(test):
+        test = given(
+            network=networks(),
+            size=st.tuples(st.integers(33, 72), st.integers(33, 72)),
+            answer=st.sampled_from([("bits", "zeros"), ("logits", "zeros"), ("bits", "-inf")]),
+        )(test)
+        return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(test)
+
+    return decorate
+
+
+@honest_conversions(15)
+def test_honest_conversions_pass(network, size, answer):
+    report = converted_report(network, size, *answer)
+    assert report, report.reason
+    assert report.ratio < 3
+    assert report.faults == ()
+
+
+@pytest.mark.slow
+@honest_conversions(1000)
+def test_a_thousand_honest_conversions_pass(network, size, answer):
+    report = converted_report(network, size, *answer)
+    assert report, report.reason
+    assert report.faults == ()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "tiny.npz"
+    np.savez(path, **make_checkpoint((1, 1), 32, 3, seed=5, kernel_std=1e-3, mids=(32, 64)))
+    return path
+
+
+@pytest.mark.parametrize("exact", ["bits", "logits"])
+@pytest.mark.parametrize("shard", [None, "40KB"])
+def test_what_stock_transformers_saves_of_ours_passes(checkpoint, tmp_path, exact, shard):
+    from transformers import AutoModelForImageClassification
+
+    ours, saved = tmp_path / "ours", tmp_path / "saved"
+    command = ["--checkpoint", str(checkpoint), "--output", str(ours), "--exact", exact]
+    assert CliRunner().invoke(convert, command).exit_code == 0
+    options = {"max_shard_size": shard} if shard else {}
+    AutoModelForImageClassification.from_pretrained(ours).save_pretrained(saved, **options)
+    shutil.copy(ours / "preprocessor_config.json", saved)
+    result = CliRunner().invoke(
+        verify, [str(saved), "--against", str(checkpoint), "--report", str(tmp_path / "parity"), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    report = Report.from_json(result.stdout)
+    assert report.passed
+    assert ("model.safetensors.index.json" in report.files) == bool(shard)
+    assert report.tensors.bit_exact == 25
+    assert sum(name.endswith(".safetensors") for name in report.files) > (1 if shard else 0)
+
+
+def test_a_shard_that_is_not_there_is_named(checkpoint, tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    ours, saved = tmp_path / "ours", tmp_path / "saved"
+    assert CliRunner().invoke(convert, ["--checkpoint", str(checkpoint), "--output", str(ours)]).exit_code == 0
+    AutoModelForImageClassification.from_pretrained(ours).save_pretrained(saved, max_shard_size="40KB")
+    shards = sorted(saved.glob("*.safetensors"))
+    shards[0].unlink()
+    result = CliRunner().invoke(verify, [str(saved), "--against", str(checkpoint), "--report", str(tmp_path / "p")])
+    assert result.exit_code == 3
+    assert shards[0].name in result.stderr
+    index = saved / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace(shards[1].name, "../" + shards[1].name))
+    result = CliRunner().invoke(verify, [str(saved), "--against", str(checkpoint), "--report", str(tmp_path / "p")])
+    assert result.exit_code == 3
+    assert "no file beside it" in result.stderr
