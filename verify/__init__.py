@@ -16,24 +16,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from verify.auditing import audit as audit
     from verify.auditing import default_images as default_images
+    from verify.auditing import thorough_images as thorough_images
+    from verify.faults import Fault as Fault
     from verify.oracles.numpy import NumpyOracle as NumpyOracle
     from verify.protocols import Correspondence as Correspondence
+    from verify.protocols import Expectation as Expectation
+    from verify.protocols import Oracle as Oracle
     from verify.protocols import Reader as Reader
     from verify.protocols import Source as Source
     from verify.protocols import Target as Target
     from verify.readers import BitRefReader as BitRefReader
+    from verify.readers import TimmReader as TimmReader
     from verify.readers import TransformersReader as TransformersReader
     from verify.report import Report as Report
 
 _HOME = {
     "audit": "verify.auditing",
     "default_images": "verify.auditing",
+    "thorough_images": "verify.auditing",
+    "Fault": "verify.faults",
     "NumpyOracle": "verify.oracles.numpy",
     "Correspondence": "verify.protocols",
+    "Expectation": "verify.protocols",
+    "Oracle": "verify.protocols",
     "Reader": "verify.protocols",
     "Source": "verify.protocols",
     "Target": "verify.protocols",
     "BitRefReader": "verify.readers",
+    "TimmReader": "verify.readers",
     "TransformersReader": "verify.readers",
     "Report": "verify.report",
 }

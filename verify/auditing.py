@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -18,13 +18,18 @@ from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader
 from verify.faults import Fault
-from verify.oracles.numpy import NAME, NumpyOracle
+from verify.oracles.numpy import NumpyOracle
+from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
-from verify.report import ImageReport, LayerReport, ReaderReport, Report, Verdict, WeightReport, figure
+from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, Verdict, WeightReport, figure
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
 
+PLOTTED = 100
+"""Logits that a report keeps for a plot."""
+EXTREME = 1e3
+"""Amplitude of the largest of the thorough images."""
 DIM = 1e-3
 """Amplitude of the second default image: so dim that the group norms' epsilon shows."""
 
@@ -35,12 +40,34 @@ def default_images(height: int = 224, width: int | None = None, seed: int = 0) -
     return [noise, noise * np.float32(DIM)]
 
 
+def thorough_images(height: int = 224, seed: int = 0) -> list[Image]:
+    """The default images, and those on which rarer faults show.
+
+    Two more seeds as a batch, impulses at the corners and borders, odd and non-square sizes, extreme values.
+    """
+    images = default_images(height, seed=seed)
+    random = np.random.default_rng(seed + 1)
+    batch = random.standard_normal((2, 3, height, height), dtype=np.float32)
+    impulses = random.standard_normal((1, 3, height, height), dtype=np.float32) * np.float32(DIM)
+    for y in (0, height // 2, height - 1):
+        for x in (0, height // 2, height - 1):
+            impulses[:, :, y, x] = 10 if (y, x) != (height // 2, height // 2) else 0
+    odd = default_images(height // 2 + 1 - height // 2 % 2, height // 2 + 20, seed=seed + 2)[0]
+    wide = default_images(height // 3, height, seed=seed + 3)[0]
+    return [*images, batch, impulses, odd, wide, images[0] * np.float32(EXTREME)]
+
+
+IMAGES: Mapping[str, Callable[[], list[Image]]] = {"default": default_images, "thorough": thorough_images}
+"""Sets of images by the name that a user asks for."""
+
+
 def audit(
     target: Target,
     source: Source,
     *,
     images: Sequence[Array] | None = None,
     pool_padding: PoolPadding = "zeros",
+    witnesses: Sequence[Witness] = (),
     progress: Progress | None = None,
     release: str = "",
     judged_by: Source | None = None,
@@ -50,8 +77,9 @@ def audit(
     ``judged_by`` is the source as the target's dtype rounds it, where that is not float32: the stored values are then
     held against it through the target's correspondences, and what is computed from them against its oracle.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
-    (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. Whatever goes wrong in a reader or in
-    the checkpoint's network is part of the report; errors of reading source and target are not caught.
+    (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. ``witnesses`` make oracles that must
+    agree with the first before any judges (``verify.panel.WITNESSES``). Whatever goes wrong in a reader or in the
+    checkpoint's network is part of the report; errors of reading source and target are not caught.
     Raises ValueError for images that are none.
     """
     singles = _single_images(default_images() if images is None else images)
@@ -62,7 +90,7 @@ def audit(
         runs = [run_reader(reader, singles, step) for reader in target.readers]
         step("oracle")
         judged = judged_by or source
-        evidence = gather(judged, pool_padding, singles, runs)
+        evidence = gather(judged, pool_padding, singles, runs, witnesses)
         rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
         unmet = [expectation for expectation in target.expectations if not expectation.met]
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence)
@@ -78,7 +106,7 @@ def audit(
         tensors=accounts.tensors,
         layers=_layer_reports(comparisons, evidence.floors),
         readers=tuple(readers),
-        oracle=NAME,
+        oracle=" and ".join(evidence.oracles),
         layout=target.layout,
         dtype=target.dtype,
         rounding=rounding,
@@ -91,6 +119,8 @@ def audit(
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
         expectations=tuple(target.expectations),
+        feature_floor=figure(evidence.feature_floor),
+        logits=_logit_reports(runs[0]) if runs else (),
         faults=tuple(faults) if verdict == "failed" else (),
     )
 
@@ -241,6 +271,14 @@ def _layer_reports(comparisons: Sequence[Comparison], floors: Mapping[str, float
             )
         )
     return tuple(reports)
+
+
+def _logit_reports(run: Run) -> tuple[LogitReport, ...]:
+    if run.logits is None:
+        return ()
+    oracle, model = run.logits
+    chosen = np.unique(np.linspace(0, len(oracle) - 1, min(len(oracle), PLOTTED)).astype(int))
+    return tuple(LogitReport(int(i), figure(float(oracle[i])), figure(float(model[i]))) for i in chosen)
 
 
 def _top(values: Iterable[float]) -> float | None:

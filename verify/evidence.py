@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
-from verify.oracles.numpy import NumpyOracle
+from verify.oracles.numpy import NAME, NumpyOracle
+from verify.panel import Panel, Witness
 from verify.protocols import OracleError, PoolPadding, Reader, Source
 
 Array = npt.NDArray[Any]
@@ -41,6 +42,8 @@ class Run:
     comparisons: list[Comparison] = field(default_factory=list)
     top1: int | None = None
     """On how many images its largest logit is the oracle's."""
+    logits: tuple[Array, Array] | None = None
+    """The oracle's and its own on the first image."""
 
 
 @dataclass
@@ -51,7 +54,10 @@ class Evidence:
     """Why nothing can be concluded."""
     floors: dict[str, float] = field(default_factory=dict)
     """Layer → largest deviation of an element in any float32 run, over the images."""
+    oracles: list[str] = field(default_factory=lambda: [NAME])
     classes: int | None = None
+    feature_floor: float = math.nan
+    """The largest floor of the pooled features over their size; NaN where they were not reached."""
 
     @property
     def final(self) -> str:
@@ -84,8 +90,14 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:MAX_ERROR]}" if text else type(error).__name__
 
 
-def gather(source: Source, pool_padding: PoolPadding, images: Sequence[Image], runs: Sequence[Run]) -> Evidence:
-    """Walks the checkpoint with the oracle and compares every complete run with it."""
+def gather(
+    source: Source,
+    pool_padding: PoolPadding,
+    images: Sequence[Image],
+    runs: Sequence[Run],
+    witnesses: Sequence[Witness] = (),
+) -> Evidence:
+    """Walks the checkpoint with the oracle and compares every complete run, and every witness, with it."""
     evidence = Evidence()
     complete = [run for run in runs if len(run.outputs) == len(images)]
     flat = [_is_constant(image) for image in images]
@@ -99,9 +111,13 @@ def gather(source: Source, pool_padding: PoolPadding, images: Sequence[Image], r
         known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
         for run in complete:
             run.comparisons += _unknown(run, known)
-        features = _compare_trunk(oracle, images, complete, evidence, excused=flat)
+        panel = Panel(witnesses, source, pool_padding, images)
+        features = _compare_trunk(oracle, images, complete, evidence, panel, excused=flat)
         if oracle.classes is not None:
-            _compare_logits(oracle, features, complete, evidence)
+            _compare_logits(oracle, features, complete, evidence, panel)
+        panel.close()
+        evidence.grounds[:0] = panel.objections[:1]
+        evidence.oracles += panel.names
     except OracleError as error:
         evidence.grounds.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence
@@ -132,15 +148,19 @@ def _compare_trunk(
     images: Sequence[Image],
     runs: Sequence[Run],
     evidence: Evidence,
+    panel: Panel,
     excused: Sequence[bool],
 ) -> _Features:
     """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors."""
     truths, roundings = [], []
     for layer in oracle.layers(images):
         floors = compare.rounding(layer.truth, layer.runs)
+        panel.hear(layer, floors[0])
         _note_floor(evidence, layer.name, floors[1])
         if layer.name == "features":
             truths.append(layer.truth)
+            if not excused[layer.image]:
+                evidence.feature_floor = _larger(evidence.feature_floor, floors[0], compare.norm(layer.truth))
             roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
             if compare.useless_floor(layer.truth, floors[0]) and not excused[layer.image]:
                 evidence.grounds.append(
@@ -158,7 +178,9 @@ def _compare_trunk(
     return _Features(np.array(truths), np.array(roundings))
 
 
-def _compare_logits(oracle: NumpyOracle, features: _Features, runs: Sequence[Run], evidence: Evidence) -> None:
+def _compare_logits(
+    oracle: NumpyOracle, features: _Features, runs: Sequence[Run], evidence: Evidence, panel: Panel
+) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
     own = {
         (index, image): outputs["features"].reshape(-1).astype(np.float64)
@@ -178,6 +200,7 @@ def _compare_logits(oracle: NumpyOracle, features: _Features, runs: Sequence[Run
         for block in oracle.head_blocks()
     ]
     truth, z_runs, values, scales, propagated = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    panel.hear_logits(truth, z_runs, scales[: len(truth)])
     rows = {key: row for row, key in enumerate(own, start=len(truth))}
     for image in range(len(truth)):
         logits = compare.Logits(truth[image], z_runs[:, image], scales[image], propagated[image])
@@ -196,6 +219,8 @@ def _compare_logits(oracle: NumpyOracle, features: _Features, runs: Sequence[Run
                 comparison = compare.logits_alone(image, outputs["logits"], logits)
             run.comparisons.append(comparison)
             if outputs.get("logits", truth[:0]).shape == logits.truth.shape:
+                if run.logits is None:
+                    run.logits = (logits.truth, outputs["logits"])
                 run.top1 = (run.top1 or 0) + bool(outputs["logits"].argmax() == logits.truth.argmax())
 
 
@@ -204,6 +229,11 @@ def _note_floor(evidence: Evidence, name: str, floor: float) -> None:
     if not math.isfinite(floor) and all(math.isfinite(other) for other in evidence.floors.values()):
         evidence.grounds.insert(0, f"{name} is not finite in float32")
     evidence.floors[name] = max(evidence.floors.get(name, 0.0), math.inf if math.isnan(floor) else floor)
+
+
+def _larger(known: float, floor: float, size: float) -> float:
+    share = floor / size if size else (0.0 if floor == 0 else math.inf)
+    return share if math.isnan(known) else max(known, share)
 
 
 def _is_constant(image: Image) -> bool:

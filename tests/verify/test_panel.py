@@ -1,0 +1,139 @@
+"""Oracles beside the first: they agree, their disagreement is no pass, and none shares code with what is judged."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import verify
+from tests.checkpoints import TINY, make_checkpoint
+from tests.verify.support import MemorySource, TorchModel, target_of
+from verify import audit, default_images
+from verify.oracles.numpy import NumpyOracle
+from verify.oracles.tensorflow import TensorFlowOracle
+from verify.panel import WITNESSES
+from verify.protocols import OracleError
+
+ORACLES = sorted((Path(verify.__file__).parent / "oracles").glob("*.py"))
+ALLOWED = {"verify.protocols"}
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1, 2), 32, 5, seed=3, kernel_std=1e-3, mids=(64, 32))
+
+
+def audited(tensors, witnesses, model=None, **options):
+    source = MemorySource(tensors)
+    target = target_of(source, None, model or TorchModel(tensors))
+    return audit(target, source, images=default_images(48, 40), witnesses=witnesses, **options)
+
+
+@pytest.mark.parametrize("golden", TINY, ids=str)
+def test_tensorflow_oracle_equals_googles_logits(golden):
+    oracle = TensorFlowOracle(MemorySource(golden.checkpoint()))
+    images = [image[None] for image in golden.images()]
+    assert [layer.name for layer in oracle.layers(images)][-1] == "features"
+    logits = np.concatenate([block.truth for block in oracle.head_blocks()], axis=1)
+    assert np.abs(logits - golden.logits()).max() <= 1e-10
+
+
+@pytest.mark.parametrize("classes", [5, 1, None])
+@pytest.mark.parametrize("padding", ["zeros", "-inf"])
+def test_oracles_agree_in_every_layer(classes, padding):
+    tensors = make_checkpoint((1, 2), 32, classes, seed=3, kernel_std=1e-3, mids=(64, 32))
+    images = default_images(48, 41)
+    theirs = {
+        (layer.name, layer.image): layer.truth
+        for layer in TensorFlowOracle(MemorySource(tensors), pool_padding=padding).layers(images)
+    }
+    count = 0
+    for layer in NumpyOracle(MemorySource(tensors), pool_padding=padding, float32_runs=0).layers(images):
+        np.testing.assert_allclose(theirs[layer.name, layer.image], layer.truth, rtol=0, atol=1e-11)
+        count += 1
+    assert count == len(theirs) == 12
+    model = TorchModel(tensors, pool_padding=-np.inf if padding == "-inf" else 0.0)
+    report = audited(tensors, [WITNESSES["tensorflow"]], model, pool_padding=padding)
+    assert report, report.reason
+    assert report.oracle == "NumPy float64 and TensorFlow float64"
+
+
+def test_faults_are_found_with_two_oracles(tensors):
+    report = audited(tensors, [WITNESSES["tensorflow"]], TorchModel(tensors, epsilon=1e-8))
+    assert (report.verdict, report.fault.kind) == ("failed", "standardisation epsilon")
+
+
+def test_disagreement_is_no_pass_and_says_where(tensors):
+    def other(source, padding):
+        name = "resnet/block2/unit01/b/group_norm/beta"
+        return TensorFlowOracle(MemorySource(tensors | {name: tensors[name] * np.float32(1 + 1e-6)}))
+
+    report = audited(tensors, [other])
+    assert report.verdict == "inconclusive"
+    assert report.reason.startswith("the oracles disagree: TensorFlow float64 differs at block2/unit01 on image 1")
+
+
+def test_disagreeing_head_is_no_pass(tensors):
+    def other(source, padding):
+        return TensorFlowOracle(MemorySource(tensors | {"resnet/head/conv2d/bias": np.zeros(5, np.float32)}))
+
+    report = audited(tensors, [other])
+    assert (report.verdict, "differs at logits" in report.reason) == ("inconclusive", True)
+
+
+def test_silent_missing_and_broken_witnesses_are_no_pass(tensors):
+    class Silent:
+        name, classes = "silent", None
+
+        def layers(self, images):
+            return iter(())
+
+        def head_blocks(self):
+            raise OracleError("has no head")
+
+    class Broken(Silent):
+        def layers(self, images):
+            raise OracleError("cannot be walked")
+            yield
+
+    def absent(source, padding):
+        raise ImportError(name="flax")
+
+    for witness, reason in [
+        (lambda *_: Silent(), "silent: has no head"),
+        (lambda *_: Broken(), "silent: cannot be walked"),
+        (absent, "an oracle was not run: flax is not installed"),
+    ]:
+        report = audited(tensors, [witness])
+        assert (report.verdict, report.reason) == ("inconclusive", reason)
+    headless = {name: value for name, value in tensors.items() if "head" not in name}
+    assert audited(headless, [lambda *_: Silent()]).reason == "silent gave nothing to compare"
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=lambda path: path.stem)
+def test_oracles_import_no_code_that_is_judged(path):
+    """Of the three packages, an oracle imports the protocols alone: no remap, no model, no other oracle."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names.add(node.module)
+    ours = {name for name in names if name.split(".")[0] in ("verify", "converters", "bit_ref")}
+    assert ours <= ALLOWED
+
+
+@pytest.mark.parametrize("path", [p for p in ORACLES if p.stem != "__init__"], ids=lambda path: path.stem)
+def test_oracles_load_no_code_that_is_judged(path):
+    code = (
+        f"import sys, verify.oracles.{path.stem}\n"
+        "loaded = [n for n in sys.modules if n.split('.')[0] in ('verify', 'converters', 'bit_ref', 'torch', 'timm')]\n"
+        "print(sorted(loaded))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = ["verify", "verify.oracles", f"verify.oracles.{path.stem}", "verify.protocols"]
+    assert ast.literal_eval(result.stdout) == expected
