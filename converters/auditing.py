@@ -5,8 +5,11 @@ folder, source → Folder → verify.audit → Report; ``bit-verify`` also write
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,32 @@ import numpy.typing as npt
 from converters.catalogue import Variant
 from converters.errors import UsageError
 from converters.expectations import expectations
-from converters.files import PARITY, PREPROCESSOR
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR
 from converters.folder import Folder, RoundedSource, audit_readers
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from converters.sources import open_checkpoint
-from verify import Reader, Report, audit, default_images
+from verify import Reader, Report, audit
+from verify.auditing import IMAGES
+from verify.panel import WITNESSES
 from verify.protocols import PoolPadding, Progress, Source
 
 RELEASE = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
+
+
+@dataclass(frozen=True)
+class Thoroughness:
+    """What an audit does beyond the default."""
+
+    inputs: str = "default"
+    """A key of ``verify.auditing.IMAGES``."""
+    images: Path | None = None
+    """A directory of photographs."""
+    runners: tuple[str, ...] = ()
+    """Keys of ``converters.folder.RUNNERS``."""
+    oracles: tuple[str, ...] = ()
+    """Keys of ``verify.panel.WITNESSES``."""
 
 
 def audit_folder(
@@ -36,12 +55,14 @@ def audit_folder(
     images: Path | None,
     progress: Progress,
     variant: Variant | None = None,
+    thoroughness: Thoroughness | None = None,
 ) -> Report:
-    """The report on a folder: two default images, and the photographs of the directory ``images``.
+    """The report on a folder: the default images, and the photographs of the directory ``images``.
 
     ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well.
     """
-    pixels = default_images() + (photographs(images, folder) if images else [])
+    wanted = thoroughness or Thoroughness()
+    pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers) as target:
         target.expectations = expectations(folder, _plan_of(target, source, variant, pool_padding))
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
@@ -51,6 +72,7 @@ def audit_folder(
             judged_by=rounded,
             images=pixels,
             pool_padding=pool_padding,
+            witnesses=[WITNESSES[name] for name in wanted.oracles],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
         )
@@ -100,16 +122,45 @@ def verify_target(
     checkpoint: Path,
     report_folder: Path,
     pool_padding: PoolPadding | None,
-    images: Path | None,
     progress: Progress,
-    variant: Variant | None = None,
+    variant: Variant | None,
+    thoroughness: Thoroughness,
+    command: str,
 ) -> Report:
-    """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves parity.json."""
+    """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves the report.
+
+    ``command`` is what repeats it, for parity.html.
+    """
     with open_checkpoint(checkpoint) as source:
-        padding = pool_padding or source.pool_padding
-        report = audit_folder(target, source, audit_readers, padding, images, progress, variant)
-    report_folder.mkdir(parents=True, exist_ok=True)
-    unfinished = report_folder / (PARITY + ".partial")
-    unfinished.write_text(report.to_json(), encoding="utf-8")
-    unfinished.replace(report_folder / PARITY)
+        report = audit_folder(
+            target,
+            source,
+            lambda folder: audit_readers(folder, thoroughness.runners),
+            pool_padding or source.pool_padding,
+            thoroughness.images,
+            progress,
+            variant,
+            thoroughness,
+        )
+    write_report(report, report_folder, command)
     return report
+
+
+def write_report(report: Report, folder: Path, command: str) -> None:
+    """parity.json and parity.html, each whole or not at all."""
+    from verify.html import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((PARITY, report.to_json()), (PARITY_PAGE, render(report, environment(), command))):
+        unfinished = folder / (name + ".partial")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(folder / name)
+
+
+def environment() -> dict[str, str]:
+    """What ran: for the page, which stays here."""
+    found = {"Python": platform.python_version(), "on": f"{platform.system()} {platform.machine()}"}
+    for name in ("bit-convert", "numpy", "torch", "transformers", "timm", "tensorflow", "safetensors"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

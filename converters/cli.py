@@ -168,20 +168,52 @@ def convert(list_only: bool, **options: Any) -> int:
 
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
-@click.argument("target")
+@click.argument("target", required=False)
+@click.option("--against", metavar="SOURCE", help="The checkpoint: a path, a URL, or a name of bit-convert --list.")
 @click.option(
-    "--against", metavar="SOURCE", required=True, help="The checkpoint: a path, a URL, or a name of bit-convert --list."
+    "--check",
+    "check_report",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PARITY_JSON",
+    help="Audit nothing: derive the verdict of this report again from its figures, the files and the checkpoint.",
 )
 @click.option(
-    "--report", "report_folder", type=FOLDER, default=Path("parity"), show_default=True, help="Where parity.json goes."
+    "--report",
+    "report_folder",
+    type=FOLDER,
+    default=Path("parity"),
+    show_default=True,
+    help="Where parity.json and parity.html go.",
 )
 @click.option(
     "--pool-padding",
     type=click.Choice(["zeros", "-inf"]),
     help="The checkpoint's own.  [default: as its format has it]",
 )
+@click.option("--variant", metavar="NAME", help="What the checkpoint is: labels and preprocessing are then compared.")
 @click.option(
-    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
+    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the images."
+)
+@click.option(
+    "--inputs",
+    type=click.Choice(["default", "thorough"]),
+    default="default",
+    show_default=True,
+    help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values and batches.",
+)
+@click.option(
+    "--runner",
+    "runners",
+    type=click.Choice(["bit_ref", "stock-arithmetic", "transformers", "timm"]),
+    multiple=True,
+    help="Another library to run the folder in, beside the one that judges.  [default: those installed]",
+)
+@click.option(
+    "--oracle",
+    "oracles",
+    type=click.Choice(["tensorflow"]),
+    multiple=True,
+    help="Another oracle, which must agree with NumPy's before any judges.",
 )
 @click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
@@ -190,8 +222,8 @@ def convert(list_only: bool, **options: Any) -> int:
 def verify(**options: Any) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
-    Exit status: 0 passed, 1 failed or inconclusive, 2 wrong usage, 3 unreadable checkpoint, 4 network failure,
-    130 interrupted.
+    Exit status: 0 passed, 1 failed or inconclusive, or a report that does not hold, 2 wrong usage, 3 unreadable
+    checkpoint, 4 network failure, 130 interrupted.
     """
     from converters.release import verify as run
 

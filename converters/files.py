@@ -16,6 +16,8 @@ INDEX = WEIGHTS + ".index.json"
 CARD, PARITY = "README.md", "parity.json"
 MODEL_FILES = ("*.safetensors", INDEX, "*.npz", CONFIG, PREPROCESSOR)
 """What makes a folder the model it is, whatever its layout: parity.json records the digests of these files."""
+PARITY_PAGE = "parity.html"
+"""The report for people, which stays where it was made."""
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
 

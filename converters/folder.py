@@ -173,11 +173,20 @@ def own_readers(folder: Folder) -> list[Reader]:
     return [_stock(folder), _bit_ref(folder)]
 
 
-def audit_readers(folder: Folder) -> list[Reader]:
-    """Who judges a folder of unknown origin: its declared reader, then every other library that is installed.
+def audit_readers(folder: Folder, runners: Sequence[str] = ()) -> list[Reader]:
+    """Who judges a folder of unknown origin: its declared reader, then the ``runners`` that were asked for.
 
-    A folder that declares no epsilon is judged as its stock library reads it.
+    A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, every other library
+    that is installed is shown beside it; one that was asked for and is not installed is shown as not run.
     """
+    readers = _default_readers(folder)
+    if not runners:
+        return readers
+    asked = [RUNNERS[name](folder) for name in dict.fromkeys(runners)]
+    return [readers[0], *(reader for reader in asked if reader.name != readers[0].name)]
+
+
+def _default_readers(folder: Folder) -> list[Reader]:
     if folder.layout not in STOCK:
         return [_bit_ref(folder)]
     own, stock = _bit_ref(folder), _stock(folder)
@@ -194,3 +203,12 @@ def _bit_ref(folder: Folder, epsilon: float | None = None) -> Reader:
 def _stock(folder: Folder) -> Reader:
     library = STOCK[folder.layout]
     return library(folder.folder) if library.available() else _bit_ref(folder, STOCK_EPSILON)
+
+
+RUNNERS: Mapping[str, Callable[[Folder], Reader]] = {
+    "bit_ref": _bit_ref,
+    "stock-arithmetic": lambda folder: _bit_ref(folder, STOCK_EPSILON),
+    "transformers": lambda folder: TransformersReader(folder.folder),
+    "timm": lambda folder: TimmReader(folder.folder),
+}
+"""The libraries that an audit can be asked to run, by name."""

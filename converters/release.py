@@ -8,6 +8,8 @@ A failure ends one job, not the run: the others go on, and the exit status is th
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import click
 
 from converters import catalogue
-from converters.auditing import RELEASE, verify_target
+from converters.auditing import RELEASE, Thoroughness, verify_target
 from converters.catalogue import Variant
 from converters.convert import Conversion, Request, convert, plan_of
 from converters.errors import BitConvertError, ParityError, UsageError
@@ -124,32 +126,73 @@ def release(options: Options) -> int:
 
 
 def verify(
-    target: str,
-    against: str,
+    target: str | None,
+    against: str | None,
+    check_report: Path | None,
     report_folder: Path,
     pool_padding: PoolPadding | None,
+    variant: str | None,
     images: Path | None,
+    inputs: str,
+    runners: tuple[str, ...],
+    oracles: tuple[str, ...],
     offline: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
 ) -> int:
-    """``bit-verify``: audits a folder against a checkpoint; returns the exit status."""
-    is_name = "://" not in against and not any(Path(path).exists() for path in (against, against + ".index"))
-    variant = catalogue.find(against)[0] if is_name else None
+    """``bit-verify``: audits a folder against a checkpoint, or checks a report; returns the exit status."""
+    if check_report is not None:
+        return _check(check_report, target, against, offline, as_json, quiet)
+    if target is None or against is None:
+        raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
+    thoroughness = Thoroughness(inputs, images, runners, oracles)
     with shown(target, quiet) as progress:
-        folder = fetch(locate(target, None), offline=offline, progress=progress)
-        if not folder.is_dir():
-            raise UsageError(f"{target}: not a folder. Give a converted folder, or hf://NAMESPACE/NAME.")
-        place = locate(None if is_name else against, variant)
-        checkpoint = fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress)
-        report = verify_target(folder, checkpoint, report_folder, pool_padding, images, progress, variant)
+        folder = _target(target, offline, progress)
+        checkpoint, known = _against(against, offline, progress)
+        if variant is not None:
+            known = catalogue.find(variant)[0]
+        command = shlex.join(["bit-verify", *sys.argv[1:]])
+        report = verify_target(folder, checkpoint, report_folder, pool_padding, progress, known, thoroughness, command)
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
         from converters import summary
 
         click.echo(summary.render_report(folder, report), nl=False)
+    return 0 if report else ParityError.exit_status
+
+
+def _target(target: str, offline: bool, progress: Progress) -> Path:
+    folder = fetch(locate(target, None), offline=offline, progress=progress)
+    if not folder.is_dir():
+        raise UsageError(f"{target}: not a folder. Give a converted folder, or hf://NAMESPACE/NAME.")
+    return folder
+
+
+def _against(against: str, offline: bool, progress: Progress) -> tuple[Path, Variant | None]:
+    """The checkpoint of a path, a URL or a name of the catalogue, and the variant of a name."""
+    is_name = "://" not in against and not any(Path(path).exists() for path in (against, against + ".index"))
+    variant = catalogue.find(against)[0] if is_name else None
+    place = locate(None if is_name else against, variant)
+    return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
+
+
+def _check(parity: Path, target: str | None, against: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
+    """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
+    from converters.checking import check
+
+    digest = None
+    with shown(parity.name, quiet) as progress:
+        folder = None if target is None else _target(target, offline, progress)
+        if against is not None:
+            with open_checkpoint(_against(against, offline, progress)[0]) as source:
+                digest = source.sha256
+    report, checked = check(parity, folder, digest)
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        click.echo(f"{parity}: holds ({checked}); {report.verdict}: {report.reason}")
     return 0 if report else ParityError.exit_status
 
 

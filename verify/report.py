@@ -7,14 +7,16 @@ figure that is not finite, or that could not be had, is None and becomes ``null`
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from verify.faults import Fault
 from verify.protocols import Expectation
+from verify.schema import json_schema, parse
 
 Verdict = Literal["passed", "failed", "inconclusive"]
 
@@ -93,6 +95,16 @@ class ImageReport:
 
 
 @dataclass(frozen=True)
+class LogitReport:
+    """One class on the first image."""
+
+    index: int
+    oracle: float | None
+    model: float | None
+    """The declared reader's."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The verdict of an audit; truthy when passed."""
 
@@ -127,6 +139,10 @@ class Report:
     weights: tuple[WeightReport, ...] = field(default=())
     expectations: tuple[Expectation, ...] = field(default=())
     """Fields of the target's files: what they must be and what they are."""
+    feature_floor: float | None = field(default=None)
+    """The largest floor of the pooled features over their size: above √u = 2⁻¹², nothing can be concluded."""
+    logits: tuple[LogitReport, ...] = field(default=())
+    """Some classes, evenly spaced, for a plot."""
     faults: tuple[Fault, ...] = field(default=())
     """What is wrong, where, and of which kind; the first is the one to mend first."""
 
@@ -144,34 +160,42 @@ class Report:
     def to_json(self) -> str:
         """The text of parity.json: strict JSON, ending in a newline."""
         content = {"passed": self.passed, **asdict(self), "schema": SCHEMA}
+        content["digest"] = content_digest(content)
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """The report that a parity.json was written from. Raises ValueError where the text is not such a file."""
+        """The report that a parity.json was written from.
+
+        Raises ValueError where the text is not such a file, or was edited without its digest.
+        """
         content = _strict(text)
-        if content.pop("schema", None) != SCHEMA:
+        if content.get("schema") != SCHEMA:
             raise ValueError(f"not a parity.json of schema {SCHEMA}")
-        passed = content.pop("passed", None)
         try:
-            report = cls(
-                **content
-                | {
-                    "tensors": Tensors(**content["tensors"]),
-                    "layers": tuple(LayerReport(**layer) for layer in content["layers"]),
-                    "readers": tuple(ReaderReport(**reader) for reader in content["readers"]),
-                    "images": tuple(ImageReport(**image) for image in content["images"]),
-                    "misfits": tuple(content["misfits"]),
-                    "weights": tuple(WeightReport(**weight) for weight in content["weights"]),
-                    "expectations": tuple(Expectation(**each) for each in content["expectations"]),
-                    "faults": tuple(Fault(**fault) for fault in content["faults"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
+            report: Report = parse(cls, content, "")
+        except ValueError as error:
             raise ValueError(f"not a parity.json: {error}") from error
-        if passed is not report.passed:
-            raise ValueError(f"parity.json says passed: {passed} beside the verdict {report.verdict!r}")
+        if content.get("passed") is not report.passed:
+            raise ValueError(f"parity.json says passed: {content.get('passed')} beside the verdict {report.verdict!r}")
+        if content.get("digest") != content_digest(content):
+            raise ValueError("parity.json was edited: its digest is another")
         return report
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """sha256 over everything but the digest itself, in canonical form."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of parity.json, as the package ships it."""
+    content = json_schema(Report)
+    content["required"] = ["passed", *content["required"], "schema", "digest"]
+    content["properties"] |= {"passed": {"type": "boolean"}, "schema": {"const": SCHEMA}, "digest": {"type": "string"}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "parity.json", **content}
 
 
 def _strict(text: str) -> dict[str, Any]:
@@ -181,5 +205,4 @@ def _strict(text: str) -> dict[str, Any]:
     content = json.loads(text, parse_constant=refuse)
     if not isinstance(content, dict):
         raise ValueError("not a parity.json: no object")
-    known = {f.name for f in fields(Report)} | {"schema", "passed"}
-    return {key: value for key, value in content.items() if key in known}
+    return content

@@ -418,3 +418,97 @@ def test_audit_of_nothing_is_wrong_usage(arguments, status, tmp_path, monkeypatc
 def test_audit_of_a_folder_without_weights_is_3(checkpoint, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert "model.safetensors" in said(run(tmp_path, "--against", checkpoint, command=verify), 3)
+
+
+# bit-verify --check, and what an audit can be asked for
+
+
+def test_report_of_a_conversion_holds_and_an_edited_one_does_not(checkpoint, converted, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(converted, folder)
+    result = run("--check", folder / "parity.json", command=verify)
+    assert result.exit_code == 0, result.output
+    assert "holds (figures and digest, 3 files and 25 tensors); passed" in result.stdout
+    result = run("--check", folder / "parity.json", "--against", checkpoint, "--json", command=verify)
+    assert json.loads(result.stdout)["passed"] is True
+
+    text = (folder / "parity.json").read_text()
+    (folder / "parity.json").write_text(text.replace('"release": "', '"release": "9'))
+    assert "was edited" in said(run("--check", folder / "parity.json", command=verify), 1)
+    (folder / "parity.json").write_text(text)
+    other = save(tmp_path / "other.npz", make_checkpoint((1, 1), 32, 3, seed=6, mids=(32, 64)))
+    message = said(run("--check", folder / "parity.json", "--against", other, "--quiet", command=verify), 1)
+    assert "the checkpoint is another" in message
+
+
+def test_report_beside_other_files_does_not_hold(converted, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(converted, folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    message = said(run("--check", folder / "parity.json", command=verify), 1)
+    assert "model.safetensors is another file" in message
+    assert "classifier.1.bias holds other values" in message
+    alone = tmp_path / "parity.json"
+    alone.write_bytes((folder / "parity.json").read_bytes())
+    assert run("--check", alone, command=verify).exit_code == 0
+    assert run(folder, "--check", alone, command=verify).exit_code == 1
+
+
+def test_check_of_a_failed_report_is_1_and_says_that_it_holds(checkpoint, converted, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(converted, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_groups": 16}))
+    result = run(folder, "--against", checkpoint, "--report", tmp_path / "p", "--json", command=verify)
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert [fault["place"] for fault in report["faults"]][:2] == [
+        "config.json num_groups",
+        "parity.json sha256 of config.json",
+    ]
+    checked = run(folder, "--check", tmp_path / "p" / "parity.json", command=verify)
+    assert checked.exit_code == 1
+    assert "holds (" in checked.stdout
+
+
+def test_audit_leaves_a_page_beside_the_report(checkpoint, converted, tmp_path):
+    options = ["--inputs", "thorough", "--oracle", "tensorflow", "--runner", "stock-arithmetic"]
+    result = run(converted, "--against", checkpoint, "--report", tmp_path / "parity", *options, command=verify)
+    assert result.exit_code == 0, result.output
+    assert listed(tmp_path / "parity") == ["parity.html", "parity.json"]
+    parity = json.loads((tmp_path / "parity" / "parity.json").read_text())
+    assert parity["oracle"] == "NumPy float64 and TensorFlow float64"
+    assert [reader["name"] for reader in parity["readers"]] == ["bit_ref", "bit_ref with transformers' arithmetic"]
+    assert len(parity["images"]) == 8
+    assert len({(image["height"], image["width"]) for image in parity["images"]}) == 3
+    page = (tmp_path / "parity" / "parity.html").read_text()
+    assert "✓ Passed" in page
+    assert str(tmp_path) not in (tmp_path / "parity" / "parity.json").read_text()
+
+
+def test_runner_that_is_not_installed_is_shown_as_not_run(checkpoint, converted, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    options = ["--runner", "timm", "--runner", "bit_ref", "--json"]
+    result = run(converted, "--against", checkpoint, "--report", tmp_path / "parity", *options, command=verify)
+    assert result.exit_code == 0, result.output
+    readers = [(reader["name"], reader["verdict"]) for reader in json.loads(result.stdout)["readers"]]
+    assert readers == [("bit_ref", "passed"), ("timm", "not run")]
+
+
+def test_audit_against_a_variant_compares_labels_and_preprocessing(tmp_path):
+    folder = tmp_path / "digits"
+    assert run("--variant", "BiT-digits", "--output", tmp_path, "--quiet").exit_code == 0
+    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    command = [folder, "--against", "BiT-digits", "--report", tmp_path / "parity", "--json"]
+    report = json.loads(run(*command, command=verify).stdout)
+    assert report["passed"] is True
+    places = {each["place"] for each in report["expectations"]}
+    assert {"config.json id2label", "preprocessor_config.json pixels", "preprocessor_config.json size"} <= places
+    recipe = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(recipe | {"resample": 3}))
+    report = json.loads(run(*command, command=verify).stdout)
+    assert report["verdict"] == "failed"
+    assert report["reason"].startswith("preprocessor_config.json resample is 3, not 2")
+    assert any(fault["place"] == "preprocessor_config.json pixels" for fault in report["faults"])

@@ -1,0 +1,151 @@
+"""A report is checked from its own figures: every honest one holds, and an edited one does not, digest or no digest."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import make_checkpoint
+from tests.verify.support import MemorySource, TorchModel, audited, target_of
+from verify import Report, audit, default_images
+from verify.checking import contradictions, departures, derived_verdict
+from verify.report import content_digest, schema
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1, 1), 32, 4, mids=(32, 64), kernel_std=1e-3)
+
+
+@pytest.fixture(scope="module")
+def report(tensors):
+    return audited(tensors, size=48)
+
+
+def honest_reports(tensors):
+    source = MemorySource(tensors)
+    held = tensors | {"resnet/head/conv2d/bias": np.zeros(4, np.float32)}
+    yield audited(tensors, size=48)
+    yield audited(tensors, TorchModel(tensors, epsilon=1e-8), size=48)
+    yield audited(tensors, TorchModel(tensors, outputs=("logits",)), size=48)
+    yield audit(target_of(source, held), source, images=default_images(48))
+    yield audit(target_of(source), source, images=[np.full((1, 3, 48, 48), -1, np.float32)])
+    yield audit(target_of(source), source, images=[])
+    yield audited(tensors | {"resnet/group_norm/gamma": np.full(256, np.nan, np.float32)}, size=48)
+    yield audited(tensors, TorchModel({**tensors, "resnet/group_norm/beta": np.full(256, np.nan, np.float32)}), size=48)
+
+
+def test_honest_reports_hold_whatever_their_verdict(tensors):
+    verdicts = set()
+    for report in honest_reports(tensors):
+        assert contradictions(Report.from_json(report.to_json())) == []
+        verdicts.add(report.verdict)
+    assert verdicts == {"passed", "failed", "inconclusive"}
+
+
+def forged(report: Report, edit) -> Report:
+    """An edited report whose digest was made to fit."""
+    content = json.loads(report.to_json())
+    edit(content)
+    content["passed"] = content["verdict"] == "passed"
+    content["digest"] = content_digest(content)
+    return Report.from_json(json.dumps(content))
+
+
+def set_path(*path):
+    *way, last, value = path
+
+    def edit(content):
+        for key in way:
+            content = content[key]
+        content[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (set_path("layers", 1, "error", 1.0), "the ratio"),
+        (set_path("layers", 1, "ratio", 0.01), "block1/unit01: the ratio 0.01 is not"),
+        (set_path("ratio", 0.1), "the ratio 0.1 is not the largest"),
+        (set_path("readers", 0, "ratio", 0.1), "is not that of torch"),
+        (set_path("readers", 0, "verdict", "failed"), "its figures say 'failed'"),
+        (set_path("tensors", "bit_exact", 20), "20 tensors are said to be bit-exact, 25 are listed"),
+        (set_path("weights", 3, "bit_exact", False), "25 tensors are said to be bit-exact, 24 are listed"),
+        (set_path("weights", 3, "sha256", "ab"), "'ab' is no sha256"),
+        (set_path("source", "sha256", "none"), "'none' is no sha256"),
+        (set_path("misfits", ["something"]), "1 misfits beside"),
+        (set_path("feature_floor", 0.1), "its figures say 'inconclusive'"),
+        (set_path("layers", []), "its figures say 'inconclusive'"),
+        (set_path("images", []), "its figures say 'inconclusive'"),
+        (set_path("readers", []), "its figures say 'inconclusive'"),
+        (set_path("expectations", [{"place": "config.json x", "expected": "1", "found": "2"}]), "say 'failed'"),
+        (set_path("faults", [{"kind": "stride", "place": "root", "detail": ""}]), "passed with faults"),
+        (set_path("verdict", "inconclusive"), "the verdict is 'inconclusive', its figures say 'passed'"),
+    ],
+)
+def test_forged_reports_contradict_themselves(report, edit, message):
+    found = contradictions(forged(report, edit))
+    assert any(message in line for line in found), found
+
+
+def test_failed_report_that_was_made_to_pass_contradicts_itself(tensors):
+    failed = audited(tensors, TorchModel(tensors, epsilon=1e-5), size=48)
+
+    def pass_it(content):
+        content["verdict"] = content["readers"][0]["verdict"] = "passed"
+        content["faults"] = []
+
+    assert derived_verdict(forged(failed, pass_it)) == "failed"
+    assert contradictions(forged(failed, pass_it)) == ["the verdict is 'passed', its figures say 'failed'"]
+
+
+def test_any_edit_without_its_digest_is_refused(report):
+    content = json.loads(report.to_json())
+    for name, value in [("release", "9"), ("max_abs_error", 0.0), ("unknown", 1), ("reason", "all is well")]:
+        with pytest.raises(ValueError, match="was edited"):
+            Report.from_json(json.dumps(content | {name: value}))
+
+
+def test_files_and_tensors_are_held_against_the_report(report):
+    digests = {weight.name: weight.sha256 for weight in report.weights}
+    assert departures(report, report.files.get, digests) == []
+    name = report.weights[4].name
+    assert departures(report, report.files.get, digests | {name: "00" * 32}) == [
+        f"{name} holds other values than the report recorded"
+    ]
+    assert departures(report, lambda _: None, digests) == ["model.safetensors is missing"]
+    assert departures(report, lambda _: "ee" * 32, digests)[0].startswith("model.safetensors is another file")
+
+
+def test_shipped_schema_is_that_of_the_report(report):
+    shipped = json.loads(files("verify").joinpath("parity.schema.json").read_text(encoding="utf-8"))
+    assert shipped == schema()
+    assert shipped["properties"]["verdict"] == {"enum": ["passed", "failed", "inconclusive"]}
+    assert set(shipped["required"]) == set(json.loads(report.to_json()))
+    layer = shipped["properties"]["layers"]["items"]
+    assert layer["properties"]["floor"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (set_path("ratio", "small"), "/ratio is 'small'"),
+        (set_path("layers", 0, "image", 0.5), "/layers/0/image is 0.5"),
+        (set_path("verdict", "fine"), "/verdict is 'fine'"),
+        (set_path("files", ["a"]), r"/files is \['a'\]"),
+        (set_path("tensors", None), "/tensors is None, no object"),
+        (set_path("weights", 0, {"name": "x"}), "/weights/0/source is missing"),
+        (set_path("passed", True), None),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_named(report, edit, message):
+    content = json.loads(report.to_json())
+    edit(content)
+    if message is None:
+        assert Report.from_json(json.dumps(content)) == report
+    else:
+        with pytest.raises(ValueError, match=message):
+            Report.from_json(json.dumps(content))

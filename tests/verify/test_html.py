@@ -1,0 +1,114 @@
+"""parity.html: well-formed, complete without the network, verdict first, nothing of the source taken as markup."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import make_checkpoint
+from tests.verify.support import MemorySource, TorchModel, audited, target_of
+from verify import audit, default_images
+from verify.html import layer_plot, logit_plot, render
+from verify.report import LayerReport, LogitReport
+
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Every tag is closed by its own; text and attributes are kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def count(self, tag: str, kind: str = "") -> int:
+        return sum(t == tag and (not kind or kind in (a.get("class") or "").split()) for t, a in self.tags)
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1, 1), 32, 4, mids=(32, 64), kernel_std=1e-3)
+
+
+def page_of(report) -> tuple[str, Page]:
+    text = render(report, {"numpy": "2.0"}, "bit-verify folder --against tiny.npz")
+    return text, Page(text)
+
+
+def test_passing_report(tensors):
+    report = audited(tensors, size=48)
+    text, page = page_of(report)
+    body = text[text.index("<body>") :]
+    assert body.index("✓ Passed") < body.index("<svg")
+    assert re.findall(r"https?://|src=|@import|url\(|<link|<script", text) == []
+    assert page.count("circle", "error") == len(report.layers) + len(report.logits) == 6 + 4
+    assert page.count("path", "over") == 0
+    for expected in ("numpy 2.0", "bit-verify folder --against tiny.npz", "ab" * 32, "25 bit-exact", "root"):
+        assert expected in page.text
+    assert all(weight.name in page.text and weight.sha256[:16] in page.text for weight in report.weights)
+    assert "What is wrong" not in text
+    assert "viewport" in text
+    assert "@media print" in text
+
+
+def test_failing_report_names_the_fault_and_marks_what_is_over(tensors):
+    _, page = page_of(audited(tensors, TorchModel(tensors, epsilon=1e-8), size=48))
+    assert "✗ Failed" in page.text
+    assert "standardisation epsilon" in page.text
+    assert "1e-10" in page.text
+    assert page.count("path", "over") > 0
+
+
+def test_inconclusive_and_figureless_reports(tensors):
+    source = MemorySource(tensors)
+    _, page = page_of(audit(target_of(source), source, images=[]))
+    assert "? Inconclusive" in page.text
+    broken = TorchModel({**tensors, "resnet/group_norm/gamma": np.full(256, np.nan, np.float32)})
+    _, page = page_of(audited(tensors, broken, size=48))
+    assert "✗ Failed" in page.text
+
+
+def test_names_are_no_markup(tensors):
+    source = MemorySource(tensors, path="/x/<script>alert(1)</script>.npz")
+    text, _ = page_of(audit(target_of(source), source, images=default_images(33)))
+    assert "<script" not in text
+
+
+def test_plots_are_to_scale():
+    layer = LayerReport("a", 1.0, 1.0, error=1e-4, limit=1e-2, ratio=0.04, image=0)
+    over = LayerReport("b", 1.0, 1.0, error=1.0, limit=1e-2, ratio=400.0, image=0)
+    zero = LayerReport("c", 0.0, 0.0, error=0.0, limit=0.0, ratio=0.0, image=0)
+    points, ticks = layer_plot([layer, over, zero])
+    heights = [points[1].error, points[0].limit, points[0].floor, points[0].error]
+    assert heights == sorted(heights)
+    assert points[1].limit == points[0].limit
+    assert (heights[3] - heights[0]) == pytest.approx(2 * (heights[1] - heights[0]), abs=0.3)
+    assert [tick.label for tick in ticks] == ["1e-04", "1e-03", "1e-02", "1e-01", "1e+00"]
+    assert [point.within for point in points] == [True, False, True]
+    dots, axis = logit_plot([LogitReport(0, -1.0, -1.0), LogitReport(7, 3.0, 1.0), LogitReport(8, None, 2.0)])
+    assert [(x, y) for x, y, _ in dots] == [(20, 220), (220, 120)]
+    assert [tick.label for tick in axis] == ["-1", "3"]
+    assert layer_plot([]) == logit_plot([]) == ([], [])

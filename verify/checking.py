@@ -1,0 +1,108 @@
+"""The check of a report: the verdict derived again from the figures it records, and its digests from the files.
+
+Report → ``contradictions()``;  Report, files, tensors → ``departures()`` → a line for each thing that does not hold
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from verify.compare import FACTOR, U
+from verify.report import Report, Verdict
+
+ROUNDED = 2e-3
+"""What figures of four digits may differ by, relatively."""
+
+
+def contradictions(report: Report) -> list[str]:
+    """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
+    found = [*_tensors(report), *_layers(report), *_digests(report)]
+    derived = derived_verdict(report)
+    if derived != report.verdict:
+        found.append(f"the verdict is {report.verdict!r}, its figures say {derived!r}")
+    if report.passed and report.faults:
+        found.append("it passed with faults")
+    return found
+
+
+def derived_verdict(report: Report) -> Verdict:
+    """The verdict that the recorded figures make: the order of the rules is the audit's."""
+    if report.misfits or any(not expectation.met for expectation in report.expectations):
+        return "failed"
+    if not report.tensors.bit_exact or not report.readers or not report.layers or not report.images:
+        return "inconclusive"
+    declared = report.readers[0]
+    if declared.verdict == "not run":
+        return "inconclusive"
+    cannot_run = declared.verdict == "failed" and declared.ratio is None and declared.departs is None
+    if cannot_run:
+        return "failed"
+    if declared.verdict == "inconclusive" or report.feature_floor is None or report.feature_floor > math.sqrt(U):
+        return "inconclusive"
+    compared = [layer for layer in report.layers if layer.limit is not None]
+    if len(compared) < len(report.layers) and [layer.name for layer in compared] != ["logits"]:
+        return "failed"  # only a reader of logits alone leaves a layer out
+    if any(not _within(layer.error, layer.limit) for layer in compared):
+        return "failed"
+    return "passed" if declared.verdict == "passed" else "failed"
+
+
+def departures(report: Report, files: Callable[[str], str | None], tensors: Mapping[str, str]) -> list[str]:
+    """What of the files and stored tensors is not what the report recorded.
+
+    ``files`` gives the sha256 of a file by its name, None where it is missing; ``tensors`` the digest of each.
+    """
+    found = []
+    for name, recorded in report.files.items():
+        actual = files(name)
+        if actual != recorded:
+            found.append(f"{name} is missing" if actual is None else f"{name} is another file: sha256 {actual}")
+    for weight in report.weights:
+        if tensors.get(weight.name) != weight.sha256:
+            found.append(f"{weight.name} holds other values than the report recorded")
+    return found
+
+
+def _tensors(report: Report) -> Iterator[str]:
+    tensors, weights = report.tensors, report.weights
+    if sum(weight.bit_exact for weight in weights) != tensors.bit_exact:
+        yield f"{tensors.bit_exact} tensors are said to be bit-exact, {sum(w.bit_exact for w in weights)} are listed"
+    whole = tensors.source == tensors.used and tensors.target == tensors.filled == tensors.bit_exact == len(weights)
+    if whole == bool(report.misfits):
+        yield f"{len(report.misfits)} misfits beside {tensors.bit_exact} of {tensors.target} bit-exact tensors"
+    if len({weight.name for weight in weights}) != len(weights):
+        yield "a tensor is listed twice"
+
+
+def _layers(report: Report) -> Iterator[str]:
+    for layer in report.layers:
+        if layer.error is None or not layer.limit:
+            continue
+        if not _near(layer.ratio, FACTOR * layer.error / layer.limit):
+            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:.0f} × {layer.error} / {layer.limit}"
+    ratios = [layer.ratio for layer in report.layers if layer.ratio is not None]
+    if report.ratio is not None and not _near(report.ratio, max(ratios, default=0.0)):
+        yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"
+    if report.readers and report.readers[0].ratio != report.ratio:
+        yield f"the ratio {report.ratio} is not that of {report.readers[0].name}"
+
+
+def _digests(report: Report) -> Iterator[str]:
+    digests = [
+        report.source.get("sha256", ""),
+        *report.files.values(),
+        *(weight.sha256 for weight in report.weights),
+        *(image.sha256 for image in report.images),
+    ]
+    for digest in digests:
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            yield f"{digest!r} is no sha256"
+
+
+def _within(error: float | None, limit: float | None) -> bool:
+    return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and math.isclose(a, b, rel_tol=ROUNDED, abs_tol=1e-12)
