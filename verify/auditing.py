@@ -96,6 +96,8 @@ def audit(
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence)
     readers = [_reader_report(run, evidence) for run in runs]
     verdict, reason = _verdict(accounts, unmet, readers, evidence, len(singles))
+    if verdict == "failed" and not accounts.misfits and not unmet and readers[0].departs and faults:
+        reason += f"; {faults[0].kind}: {faults[0].detail}"
     comparisons = runs[0].comparisons if runs else []
     return Report(
         verdict=verdict,
