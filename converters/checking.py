@@ -55,9 +55,8 @@ def _file_departures(report: Report, folder: Path) -> list[str]:
     except CheckpointError as error:
         return [str(error)]
     try:
-        tensors = {
-            weight.name: digest(weights.read(weight.name)) for weight in report.weights if weight.name in weights
-        }
+        names = [weight.name for weight in report.weights if weight.name in weights.shapes]
+        tensors = {name: digest(weights.read(name)) for name in names}
     finally:
         weights.close()
     return departures(report, found, tensors)

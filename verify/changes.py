@@ -133,12 +133,20 @@ def identify(stored: Array, expected: Array, spatial: Spatial, class_axis: int |
     """
     if stored.dtype != expected.dtype:
         return Difference("other dtype", f"holds {stored.dtype}, not {expected.dtype}")
+    stored, expected = _float32(stored), _float32(expected)
     same_values = stored.size == expected.size and _bit_sum(stored) == _bit_sum(expected)
     if same_values:
         return _reordering(stored, expected, spatial, class_axis)
     if stored.shape != expected.shape:
         return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
     return _revaluation(stored, expected, spatial)
+
+
+def _float32(x: Array) -> Array:
+    """The values of half-precision storage; bfloat16 comes as its bits, in uint16."""
+    if x.dtype == np.uint16:
+        return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return x.astype(np.float32, copy=False)
 
 
 def _reordering(stored: Array, expected: Array, spatial: Spatial, class_axis: int | None) -> Difference:
@@ -187,8 +195,8 @@ def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference
 
 def _changed(stored: Array, expected: Array, differs: Array, count: int) -> str:
     index = _first(differs)
-    step = np.abs(bits(stored).astype(np.int64) - bits(expected).astype(np.int64)).max()
-    size = ", by one unit in the last place" if step == 1 else ""
+    steps = np.abs(bits(stored).astype(np.int64) - bits(expected).astype(np.int64))
+    size = ", by one unit in the last place" if steps.max() == 1 else ""
     values = f"{stored[index]!s} instead of {expected[index]!s}"
     return f"{count} of {stored.size}, the first at {list(index)}: {values}{size}"
 

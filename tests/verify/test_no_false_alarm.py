@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from converters import repository
 from converters.cli import convert, verify
 from converters.expectations import expectations
-from converters.folder import Folder, own_readers
+from converters.folder import Folder, RoundedSource, own_readers
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from tests.checkpoints import make_checkpoint
@@ -35,18 +35,25 @@ def networks(draw):
     }
 
 
-def converted_report(network: dict, size: tuple[int, int], exact: str, padding: str) -> Report:
+def converted_report(network: dict, size: tuple[int, int], exact: str, padding: str, dtype: str, layout: str) -> Report:
     """A network written as a folder and audited, all with the code that conversions run."""
     source = MemorySource(make_checkpoint(**network))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = Plan("tiny", infer(source.shapes, GOOGLE, "tiny"), None, exact, padding)
+        architecture = infer(source.shapes, GOOGLE, "tiny")
+        plan = Plan("tiny", architecture, None, exact, padding, layout, dtype)
         repository.write(folder, source, plan, lambda *_: None)
         with Folder(folder, source, own_readers) as target:
             target.readers = target.readers[:1]
             target.expectations = expectations(folder, plan)
-            images = default_images(*size, seed=network["seed"])
-            return audit(target, source, images=images, pool_padding=padding)
+            assert (target.dtype, target.layout) == (dtype, layout)
+            return audit(
+                target,
+                source,
+                judged_by=source if dtype == "float32" else RoundedSource(source, dtype, exact),
+                images=default_images(*size, seed=network["seed"]),
+                pool_padding=padding,
+            )
 
 
 def honest_conversions(examples: int):
@@ -55,6 +62,8 @@ def honest_conversions(examples: int):
             network=networks(),
             size=st.tuples(st.integers(33, 72), st.integers(33, 72)),
             answer=st.sampled_from([("bits", "zeros"), ("logits", "zeros"), ("bits", "-inf")]),
+            dtype=st.sampled_from(["float32", "float32", "float16", "bfloat16"]),
+            layout=st.sampled_from(["transformers", "transformers", "original"]),
         )(test)
         return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(test)
 
@@ -62,8 +71,8 @@ def honest_conversions(examples: int):
 
 
 @honest_conversions(15)
-def test_honest_conversions_pass(network, size, answer):
-    report = converted_report(network, size, *answer)
+def test_honest_conversions_pass(network, size, answer, dtype, layout):
+    report = converted_report(network, size, *answer, dtype, layout)
     assert report, report.reason
     assert report.ratio < 3
     assert report.faults == ()
@@ -71,8 +80,8 @@ def test_honest_conversions_pass(network, size, answer):
 
 @pytest.mark.slow
 @honest_conversions(1000)
-def test_a_thousand_honest_conversions_pass(network, size, answer):
-    report = converted_report(network, size, *answer)
+def test_a_thousand_honest_conversions_pass(network, size, answer, dtype, layout):
+    report = converted_report(network, size, *answer, dtype, layout)
     assert report, report.reason
     assert report.faults == ()
 

@@ -1,0 +1,88 @@
+"""Folders in float16 and bfloat16: the rounded source, bit for bit, and limits of their own."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from converters import repository
+from converters.auditing import audit_folder
+from converters.folder import own_readers
+from converters.names import GOOGLE, infer
+from converters.plan import Plan
+from tests.checkpoints import make_checkpoint
+from tests.verify.support import MemorySource
+from verify import Report
+
+NAME = "bit.encoder.stages.1.layers.0.norm2.bias"
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return MemorySource(make_checkpoint((1, 1), 32, 5, seed=3, mids=(32, 64)))
+
+
+def written(folder, source, dtype, exact="bits"):
+    architecture = infer(source.shapes, GOOGLE, "tiny")
+    repository.write(folder, source, Plan("tiny", architecture, None, exact, "zeros", dtype=dtype), lambda *_: None)
+    return folder
+
+
+def audited(folder, source) -> Report:
+    return audit_folder(folder, source, own_readers, "zeros", None, lambda *_: None)
+
+
+def store(folder, change) -> None:
+    stored = load_file(folder / "model.safetensors")
+    save_file(change(stored), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("exact", ["bits", "logits"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rounded_source_passes_and_the_report_says_how_far_it_moved(tmp_path, source, dtype, exact):
+    report = audited(written(tmp_path, source, dtype, exact), source)
+    assert report, report.reason
+    assert report.dtype == dtype
+    assert report.tensors.bit_exact == report.tensors.target
+    assert report.ratio < 3
+    assert report.rounding > 20 * report.max_abs_error
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_last_place_is_found(tmp_path, source, dtype):
+    def change(stored):
+        stored[NAME].view(torch.int16)[3] += 1
+        return stored
+
+    folder = written(tmp_path, source, dtype)
+    store(folder, change)
+    report = audited(folder, source)
+    assert (report.verdict, report.fault.kind, report.fault.place) == ("failed", "changed values", NAME)
+    assert "the first at [3]" in report.fault.detail
+
+
+def test_values_cut_off_instead_of_rounded_are_found(tmp_path, source):
+    folder = written(tmp_path, source, "bfloat16")
+    kernel = source.tensors["resnet/block2/unit01/c/standardized_conv2d/kernel"].transpose(3, 2, 0, 1)
+    cut = (np.ascontiguousarray(kernel).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    name = "bit.encoder.stages.1.layers.0.conv3.weight"
+    store(folder, lambda stored: stored | {name: torch.from_numpy(cut).bfloat16()})
+    report = audited(folder, source)
+    assert (report.verdict, report.fault.place) == ("failed", name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_half_values_stored_as_float32_are_not_the_source(tmp_path, source, dtype):
+    folder = written(tmp_path, source, "float32")
+    store(folder, lambda stored: {n: v.to(DTYPES[dtype]).float() for n, v in stored.items()})
+    report = audited(folder, source)
+    assert (report.verdict, report.fault.kind) == ("failed", "reduced precision")
+    assert f"{dtype} round trip" in report.fault.detail
+
+
+def test_one_tensor_in_another_dtype_is_named(tmp_path, source):
+    folder = written(tmp_path, source, "float16")
+    store(folder, lambda stored: stored | {NAME: stored[NAME].float()})
+    report = audited(folder, source)
+    assert (report.verdict, report.fault.kind, report.fault.place) == ("failed", "other dtype", NAME)
