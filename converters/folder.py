@@ -159,6 +159,9 @@ class RemappedReader(BitRefReader):
         model.load_state_dict(self._target.bit_ref_state(), assign=True)
         return model
 
+    def _has_head(self) -> bool:
+        return bool(self._target.bit_ref_config()["num_labels"])
+
 
 def own_readers(folder: Folder) -> list[Reader]:
     """Who judges a conversion: bit_ref, or of ``logits`` the stock library; and the other's arithmetic beside it.
