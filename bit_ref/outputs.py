@@ -7,18 +7,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 class ModelOutput(OrderedDict[str, Any]):
     """Fields are the annotations of the class, in their order.
 
     ``output.logits``, ``output["logits"]`` and ``output[0]`` are the same; a field that is None can be read as an
-    attribute only, and counts for no index.
+    attribute only, and counts for no index. For ``torch.export`` a class is a tree of what it holds.
     """
+
+    def __init_subclass__(cls) -> None:
+        pytree.register_pytree_node(
+            cls,
+            lambda output: ([*output.values()], [*output]),
+            lambda values, names: cls(zip(names, values, strict=True)),
+            serialized_type_name=f"{cls.__module__}.{cls.__name__}",
+            flatten_with_keys_fn=lambda output: ([(pytree.MappingKey(k), v) for k, v in output.items()], [*output]),
+        )
 
     def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **named: Any) -> None:
         given = dict(values, **named)
