@@ -61,8 +61,7 @@ class StandardizedConv2d(nn.Conv2d):
         In float32 at least: half precision can hold neither ε nor the variance of a small kernel.
         """
         weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-        variance, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        return ((weight - mean) / torch.sqrt(variance + self.epsilon)).to(self.weight.dtype)
+        return functional.layer_norm(weight, weight.shape[1:], eps=self.epsilon).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pads_like_tensorflow:
