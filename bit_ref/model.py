@@ -355,7 +355,8 @@ class MaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.padding is not None:
             x = pad_like_tensorflow(x, 3, 2, self.padding)
-        return functional.max_pool2d(x, 3, 2)
+        # the same maxima; for channels_last PyTorch computes many at once
+        return functional.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2).contiguous()
 
 
 class DropPath(nn.Module):
