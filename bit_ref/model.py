@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,8 +35,11 @@ BOTTLENECK = 4
 """A unit's inner width is a fourth of its output's."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    name: getattr(functional, name)
-    for name in ("relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu", "relu6", "mish", "hardswish")
+    "relu": partial(functional.relu, inplace=True),
+    **{
+        name: getattr(functional, name)
+        for name in ("gelu", "silu", "tanh", "sigmoid", "leaky_relu", "relu6", "mish", "hardswish")
+    },
 }
 """BiT's is ReLU; ``config.hidden_act`` may name any of these."""
 
@@ -126,12 +130,12 @@ class BitUnit(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = self.norm1(x)
-        shortcut = x if self.downsample is None else self.downsample(activated)
-        residual = self.conv1(activated)
+        residual = self.norm1(x)
+        shortcut = x if self.downsample is None else self.downsample(residual)
+        residual = self.conv1(residual)
         residual = self.conv2(self.norm2(residual))
-        residual = self.conv3(self.norm3(residual))
-        out: Tensor = self.drop_path(residual) + shortcut
+        residual = self.drop_path(self.conv3(self.norm3(residual)))
+        out: Tensor = residual + shortcut if torch.is_grad_enabled() else residual.add_(shortcut)
         return out
 
 
