@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bit_ref.config import BitConfig
+from bit_ref.kept import KeepsKernel
 from bit_ref.outputs import (
     BackboneOutput,
     BaseModelOutputWithPoolingAndNoAttention,
@@ -41,10 +42,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
         for name in ("gelu", "silu", "tanh", "sigmoid", "leaky_relu", "relu6", "mish", "hardswish")
     },
 }
-"""BiT's is ReLU; ``config.hidden_act`` may name any of these."""
+"""BiT's is ReLU; ``config.hidden_act`` may name any of these. Only what is GroupNorm's own output goes in."""
 
 
-class StandardizedConv2d(nn.Conv2d):
+class StandardizedConv2d(KeepsKernel, nn.Conv2d):
     """A convolution without bias whose kernel has mean 0 and variance 1 for each output channel (``StdConv2d``)."""
 
     def __init__(
@@ -70,7 +71,7 @@ class StandardizedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.pads_like_tensorflow:
             x = pad_like_tensorflow(x, self.kernel_size[0], self.stride[0])
-        return functional.conv2d(x, self.standardized_weight(), None, self.stride, self.padding)
+        return functional.conv2d(x, self.kernel(), None, self.stride, self.padding)
 
 
 class GroupNormActivation(nn.GroupNorm):

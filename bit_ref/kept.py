@@ -1,0 +1,59 @@
+"""Kernels that evaluation mode standardises once.
+
+weight → standardized_weight() → kept, with the state of the weight it was made of → kernel(), until that changes
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class KeepsKernel(nn.Module):
+    """A layer that computes its kernel from its weight, once where no gradient of it is wanted.
+
+    What is kept is no part of the state dict, of a copy or of a pickle. A mode, a device or a data type set anew,
+    another parameter and any in-place change void it. Changes through ``weight.data`` are the exception, since PyTorch
+    does not count them: call ``eval()`` after them.
+    """
+
+    weight: Tensor
+    epsilon: float
+
+    _kept: tuple[tuple[int, int, int, float], Tensor, Tensor] | None = None
+
+    def standardized_weight(self) -> Tensor:
+        raise NotImplementedError
+
+    def kernel(self) -> Tensor:
+        """``standardized_weight()``, kept or afresh, to the same bits; afresh inside ``torch.compile`` and export,
+        whose graphs then have the weight itself as their input."""
+        weight = self.weight
+        differentiated = torch.is_grad_enabled() and weight.requires_grad
+        if self.training or differentiated or torch.compiler.is_compiling() or not _counts_changes(weight):
+            return self.standardized_weight()
+        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
+        if self._kept is None or self._kept[0] != state:
+            with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
+                self._kept = state, weight, self.standardized_weight()  # the weight, so that its id stays its own
+        return self._kept[2]
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._kept = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+
+def _counts_changes(weight: Tensor) -> bool:
+    """Not so what was made in inference mode, nor what stands in for a parameter: in functional calls,
+    parametrizations, as sharded or as fake tensors."""
+    return type(weight) is nn.Parameter and not weight.is_inference()
