@@ -63,10 +63,12 @@ class StandardizedConv2d(KeepsKernel, nn.Conv2d):
     def standardized_weight(self) -> Tensor:
         """(w - mean) / sqrt(var + ε) over H, W and I, with the biased variance; (O, I, H, W).
 
-        In float32 at least: half precision can hold neither ε nor the variance of a small kernel.
+        In float32 at least: half precision can hold neither ε nor the variance of a small kernel. PyTorch has this
+        arithmetic as a batch norm, of one sample whose channels are O; its sums are in double precision on the CPU.
         """
-        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-        return functional.layer_norm(weight, weight.shape[1:], eps=self.epsilon).to(self.weight.dtype)
+        weight = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))
+        standardized = functional.batch_norm(weight.unsqueeze(0), None, None, training=True, eps=self.epsilon)
+        return standardized.view_as(self.weight).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pads_like_tensorflow:
