@@ -3,6 +3,7 @@ PYTHON ?= python3
 VARIANT ?= BiT-digits
 VENV := .venv
 RUN := $(VENV)/bin/
+PEERS := .venv-peers
 
 .PHONY: convert test lint types bench clean
 
@@ -19,8 +20,15 @@ lint: $(VENV)/test.stamp
 types: $(VENV)/test.stamp
 	$(RUN)mypy
 
+# Every benchmark against the peers, which live in an environment of their own; fails where a goal is missed.
+bench: $(PEERS)/bench.stamp
+	status=0; for script in $(wildcard benchmarks/*.py); do \
+	    case $$script in */common.py) continue;; esac; \
+	    echo; echo "== $$script"; $(PEERS)/bin/python $$script || status=1; \
+	done; exit $$status
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info models hub parity
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info models hub parity
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "bit-convert needs Python 3.11 to 3.13: make PYTHON=python3.11"'
@@ -35,3 +43,8 @@ $(VENV)/convert.stamp: $(VENV)/python.stamp pyproject.toml
 $(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml
 	$(RUN)python -m pip install --quiet -e '.[test]'
 	touch $@ $(VENV)/convert.stamp
+
+$(PEERS)/bench.stamp: $(VENV)/python.stamp pyproject.toml
+	$(RUN)python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet -e '.[bench]'
+	touch $@
