@@ -6,42 +6,37 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
+
+from common import Goals, in_turn, median, print_table, ratio
 
 LIMIT = 2.5
 """Times the import of click that either may take."""
+BASE = "import click"
 BIN = Path(sys.executable).parent
 COMMANDS = {
-    "import click": [sys.executable, "-c", "import click"],
+    BASE: [sys.executable, "-c", BASE],
     "bit-convert --help": [BIN / "bit-convert", "--help"],
     "bit-convert --list": [BIN / "bit-convert", "--list"],
     "bit-verify --help": [BIN / "bit-verify", "--help"],
 }
 
 
-def seconds(command: list[str | Path]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=21)
-    runs = parser.parse_args().runs
-    rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(runs + 1)][1:]
-    slow = []
-    for name in COMMANDS:
-        median = statistics.median(times[name] for times in rounds)
-        ratio = statistics.median(times[name] / times["import click"] for times in rounds)
-        print(f"{name:20} {1000 * median:6.1f} ms  {ratio:5.2f} x import click")
-        if ratio > LIMIT:
-            slow.append(name)
-    return 1 if slow else 0
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+    rounds = in_turn({name: partial(run, command) for name, command in COMMANDS.items()}, parser.parse_args().runs)
+    print_table(
+        ("process", "ms", f"x {BASE}"), ((n, 1000 * median(rounds, n), ratio(rounds, n, BASE)) for n in COMMANDS)
+    )
+    goals = Goals()
+    for name in list(COMMANDS)[1:]:
+        goals.at_most(f"{name} / {BASE}", ratio(rounds, name, BASE), LIMIT)
+    return goals.status
 
 
 if __name__ == "__main__":
