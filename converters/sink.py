@@ -1,0 +1,128 @@
+"""A new file, written in order as fast as the disk takes it, beside the work of the thread that fills it; durable.
+
+    write() → a ring of buffers → the file, in a thread; whoever watches (a hash), in another → close(): fsync
+
+Where the file system allows it, space is reserved first and writes go past the page cache (O_DIRECT), which spares a
+copy of every byte; elsewhere they are plain.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+BUFFER = 8 << 20
+BUFFERS = 4
+"""One is filled while one is watched, one written, and one waits."""
+PAGE = mmap.PAGESIZE
+"""What O_DIRECT wants offsets, lengths and addresses to be multiples of, at most."""
+DIRECT = getattr(os, "O_DIRECT", 0)
+REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
+"""What a file system answers that cannot write directly, or reserve space."""
+
+
+class FileSink:
+    """A new file of ``size`` bytes. Open with ``with``; it is whole and on disk once ``close`` has returned.
+
+    ``watch`` is called in a thread of its own with all bytes, piece by piece, in order. Raises FileExistsError where
+    there is a file, and OSError as the file system does, in a later call at the latest.
+    """
+
+    def __init__(self, path: Path, size: int, watch: Callable[[memoryview], object] | None = None) -> None:
+        self._size = size
+        self._file = path.open("xb", buffering=0)
+        _prepare(self._file.fileno(), size)
+        length = min(BUFFER, _pages(max(size, 1)))
+        self._ring = [memoryview(mmap.mmap(-1, length)) for _ in range(min(BUFFERS, -(-size // length) or 1))]
+        self._tasks: list[list[Future[Any]]] = [[] for _ in self._ring]
+        self._turn = self._filled = self._sent = 0
+        self._watch = watch
+        self._watcher, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Takes a copy of the next bytes."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            buffer = self._ring[self._turn]
+            count = min(len(rest), len(buffer) - self._filled)
+            buffer[self._filled : self._filled + count] = rest[:count]
+            self._filled, rest = self._filled + count, rest[count:]
+            if self._filled == len(buffer):
+                self._send()
+
+    def close(self) -> None:
+        """Waits for the disk. Raises ValueError where less was written than ``size``, or more."""
+        self._send()
+        for tasks in self._tasks:
+            _wait(tasks)
+        if self._sent != self._size:
+            raise ValueError(f"{self._sent} bytes were written of a file of {self._size}")
+        self._file.truncate(self._size)  # the last write was of whole pages
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watcher.shutdown()
+        self._writer.shutdown()
+        self._file.close()
+
+    def _send(self) -> None:
+        """Hands the buffer that is filled to both threads, and waits for the next one to be free."""
+        buffer = self._ring[self._turn]
+        tasks: list[Future[Any]] = [self._writer.submit(self._put, buffer[: _pages(self._filled)], self._sent)]
+        if self._watch is not None:
+            tasks.append(self._watcher.submit(self._watch, buffer[: self._filled]))
+        self._tasks[self._turn] = tasks
+        self._sent += self._filled
+        self._filled = 0
+        self._turn = (self._turn + 1) % len(self._ring)
+        _wait(self._tasks[self._turn])
+
+    def _put(self, data: memoryview, offset: int) -> None:
+        while data:
+            try:
+                count = os.pwrite(self._file.fileno(), data, offset)
+            except OSError as error:
+                if error.errno not in REFUSED or not _set_direct(self._file.fileno(), False):
+                    raise
+                continue
+            data, offset = data[count:], offset + count
+
+
+def _prepare(file: int, size: int) -> None:
+    """Reserves the space and turns direct writes on, where the file system knows how."""
+    with suppress(OSError):
+        _set_direct(file, True)
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+
+
+def _set_direct(file: int, wanted: bool) -> bool:
+    """Whether this changed anything."""
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    changed = flags | DIRECT if wanted else flags & ~DIRECT
+    fcntl.fcntl(file, fcntl.F_SETFL, changed)
+    return changed != flags
+
+
+def _pages(size: int) -> int:
+    """``size``, rounded up to whole pages."""
+    return -(-size // PAGE) * PAGE
+
+
+def _wait(tasks: list[Future[Any]]) -> None:
+    for task in tasks:
+        task.result()
