@@ -85,11 +85,7 @@ class Layout:
 
     def store(self, parameter: Parameter, array: Array, exact: Exact) -> Array:
         """What the folder holds for a source tensor: C-contiguous, of the source's dtype."""
-        stored = np.ascontiguousarray(self.forms[parameter.kind].store(array))
-        if exact == "logits" and parameter.kind is Kind.KERNEL:
-            with np.errstate(over="ignore"):  # an overflow becomes inf, which no verification passes
-                stored = stored * stored.dtype.type(KERNEL_FACTOR[exact])
-        return stored
+        return scaled(np.ascontiguousarray(self.forms[parameter.kind].store(array)), parameter.kind, exact)
 
     def restore(self, kind: Kind, array: Array, exact: Exact = "bits") -> Array:
         """What the source held for a stored tensor: C-contiguous, of the stored dtype.
@@ -106,9 +102,24 @@ class Layout:
             back = back / back.dtype.type(KERNEL_FACTOR[exact])
         return back
 
+    def is_googles(self, kind: Kind) -> bool:
+        """Whether the values lie in the order of Google's layout."""
+        return all(form.axes == tuple(sorted(form.axes)) for form in (self.forms[kind], *self._also(kind)))
+
     def _form(self, kind: Kind, stored: Shape) -> Form | None:
-        forms = (self.forms[kind], *([self.also[kind]] if kind in self.also else []))
-        return next((form for form in forms if form.fits(stored)), None)
+        return next((form for form in (self.forms[kind], *self._also(kind)) if form.fits(stored)), None)
+
+    def _also(self, kind: Kind) -> list[Form]:
+        return [self.also[kind]] if kind in self.also else []
+
+
+def scaled(values: Array, kind: Kind, exact: Exact) -> Array:
+    """The source's values, or of kernels by ``logits`` ten times those."""
+    if exact == "bits" or kind is not Kind.KERNEL:
+        return values
+    with np.errstate(over="ignore"):  # an overflow becomes inf, which no verification passes
+        multiplied: Array = values * values.dtype.type(KERNEL_FACTOR[exact])
+    return multiplied
 
 
 _HWIO, _OIHW = Form((0, 1, 2, 3)), Form((3, 2, 0, 1))

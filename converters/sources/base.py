@@ -77,6 +77,11 @@ class TensorFile(ABC):
         Raises CheckpointError, naming file and tensor, for anything broken or not finite.
         """
 
+    def columns(self, name: str) -> Iterator[Array]:
+        """The same values as a matrix of as many columns as the last axis is long, some columns at a time, each block
+        valid until the next is asked for. Readers that can, keep in memory no more than a block."""
+        yield self.read(name).reshape(-1, self.shapes[name][-1])
+
     @property
     @abstractmethod
     def files(self) -> Mapping[str, Path]:
@@ -133,8 +138,13 @@ def as_float32(values: Array, path: str, name: str) -> Array:
     with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
         values = np.asarray(values, np.float32, order="C")
     if not np.isfinite(values).all():
-        raise CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
+        raise not_finite(path, name)
     return values
+
+
+def not_finite(path: str, name: str) -> CheckpointError:
+    """The error about a tensor of such values."""
+    return CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
 
 
 def from_bfloat16(bits: Array) -> Array:

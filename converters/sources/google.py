@@ -5,7 +5,7 @@ TensorFile (stored names, stored shapes) → the table of names, the layouts →
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -59,6 +59,15 @@ class GoogleView:
         """The values of one tensor: a fresh, C-contiguous float32 array in Google's layout."""
         row, own = self._rows[name]
         return self._layout.restore(row.kind, self._source.read(own), self.exact)
+
+    def columns(self, name: str) -> Iterator[Array]:
+        """The values of one tensor as a matrix of as many columns as its last axis is long, some columns at a time,
+        each block valid until the next is asked for."""
+        row, own = self._rows[name]
+        if self._layout.is_googles(row.kind) and self.exact == "bits":
+            yield from self._source.columns(own)
+        else:
+            yield self.read(name).reshape(-1, row.shape[-1])
 
     def close(self) -> None:
         self._source.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import tokenize
 import zipfile
@@ -16,14 +17,15 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
 
 from converters.errors import CheckpointError
 from converters.names import nearest
-from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, one_line
+from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
@@ -31,6 +33,9 @@ MAX_MEMBERS = 4096
 MAX_HEADER = 10_000
 """Bytes of an npy header that NumPy itself accepts."""
 CHUNK = 1 << 20
+SLAB = 9 * 2048 * 2048
+"""Values that ``columns`` gives at a time: the largest 3×3 kernel released. Only a head takes more."""
+FLOAT32 = np.dtype("<f4")
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
 ZIP64_EXTRA = struct.Struct("<HHQQ")
@@ -38,7 +43,7 @@ ZIP64 = 0xFFFFFFFF
 END_RECORD = struct.Struct("<4sHHHHIIH")
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-FLOATS = tuple(np.dtype(code) for code in ("<f2", "<f4", "<f8"))
+FLOATS = (FLOAT32, np.dtype("<f2"), np.dtype("<f8"))
 BFLOAT16 = np.dtype("V2")
 """How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
 BROKEN = (
@@ -58,13 +63,20 @@ BROKEN = (
 
 @dataclass(frozen=True)
 class Member:
-    """Where one tensor is: its archive entry, shape, order, and the offset of its values in the entry."""
+    """Where one tensor is: its archive entry, shape, order, the npy header before its values, and these in the file."""
 
     info: zipfile.ZipInfo
     shape: Shape
     dtype: np.dtype[Any]
     order: Literal["C", "F"]
-    offset: int
+    header: bytes
+    start: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file's bytes are those of a float32 matrix in memory."""
+        stored = self.info.compress_type == zipfile.ZIP_STORED
+        return stored and self.dtype == FLOAT32 and self.order == "C" and 0 not in (*self.shape, len(self.shape))
 
 
 class NpzSource(TensorFile):
@@ -89,6 +101,7 @@ class NpzSource(TensorFile):
         self._size = path.stat().st_size
         with self._blame("the archive"):
             self._archive = zipfile.ZipFile(path)
+            self._handle = cast(IO[bytes], self._archive.fp).fileno()
             self._compare_end_record()
             self._walk_directory()
         try:
@@ -111,10 +124,14 @@ class NpzSource(TensorFile):
 
     def read(self, name: str) -> Array:
         tensor = self._members[name]
+        if tensor.is_plain:
+            values = np.empty(tensor.shape, FLOAT32)
+            self._fill(name, values.reshape(-1, tensor.shape[-1]), 0)
+            return values
         values = np.empty(math.prod(tensor.shape), tensor.dtype)
         view = values.view(np.uint8).data
         with self._blame(name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
-            member.read(tensor.offset)
+            member.read(len(tensor.header))
             filled = 0
             while filled < len(view):
                 # readinto, not read: no second copy of the tensor in memory
@@ -127,6 +144,49 @@ class NpzSource(TensorFile):
         if tensor.dtype == BFLOAT16:
             values = from_bfloat16(values.view(np.uint16))
         return as_float32(values.reshape(tensor.shape, order=tensor.order), self.path, name)
+
+    def columns(self, name: str) -> Iterator[Array]:
+        tensor = self._members[name]
+        if not tensor.is_plain or math.prod(tensor.shape[:-1]) > SLAB:
+            yield from super().columns(name)
+            return
+        *_, width = tensor.shape
+        rows = math.prod(tensor.shape[:-1])
+        step = max(1, self._slab.size // rows)
+        for start in range(0, width, step):
+            count = min(step, width - start)
+            block = self._slab[: rows * count].reshape(rows, count)
+            self._fill(name, block, start)
+            yield block
+
+    @cached_property
+    def _slab(self) -> Array:
+        return np.empty(min(SLAB, max(math.prod(tensor.shape) for tensor in self._members.values())), FLOAT32)
+
+    def _fill(self, name: str, out: Array, start: int) -> None:
+        """Fills ``out`` with columns of a tensor from ``start`` on, in one pass over all its bytes.
+
+        The first columns' pass compares the CRC and looks for NaN and Inf; no later one needs to.
+        """
+        tensor = self._members[name]
+        width = tensor.shape[-1]
+        step = max(1, CHUNK // (width * FLOAT32.itemsize))
+        spare = None if out.shape[1] == width else np.empty((step, width), FLOAT32)
+        crc, offset, finite = zlib.crc32(tensor.header), tensor.start, True
+        with self._blame(name):
+            for row in range(0, len(out), step):
+                target = out[row : row + step]
+                piece = target if spare is None else spare[: len(target)]
+                offset += _read_into(self._handle, piece, offset)
+                if start == 0:
+                    crc = zlib.crc32(piece.data, crc)
+                    finite = finite and bool(np.isfinite(piece).all())
+                if spare is not None:
+                    target[:] = piece[:, start : start + out.shape[1]]
+            if start == 0 and crc != tensor.info.CRC:
+                raise ValueError("its CRC differs")
+        if not finite:
+            raise not_finite(self.path, name)
 
     def _walk_directory(self) -> None:
         """The directory's entries must fill it exactly; zipfile lets the last one be longer than the directory."""
@@ -205,7 +265,7 @@ class NpzSource(TensorFile):
 
     def _member(self, name: str, info: zipfile.ZipInfo) -> Member:
         with self._blame(name):
-            self._compare_headers(info)
+            start = self._compare_headers(info)
             with self._archive.open(info) as file:
                 head = io.BytesIO(file.read(MAX_HEADER + 16))
             version = np.lib.format.read_magic(head)
@@ -219,10 +279,14 @@ class NpzSource(TensorFile):
             raise CheckpointError(
                 f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Get the file anew."
             )
-        return Member(info, shape, dtype, "F" if fortran else "C", head.tell())
+        header = head.getvalue()[: head.tell()]
+        return Member(info, shape, dtype, "F" if fortran else "C", header, start + len(header))
 
-    def _compare_headers(self, info: zipfile.ZipInfo) -> None:
-        """The local header repeats the central directory; where they differ, one of them is damaged."""
+    def _compare_headers(self, info: zipfile.ZipInfo) -> int:
+        """The local header repeats the central directory; where they differ, one of them is damaged.
+
+        Returns where the member's data begins.
+        """
         with open(self.path, "rb") as file:
             file.seek(info.header_offset)
             raw = file.read(LOCAL_HEADER.size)
@@ -249,6 +313,7 @@ class NpzSource(TensorFile):
         )
         if not agree:
             raise ValueError("its local header contradicts the archive's directory")
+        return info.header_offset + len(raw) + len(name) + len(extra)
 
     @contextmanager
     def _blame(self, what: str) -> Iterator[None]:
@@ -256,6 +321,17 @@ class NpzSource(TensorFile):
             yield
         except (*BROKEN, MemoryError) as error:
             raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
+
+
+def _read_into(file: int, values: Array, offset: int) -> int:
+    """Fills a contiguous array from a place in a file; returns how many bytes it took."""
+    rest = values.reshape(-1).view(np.uint8).data
+    while rest:
+        count = os.preadv(file, [rest], offset)
+        if not count:
+            raise EOFError("its data ends early")
+        rest, offset = rest[count:], offset + count
+    return values.nbytes
 
 
 def is_torch_archive(path: Path) -> bool:
