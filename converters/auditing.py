@@ -6,7 +6,7 @@ folder, source → Folder → verify.audit → Report; ``bit-verify`` also write
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -56,14 +56,16 @@ def audit_folder(
     progress: Progress,
     variant: Variant | None = None,
     thoroughness: Thoroughness | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Report:
     """The report on a folder: the default images, and the photographs of the directory ``images``.
 
-    ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well.
+    ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well. ``digests``
+    are the sha256 of the folder's files, as far as they are known.
     """
     wanted = thoroughness or Thoroughness()
     pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images else [])
-    with Folder(folder, source, choose_readers) as target:
+    with Folder(folder, source, choose_readers, digests or {}) as target:
         target.expectations = expectations(folder, _plan_of(target, source, variant, pool_padding))
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(

@@ -6,6 +6,7 @@ checkpoint → source, Plan → files in a workspace → audit → report, card 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,19 +99,26 @@ def convert(request: Request, progress: Progress) -> Conversion:
         plan = plan_of(request, source)
         place = place_of(request, plan)
         _refuse_place(place, request.force)
-        progress("reading the checkpoint's digest", 0, 1)
-        digest = source.sha256
-        held = _held_report(place, plan, digest)
+        held = _held_report(place, plan, source, progress)
         if held is not None:
             return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
         if request.verify:  # an unverified folder that is already there can only be told by making it again
             _refuse_occupied(place, request.force)
-        with workspace(place) as folder:
-            repository.write(folder, source, plan, progress)
+        with workspace(place) as folder, ThreadPoolExecutor(1) as beside:
+            source_digest = beside.submit(lambda: source.sha256)
+            digests = repository.write(folder, source, plan, progress, hashed=request.verify)
+            source_digest.result()  # report and card name it
             report = None
             if request.verify:
                 report = audit_folder(
-                    folder, source, own_readers, plan.pool_padding, request.images, progress, plan.variant
+                    folder,
+                    source,
+                    own_readers,
+                    plan.pool_padding,
+                    request.images,
+                    progress,
+                    variant=plan.variant,
+                    digests=digests,
                 )
             if report is not None and not report:
                 raise _failed(report, place)
@@ -142,15 +150,16 @@ def _refuse_occupied(place: Path, force: bool) -> None:
         raise UsageError(f"{place}: holds something else. Replace it with --force, or choose another with --output.")
 
 
-def _held_report(place: Path, plan: Plan, digest: str) -> Report | None:
+def _held_report(place: Path, plan: Plan, source: GoogleView, progress: Progress) -> Report | None:
     """The report of the folder that is there already, where it holds this very result, whole."""
     try:
         report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
+        progress("comparing digests", 0, 1)
         digests = {name: sha256(place / name) for name in model_files(place)}
     except (OSError, ValueError):
         return None
     whole = digests == dict(report.files) and (place / CARD).is_file()
-    wanted = (digest, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
+    wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
     same = held == wanted
     return report if whole and same and report.passed else None

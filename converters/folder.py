@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -34,12 +35,19 @@ STOCK: dict[str, type[TransformersReader | TimmReader]] = {"transformers": Trans
 class Folder:
     """A folder in any layout that is written, held against a source. Open with ``with``.
 
-    ``choose_readers`` gives the libraries that run it, the declared one first. Raises CheckpointError where config.json
-    or the weights cannot be read.
+    ``choose_readers`` gives the libraries that run it, the declared one first; ``digests`` are the sha256 of files, as
+    far as they are known. Raises CheckpointError where config.json or the weights cannot be read.
     """
 
-    def __init__(self, folder: Path, source: Source, choose_readers: Callable[[Folder], Sequence[Reader]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        choose_readers: Callable[[Folder], Sequence[Reader]],
+        digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
+        self._digests = digests
         self.source = source
         self.config = read_json(folder / CONFIG)
         self._weights: Weights = open_weights(folder)
@@ -77,7 +85,7 @@ class Folder:
 
     @cached_property
     def files(self) -> Mapping[str, str]:
-        return {name: sha256(self.folder / name) for name in model_files(self.folder)}
+        return {name: self._digests.get(name) or sha256(self.folder / name) for name in model_files(self.folder)}
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""

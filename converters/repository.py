@@ -10,13 +10,18 @@ from pathlib import Path
 from converters.configs import json_files
 from converters.files import write_json
 from converters.plan import Plan
+from converters.sources import GoogleView
 from converters.writing import write_weights
-from verify.protocols import Progress, Source
+from verify.protocols import Progress
 
 
-def write(folder: Path, source: Source, plan: Plan, step: Progress) -> None:
-    """Writes all files; ``step`` is called for each tensor. Raises UsageError where the layout cannot hold them."""
+def write(folder: Path, source: GoogleView, plan: Plan, step: Progress, hashed: bool) -> dict[str, str]:
+    """Writes all files; ``step`` is called for each tensor. Raises UsageError where the layout cannot hold them.
+
+    Returns file → sha256 of safetensors files if ``hashed``, computed from what is written while it is.
+    """
     contents = json_files(plan)
-    write_weights(folder, source, plan, step)
+    digests = write_weights(folder, source, plan, step, hashed)
     for name, content in contents.items():
         write_json(folder / name, content)
+    return digests

@@ -7,45 +7,54 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from converters.blocks import stored_blocks
 from converters.dtypes import DTYPES, round_to
 from converters.files import INDEX, WEIGHTS, write_json
 from converters.layouts import LAYOUTS, Array
 from converters.names import GOOGLE, Parameter, parameters
 from converters.plan import Plan
+from converters.sources import GoogleView
 from converters.stream import write_safetensors
-from verify.protocols import Progress, Source
+from verify.protocols import Progress
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member of an npz: what is written depends on the source alone."""
 
 
-def write_weights(folder: Path, source: Source, plan: Plan, step: Progress) -> None:
-    """Writes the weights into an empty folder, tensor by tensor; ``step`` is called with the name of each."""
-    layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
-    progress = _Counter(step, len(wanted))
+def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, hashed: bool) -> dict[str, str]:
+    """Writes the weights into an empty folder, tensor by tensor; ``step`` is called with the name of each.
 
-    def stored(some: list[Parameter]) -> Iterator[Array]:
+    Returns file → sha256 if ``hashed``, of safetensors files alone.
+    """
+    layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
+    progress, rounded = _Counter(step, len(wanted)), partial(round_to, dtype=plan.dtype)
+
+    def stored(some: list[Parameter]) -> Iterator[Iterator[Array]]:
         for parameter in some:
-            name = parameter.names[GOOGLE]
-            progress(name)
-            yield round_to(layout.store(parameter, source.read(name), plan.exact), plan.dtype)
+            progress(parameter.names[GOOGLE])
+            yield map(rounded, stored_blocks(source, parameter, layout, plan.exact))
 
     shapes = {layout.parameter_name(parameter): layout.shape(parameter) for parameter in wanted}
     if layout.name == GOOGLE:
-        _write_npz(folder / f"{plan.name}.npz", shapes, stored(wanted))
-        return
+        _write_npz(folder / f"{plan.name}.npz", shapes, (next(blocks) for blocks in stored(wanted)))
+        return {}
     shards = split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
     by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
+    digests = {}
     for file, names in shards.items():
-        write_safetensors(folder / file, {n: shapes[n] for n in names}, stored([by_name[n] for n in names]), plan.dtype)
+        blocks = stored([by_name[name] for name in names])
+        here = {name: shapes[name] for name in names}
+        digests[file] = write_safetensors(folder / file, here, blocks, plan.dtype, hashed)
     if len(shards) > 1:
         total = sum(_bytes(shape, DTYPES[plan.dtype].storage.itemsize) for shape in shapes.values())
         homes = {name: file for file, names in shards.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": homes})
+    return digests if hashed else {}
 
 
 def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:
