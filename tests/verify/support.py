@@ -37,6 +37,10 @@ class MemorySource:
         self.reads.append(name)
         return self.tensors[name].copy()
 
+    def columns(self, name: str):
+        """As sources of files give a large tensor: output channels by output channels."""
+        yield from np.split(self.tensors[name], [1], axis=-1)
+
 
 @dataclass
 class TorchModel:

@@ -25,7 +25,8 @@ def source():
 
 def written(folder, source, dtype, exact="bits"):
     architecture = infer(source.shapes, GOOGLE, "tiny")
-    repository.write(folder, source, Plan("tiny", architecture, None, exact, "zeros", dtype=dtype), lambda *_: None)
+    plan = Plan("tiny", architecture, None, exact, "zeros", dtype=dtype)
+    repository.write(folder, source, plan, lambda *_: None, hashed=False)
     return folder
 
 
