@@ -39,6 +39,8 @@ ARCHITECTURE = (
 ALWAYS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 RECIPE = ("do_resize", "size", "resample", "do_center_crop")
 """Fields of preprocessor_config.json: the same for every BiT, and those of a variant."""
+UNDECLARED_PROBLEM = "single_label_classification"
+"""What libraries take a config without a problem type for, where labels are numbers of classes."""
 MAX_TEXT = 80
 
 
@@ -123,7 +125,7 @@ def _labels(config: Mapping[str, Any], actual: Any, wanted: Any, plan: Plan) -> 
     if plan.labels is not None:
         yield _field(CONFIG, "id2label", plan.labels, [actual.id2label.get(i) for i in range(len(plan.labels))])
     if plan.variant is not None:
-        yield _field(CONFIG, "problem_type", wanted.problem_type, actual.problem_type)
+        yield _field(CONFIG, "problem_type", wanted.problem_type, actual.problem_type or UNDECLARED_PROBLEM)
 
 
 def _numbering(id2label: Mapping[int, str]) -> str:

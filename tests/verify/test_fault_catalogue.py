@@ -110,3 +110,8 @@ def test_subtle_faults_are_found_in_r50x1(fault, large, tmp_path):
     found, right, said = outcome(tmp_path, large, fault, size=64)
     assert found
     assert right, said
+
+
+def test_undeclared_problem_type_is_single_label(tensors, tmp_path):
+    fault = Planted("none", "none", "none", config={"problem_type": None})
+    assert planted_report(tmp_path, tensors, fault, variant=find(EMBEDDED_NAME)[0])
