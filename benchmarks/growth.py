@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 import torch
-from common import in_turn, libraries, logits, machine, median, print_table, ratio
+from common import CLOCKS, in_turn, libraries, logits, machine, median, print_table, ratio
 
 NETWORKS = ("R50x1", "R101x1", "R50x3", "R101x3", "R152x2", "R152x4")
 AXES = {
@@ -46,6 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plot", metavar="FILE", help="draw the table into this SVG")
+    parser.add_argument("--clock", choices=CLOCKS, default="elapsed", help="processor on a machine that is busy")
     options = parser.parse_args()
     print(machine())
     seconds: dict[str, dict[object, dict[str, float]]] = {}
@@ -57,7 +58,7 @@ def main() -> int:
             images = torch.randn(batch, 3, size, size)
             works = {library: partial(logits, model, images) for library, model in models.items()}
             with torch.inference_mode():
-                found = in_turn(works, options.rounds)
+                found = in_turn(works, options.rounds, clock=CLOCKS[options.clock])
             value = case[PLACES[axis]]
             seconds.setdefault(axis, {})[value] = {library: median(found, library) for library in works}
             ratios = (ratio(found, library, "bit_ref") for library in works if library != "bit_ref")
