@@ -18,8 +18,10 @@ from converters.sources import GoogleView
 
 OUTPUT_FIRST = ((3, 2, 0, 1), (3, 2))
 """The permutations that are made in blocks: HWIO → OIHW and IO → OI. Others are small tensors', or none."""
-TILE = 64
-"""Channels; of input channels fewer where a kernel has several values for each."""
+OUTPUTS = 128
+"""Output channels of a block and of a tile."""
+INPUTS, WINDOWED_INPUTS = 256, 32
+"""Input channels of a tile, and where a kernel has several values for each."""
 
 
 def stored_blocks(source: GoogleView, parameter: Parameter, layout: Layout, exact: Exact) -> Iterator[Array]:
@@ -38,13 +40,13 @@ def stored_blocks(source: GoogleView, parameter: Parameter, layout: Layout, exac
 
 
 def _transposed(kernel: Array) -> Iterator[Array]:
-    """(window, inputs, outputs) → blocks of (up to TILE outputs, inputs, window)."""
+    """(window, inputs, outputs) → blocks of (up to OUTPUTS outputs, inputs, window)."""
     window, inputs, outputs = kernel.shape
-    rows = TILE if window == 1 else TILE // 2
-    tile = np.empty((window, rows, TILE), kernel.dtype)
-    block = np.empty((TILE, inputs, window), kernel.dtype)
-    for o in range(0, outputs, TILE):
-        wide = min(TILE, outputs - o)
+    rows = INPUTS if window == 1 else WINDOWED_INPUTS
+    tile = np.empty((window, rows, OUTPUTS), kernel.dtype)
+    block = np.empty((OUTPUTS, inputs, window), kernel.dtype)
+    for o in range(0, outputs, OUTPUTS):
+        wide = min(OUTPUTS, outputs - o)
         for i in range(0, inputs, rows):
             high = min(rows, inputs - i)
             part = tile[:, :high, :wide]

@@ -6,7 +6,6 @@ checkpoint → source, Plan → files in a workspace → audit → report, card 
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,10 +103,8 @@ def convert(request: Request, progress: Progress) -> Conversion:
             return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
         if request.verify:  # an unverified folder that is already there can only be told by making it again
             _refuse_occupied(place, request.force)
-        with workspace(place) as folder, ThreadPoolExecutor(1) as beside:
-            source_digest = beside.submit(lambda: source.sha256)
+        with workspace(place) as folder:
             digests = repository.write(folder, source, plan, progress, hashed=request.verify)
-            source_digest.result()  # report and card name it
             report = None
             if request.verify:
                 report = audit_folder(

@@ -14,11 +14,13 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ import numpy as np
 from converters.errors import CheckpointError
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
+from converters.sources.passing import PassingDigest
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
@@ -33,6 +36,8 @@ MAX_MEMBERS = 4096
 MAX_HEADER = 10_000
 """Bytes of an npy header that NumPy itself accepts."""
 CHUNK = 1 << 20
+STEP = 1 << 20
+"""Values that are read at a time, and checked while the next are read."""
 SLAB = 9 * 2048 * 2048
 """Values that ``columns`` gives at a time: the largest 3×3 kernel released. Only a head takes more."""
 FLOAT32 = np.dtype("<f4")
@@ -102,6 +107,8 @@ class NpzSource(TensorFile):
         with self._blame("the archive"):
             self._archive = zipfile.ZipFile(path)
             self._handle = cast(IO[bytes], self._archive.fp).fileno()
+            self._digest = PassingDigest(self._handle)
+            self._checker = ThreadPoolExecutor(1)  # its thread starts with the first task
             self._compare_end_record()
             self._walk_directory()
         try:
@@ -112,11 +119,16 @@ class NpzSource(TensorFile):
         self.scheme = nearest(self._members)
 
     def close(self) -> None:
+        self._checker.shutdown()
         self._archive.close()
 
     @property
     def files(self) -> Mapping[str, Path]:
         return {Path(self.path).name: Path(self.path)}
+
+    @cached_property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -126,7 +138,7 @@ class NpzSource(TensorFile):
         tensor = self._members[name]
         if tensor.is_plain:
             values = np.empty(tensor.shape, FLOAT32)
-            self._fill(name, values.reshape(-1, tensor.shape[-1]), 0)
+            self._fill(name, values.reshape(-1)).result()
             return values
         values = np.empty(math.prod(tensor.shape), tensor.dtype)
         view = values.view(np.uint8).data
@@ -152,38 +164,68 @@ class NpzSource(TensorFile):
             return
         *_, width = tensor.shape
         rows = math.prod(tensor.shape[:-1])
-        step = max(1, self._slab.size // rows)
-        for start in range(0, width, step):
-            count = min(step, width - start)
-            block = self._slab[: rows * count].reshape(rows, count)
-            self._fill(name, block, start)
-            yield block
+        if rows * width <= self._slab.size:
+            values = self._slab[: rows * width]
+            check = self._fill(name, values)
+            yield values.reshape(rows, width)
+        else:
+            step = self._slab.size // rows
+            check = self._checker.submit(self._check, name, self._pieces(name, np.empty(STEP, FLOAT32)))
+            for start in range(0, width, step):
+                yield self._some(name, self._slab, start, min(step, width - start))
+        check.result()
 
     @cached_property
     def _slab(self) -> Array:
         return np.empty(min(SLAB, max(math.prod(tensor.shape) for tensor in self._members.values())), FLOAT32)
 
-    def _fill(self, name: str, out: Array, start: int) -> None:
-        """Fills ``out`` with columns of a tensor from ``start`` on, in one pass over all its bytes.
+    def _fill(self, name: str, values: Array) -> Future[None]:
+        """Reads a whole tensor; what comes back is done when it has been checked."""
+        done: SimpleQueue[memoryview | None] = SimpleQueue()
+        check = self._checker.submit(self._check, name, iter(done.get, None))
+        try:
+            for piece in self._pieces(name, values):
+                done.put(piece)
+        finally:
+            done.put(None)
+        return check
 
-        The first columns' pass compares the CRC and looks for NaN and Inf; no later one needs to.
-        """
+    def _pieces(self, name: str, out: Array) -> Iterator[memoryview]:
+        """Reads a tensor piece after piece into a flat array, a shorter one again and again."""
         tensor = self._members[name]
-        width = tensor.shape[-1]
-        step = max(1, CHUNK // (width * FLOAT32.itemsize))
-        spare = None if out.shape[1] == width else np.empty((step, width), FLOAT32)
-        crc, offset, finite = zlib.crc32(tensor.header), tensor.start, True
+        count = math.prod(tensor.shape)
+        for at in range(0, count, STEP):
+            place = at if len(out) == count else 0
+            piece = out[place : place + min(STEP, count - at)].view(np.uint8).data
+            with self._blame(name):
+                _read_into(self._handle, piece, tensor.start + at * FLOAT32.itemsize)
+            yield piece
+
+    def _some(self, name: str, out: Array, start: int, count: int) -> Array:
+        """Some columns alone, as a matrix at the beginning of ``out``."""
+        tensor = self._members[name]
+        *_, width = tensor.shape
+        rows = math.prod(tensor.shape[:-1])
+        block = out[: rows * count].reshape(rows, count)
         with self._blame(name):
-            for row in range(0, len(out), step):
-                target = out[row : row + step]
-                piece = target if spare is None else spare[: len(target)]
-                offset += _read_into(self._handle, piece, offset)
-                if start == 0:
-                    crc = zlib.crc32(piece.data, crc)
-                    finite = finite and bool(np.isfinite(piece).all())
-                if spare is not None:
-                    target[:] = piece[:, start : start + out.shape[1]]
-            if start == 0 and crc != tensor.info.CRC:
+            for row, values in enumerate(block):
+                _read_into(
+                    self._handle, values.view(np.uint8).data, tensor.start + (row * width + start) * FLOAT32.itemsize
+                )
+        return block
+
+    def _check(self, name: str, pieces: Iterable[memoryview]) -> None:
+        """Whether all pieces of a tensor are what the archive's CRC is of, and finite. The only one to be running."""
+        tensor = self._members[name]
+        crc, offset, finite = zlib.crc32(tensor.header), tensor.start, True
+        for piece in pieces:
+            crc = zlib.crc32(piece, crc)
+            values = np.frombuffer(piece, FLOAT32)
+            finite = finite and math.isfinite(values.max()) and math.isfinite(values.min())  # of NaN, both are NaN
+            self._digest.saw(piece, offset)
+            offset += piece.nbytes
+        with self._blame(name):
+            if crc != tensor.info.CRC:
                 raise ValueError("its CRC differs")
         if not finite:
             raise not_finite(self.path, name)
@@ -323,15 +365,13 @@ class NpzSource(TensorFile):
             raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
 
 
-def _read_into(file: int, values: Array, offset: int) -> int:
-    """Fills a contiguous array from a place in a file; returns how many bytes it took."""
-    rest = values.reshape(-1).view(np.uint8).data
+def _read_into(file: int, rest: memoryview, offset: int) -> None:
+    """Fills memory from a place in a file."""
     while rest:
         count = os.preadv(file, [rest], offset)
         if not count:
             raise EOFError("its data ends early")
         rest, offset = rest[count:], offset + count
-    return values.nbytes
 
 
 def is_torch_archive(path: Path) -> bool:
