@@ -70,7 +70,7 @@ class Folder:
     def layout(self) -> str:
         return self.form.name
 
-    @property
+    @cached_property
     def exact(self) -> Exact:
         """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits."""
         return declared(self.folder).exact
