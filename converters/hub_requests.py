@@ -224,3 +224,22 @@ def _status(status: int) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or ["no reason given"])[0]
+
+
+@contextmanager
+def progress_bars(wanted: bool) -> Iterator[None]:
+    """huggingface_hub's own bars, shown or not."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    hide = not wanted and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()

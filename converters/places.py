@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from converters.catalogue import Variant
-from converters.errors import HubError, UsageError
+from converters.errors import CheckpointError, HubError, UsageError
 from verify.protocols import Progress
 
 HUB = "hf://"
@@ -42,7 +42,7 @@ def fetch(place: Path | str, *, size: int | None = None, offline: bool = False, 
 
     ``hf://NAMESPACE/NAME[@REVISION]``, or the same as a page of the Hub, is a repository; an address that ends in a
     slash is a TF-Hub module's folder; any other is a file, of ``size`` bytes where that is known. Raises HubError where
-    it cannot be had, and as ``download.cached`` does.
+    it cannot be had, CheckpointError for a repository without weights, and as ``download.cached`` does.
     """
     if isinstance(place, Path):
         return place
@@ -78,18 +78,37 @@ def _repository(address: str) -> tuple[str, str | None] | None:
 def _snapshot(repo_id: str, revision: str | None, offline: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
+    from converters.hub_requests import progress_bars
+
     try:
         if offline:
-            return Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+            return _cached_snapshot(repo_id, revision)
         info = HfApi().model_info(repo_id, revision=revision)
         names = [PurePosixPath(file.rfilename) for file in info.siblings or []]
-        kind = next((pattern for pattern in WEIGHTS if any(name.match(pattern) for name in names)), WEIGHTS[0])
-        return Path(snapshot_download(repo_id, revision=info.sha, allow_patterns=["*.json", kind]))
+        kind = next((pattern for pattern in WEIGHTS if any(name.match(pattern) for name in names)), None)
+        if kind is None:
+            raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
+        with progress_bars(False):
+            return Path(snapshot_download(repo_id, revision=revision, allow_patterns=["*.json", kind]))
+    except CheckpointError:
+        raise
     except Exception as error:  # the client, its HTTP library and the system each have their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise HubError(
             f"hf://{repo_id}: cannot be fetched: {reason}.\nCheck the name, and `hf auth login` where it is private."
         ) from error
+
+
+def _cached_snapshot(repo_id: str, revision: str | None) -> Path:
+    """What was fetched before. Raises the client's errors, or FileNotFoundError, where it is not there whole."""
+    from huggingface_hub import snapshot_download
+
+    for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by
+        patterns = ["*.json", kind]
+        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
+        if any(folder.rglob(kind)):
+            return folder
+    raise FileNotFoundError("no weights of it were downloaded before")
 
 
 def _folder(address: str, files: dict[str, Path]) -> Path:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -23,7 +22,7 @@ from urllib.parse import quote
 
 from converters.errors import BitConvertError, HubError, ParityError, UsageError
 from converters.files import PARITY, sha256
-from converters.hub_requests import Doubt, Pace, Patience, Refusal, guarded_client, meaning, scrubbed
+from converters.hub_requests import Doubt, Pace, Patience, Refusal, guarded_client, meaning, progress_bars, scrubbed
 from converters.publication import Publication, our_stale_files, same_result, verified_files
 from verify import Report
 
@@ -86,7 +85,7 @@ def publish(
     )
     # Xet's client would go on for six minutes by itself; it reads this when it is first used.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", f"{max(patience, 1):.0f}s")
-    with _progress_bars(progress is not None), guarded_client(pace.timeout, run.sent):
+    with progress_bars(progress is not None), guarded_client(pace.timeout, run.sent):
         return run.to_the_end()
 
 
@@ -474,22 +473,3 @@ class _Publishing:
                 remedy = ""
         problem = scrubbed(refusal.problem, self.secrets).rstrip(".")
         return HubError(f"{where}: not published: {problem}. {remedy}".rstrip())
-
-
-@contextmanager
-def _progress_bars(wanted: bool) -> Iterator[None]:
-    """huggingface_hub's own bars of an upload, shown or not."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    hide = not wanted and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()

@@ -23,7 +23,8 @@ from verify import default_images
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, 1, 1e-45, -1e-45, 1e-41, 2**-24, 2**-25, 1.5 * 2**-25, 65504, 65519.99, 65520,
-     3.4028235e38, 3.3961775e38, 1.00390625, 1.01171875, 1 + 2**-11, 1 + 3 * 2**-11, 6.1e-5, np.finfo("f4").tiny], np.float32
+     3.4028235e38, 3.3961775e38, 1.00390625, 1.01171875, 1 + 2**-11, 1 + 3 * 2**-11, 6.1e-5, 2**-126],
+    np.float32,
 )  # fmt: skip
 """Zeros, ties to even in either dtype, denormal numbers, and what overflows."""
 
