@@ -14,12 +14,13 @@ from converters.auditing import RELEASE, audit_folder
 from converters.catalogue import Variant
 from converters.configs import json_files
 from converters.errors import CheckpointError, ParityError, UsageError
-from converters.files import CARD, PARITY, model_files, sha256
+from converters.files import CARD, PARITY, json_text, model_files, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
 from converters.plan import MAX_SHARD_BYTES, Plan
 from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
+from converters.writing import weight_files
 from verify import Report
 from verify.protocols import PoolPadding, Progress
 
@@ -153,12 +154,16 @@ def _held_report(place: Path, plan: Plan, source: GoogleView, progress: Progress
         report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
         progress("comparing digests", 0, 1)
         digests = {name: sha256(place / name) for name in model_files(place)}
+        described = all(
+            (place / name).read_text(encoding="utf-8") == json_text(content)
+            for name, content in json_files(plan).items()
+        )
     except (OSError, ValueError):
         return None
     whole = digests == dict(report.files) and (place / CARD).is_file()
     wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
-    same = held == wanted
+    same = held == wanted and described and weight_files(plan).keys() <= digests.keys()
     return report if whole and same and report.passed else None
 
 

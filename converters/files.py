@@ -78,7 +78,11 @@ def parse_json(content: bytes) -> dict[str, Any]:
     return value
 
 
+def json_text(content: dict[str, Any]) -> str:
+    """A JSON object as it is written: sorted, indented, ending in a newline."""
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A JSON object to a new file: sorted, indented, ending in a newline."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    """A JSON object to a new file."""
+    path.write_text(json_text(content), encoding="utf-8")

@@ -6,7 +6,7 @@ source, Plan → tensors of the layout, one at a time → model.safetensors | mo
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from converters.blocks import stored_blocks
 from converters.dtypes import DTYPES, round_to
 from converters.files import INDEX, WEIGHTS, write_json
 from converters.layouts import LAYOUTS, Array
-from converters.names import GOOGLE, Parameter, parameters
+from converters.names import GOOGLE, parameters
 from converters.plan import Plan
 from converters.sources import GoogleView
 from converters.stream import write_safetensors
@@ -33,28 +33,37 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, 
     """
     layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
     progress, rounded = _Counter(step, len(wanted)), partial(round_to, dtype=plan.dtype)
+    by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
+    shapes = {name: layout.shape(parameter) for name, parameter in by_name.items()}
 
-    def stored(some: list[Parameter]) -> Iterator[Iterator[Array]]:
-        for parameter in some:
+    def stored(names: Iterable[str]) -> Iterator[Iterator[Array]]:
+        for parameter in (by_name[name] for name in names):
             progress(parameter.names[GOOGLE])
             yield map(rounded, stored_blocks(source, parameter, layout, plan.exact))
 
-    shapes = {layout.parameter_name(parameter): layout.shape(parameter) for parameter in wanted}
+    homes = weight_files(plan)
     if layout.name == GOOGLE:
-        _write_npz(folder / f"{plan.name}.npz", shapes, (next(blocks) for blocks in stored(wanted)))
+        for file, names in homes.items():
+            _write_npz(folder / file, shapes, (next(blocks) for blocks in stored(names)))
         return {}
-    shards = split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
-    by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
-    digests = {}
-    for file, names in shards.items():
-        blocks = stored([by_name[name] for name in names])
-        here = {name: shapes[name] for name in names}
-        digests[file] = write_safetensors(folder / file, here, blocks, plan.dtype, hashed)
-    if len(shards) > 1:
+    digests = {
+        file: write_safetensors(folder / file, {n: shapes[n] for n in names}, stored(names), plan.dtype, hashed)
+        for file, names in homes.items()
+    }
+    if len(homes) > 1:
         total = sum(_bytes(shape, DTYPES[plan.dtype].storage.itemsize) for shape in shapes.values())
-        homes = {name: file for file, names in shards.items() for name in names}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": homes})
+        weight_map = {name: file for file, names in homes.items() for name in names}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return digests if hashed else {}
+
+
+def weight_files(plan: Plan) -> dict[str, list[str]]:
+    """File → names of its tensors, in order: what a folder's weights are to be kept in, without an index."""
+    layout = LAYOUTS[plan.layout]
+    shapes = {layout.parameter_name(p): layout.shape(p) for p in parameters(plan.architecture)}
+    if layout.name == GOOGLE:
+        return {f"{plan.name}.npz": list(shapes)}
+    return split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
 
 
 def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:

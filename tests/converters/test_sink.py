@@ -88,15 +88,23 @@ def test_a_full_or_broken_disk_is_an_error(tmp_path, monkeypatch, call, error):
 
 @pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1])
 def test_another_size_than_was_said_is_an_error(tmp_path, size):
-    with pytest.raises(ValueError, match="bytes were written"), FileSink(tmp_path / "file", size) as file:
-        file.write(CONTENT)
-        file.close()
+    def write_all():
+        with FileSink(tmp_path / "file", size) as file:
+            file.write(CONTENT)
+            file.close()
+
+    with pytest.raises(ValueError, match="bytes were written"):
+        write_all()
 
 
 def test_an_error_of_the_watcher_is_not_lost(tmp_path):
     def watch(_):
         raise RuntimeError("seen")
 
-    with pytest.raises(RuntimeError, match="seen"), FileSink(tmp_path / "file", len(CONTENT), watch) as file:
-        file.write(CONTENT)
-        file.close()
+    def write_all():
+        with FileSink(tmp_path / "file", len(CONTENT), watch) as file:
+            file.write(CONTENT)
+            file.close()
+
+    with pytest.raises(RuntimeError, match="seen"):
+        write_all()
