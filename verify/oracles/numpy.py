@@ -33,6 +33,8 @@ IMAGE_ORDERS = ((1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Orders of red, green and blue for the permuted runs; none is Google's."""
 
 GROUPS = 32
+NORM_EPSILON = 1e-5
+STANDARDIZATION_EPSILON = 1e-10
 
 BLOCK_BYTES = 1 << 25
 """About how large the pieces are in which columns of a convolution, and of the head, are made."""
@@ -46,8 +48,8 @@ Shape = tuple[int, ...]
 class Arithmetic:
     """The constants of BiT's arithmetic. The defaults are Google's; a diagnosis tries others."""
 
-    standardization_epsilon: float = 1e-10
-    norm_epsilon: float = 1e-5
+    standardization_epsilon: float = STANDARDIZATION_EPSILON
+    norm_epsilon: float = NORM_EPSILON
     groups: int = GROUPS
     pool_padding: str = "zeros"
 
