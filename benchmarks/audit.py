@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from common import Goals, machine, print_table
 from safetensors.numpy import load_file, save_file
 
 from converters.architecture import Architecture
@@ -25,10 +27,12 @@ from converters.names import GOOGLE, Kind, parameters
 
 CONVERT = "from converters.cli import convert; convert()"
 VERIFY = "from converters.cli import verify; verify()"
+LIMITS = {"R50x1": (15.0, 2000.0), "R152x4": (240.0, 10_000.0)}
+"""Network → seconds and megabytes of a default audit, on two cores."""
 STD = {Kind.KERNEL: 1e-2, Kind.HEAD_KERNEL: 2e-2}
 
 
-def main() -> None:
+def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--network", default="R50x1")
     options.add_argument("--classes", type=int, default=1000)
@@ -39,14 +43,23 @@ def main() -> None:
         write_checkpoint(checkpoint, Architecture.released(chosen.network, chosen.classes))
         run(CONVERT, "--checkpoint", checkpoint, "--output", folder, "--no-verify", "--quiet")
         audit = (folder, "--against", checkpoint, "--report", place / "report", "--quiet", "--json")
-        print(f"{chosen.network}, {chosen.classes} classes, at 224    seconds  processor  peak MB   verdict")
-        report("honest, bit_ref and stock", *run(VERIFY, *audit))
-        report("honest, bit_ref alone", *run(VERIFY, *audit, "--runner", "bit_ref"))
-        report("honest, two oracles", *run(VERIFY, *audit, "--runner", "bit_ref", "--oracle", "tensorflow"))
+        rows = [row("honest, bit_ref and stock", *run(VERIFY, *audit))]
+        rows.append(row("honest, bit_ref alone", *run(VERIFY, *audit, "--runner", "bit_ref")))
+        if find_spec("tensorflow"):
+            two = run(VERIFY, *audit, "--runner", "bit_ref", "--oracle", "tensorflow")
+            rows.append(row("honest, two oracles", *two))
         plant_epsilon(folder)
-        report("stock port (epsilon)", *run(VERIFY, *audit))
+        rows.append(row("stock port (epsilon)", *run(VERIFY, *audit)))
         plant_kernel(folder)
-        report("a kernel flipped as well", *run(VERIFY, *audit))
+        rows.append(row("a kernel flipped as well", *run(VERIFY, *audit)))
+    print(f"{chosen.network}, {chosen.classes} classes, at 224; {machine()}\n")
+    print_table(("audit", "seconds", "processor s", "peak MB", "verdict"), rows)
+    goals = Goals()
+    if chosen.network in LIMITS:
+        seconds, megabytes = LIMITS[chosen.network]
+        goals.at_most(f"default audit of {chosen.network}, s", float(rows[0][1]), seconds)
+        goals.at_most(f"default audit of {chosen.network}, MB", float(rows[0][3]), megabytes)
+    return goals.status
 
 
 def write_checkpoint(path: Path, architecture: Architecture) -> None:
@@ -97,11 +110,11 @@ def measured(code: str) -> str:
     return f"import atexit, resource, sys; atexit.register(lambda: print('peak kB', {peak}, file=sys.stderr)); {code}"
 
 
-def report(what: str, seconds: float, busy: float, megabytes: float, output: str) -> None:
+def row(what: str, seconds: float, busy: float, megabytes: float, output: str) -> tuple[str, float, float, float, str]:
     content = json.loads(output)
     faults = "; ".join(f"{fault['place']}: {fault['kind']}" for fault in content["faults"][:3])
-    print(f"{what:36} {seconds:9.1f} {busy:9.1f} {megabytes:9.0f}   {content['verdict']} {faults}")
+    return what, seconds, busy, megabytes, f"{content['verdict']} {faults}".strip()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
