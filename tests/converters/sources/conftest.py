@@ -105,14 +105,14 @@ def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
     return path
 
 
-_saved: dict[int, Path] = {}
-"""Network → its SavedModel, which takes seconds to write."""
+_saved: dict[int, tuple[object, Path]] = {}
+"""Network, by its identity → itself, so that no other takes that, and its SavedModel, which takes seconds to write."""
 
 
 def _saved_model(tensors, folder: Path) -> Path:
     if id(tensors) not in _saved:
-        _saved[id(tensors)] = writers.saved_model(tensors, folder / "module")
-    return _saved[id(tensors)]
+        _saved[id(tensors)] = tensors, writers.saved_model(tensors, folder / "module")
+    return _saved[id(tensors)][1]
 
 
 def _archive(tensors, folder: Path) -> Path:
