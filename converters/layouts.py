@@ -8,6 +8,7 @@ Google's 1e-10 does, since (10w - 10m) / sqrt(100v + 1e-8) = (w - m) / sqrt(v + 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.names import Kind, Parameter, Shape
+from converters.transposing import outputs_first
 
 Array = npt.NDArray[Any]
 Exact = Literal["bits", "logits"]
@@ -53,6 +55,20 @@ class Form:
         inner = array.reshape(array.shape[self.drop :]).transpose([axis - self.drop for axis in self.axes])
         return inner.reshape((1,) * self.lift + inner.shape)
 
+    @property
+    def is_outputs_first(self) -> bool:
+        """HWIO → OIHW, or IO → OI: the permutations that are worth doing with care."""
+        return not self.lift and self.axes in ((3, 2, 0, 1), (3, 2))
+
+    def stored(self, array: Array) -> Array:
+        """The same as ``store``, C-contiguous."""
+        if not self.is_outputs_first:
+            return np.ascontiguousarray(self.store(array))
+        *_, inputs, outputs = array.shape
+        out = np.empty((outputs, inputs, math.prod(array.shape[:-2])), array.dtype)
+        outputs_first(array.reshape(-1, inputs, outputs), out)
+        return out.reshape(self.shape(array.shape))
+
     def restore(self, array: Array) -> Array:
         """The stored array → Google's."""
         back = array.reshape(array.shape[self.lift :]).transpose(np.argsort(self.axes))
@@ -85,7 +101,7 @@ class Layout:
 
     def store(self, parameter: Parameter, array: Array, exact: Exact) -> Array:
         """What the folder holds for a source tensor: C-contiguous, of the source's dtype."""
-        return scaled(np.ascontiguousarray(self.forms[parameter.kind].store(array)), parameter.kind, exact)
+        return scaled(self.forms[parameter.kind].stored(array), parameter.kind, exact)
 
     def restore(self, kind: Kind, array: Array, exact: Exact = "bits") -> Array:
         """What the source held for a stored tensor: C-contiguous, of the stored dtype.
