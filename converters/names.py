@@ -251,7 +251,12 @@ def parameters(architecture: Architecture) -> list[Parameter]:
 def nearest(names: Iterable[str], schemes: Sequence[str] = SCHEMES) -> str:
     """The scheme, of those given, that knows most of these names; the first of them where none knows any."""
     names = list(names)
-    return max(schemes, key=lambda scheme: len(_resolve(names, scheme)[1]))
+    known = {}
+    for scheme in schemes:
+        known[scheme] = len(_resolve(names, scheme)[1])
+        if known[scheme] == len(names):  # no other scheme's table has to be made
+            return scheme
+    return max(known, key=known.__getitem__)
 
 
 def match(names: Iterable[str], scheme: str, where: str) -> Match:
@@ -361,9 +366,11 @@ def _dimensions(architecture: Architecture, block: int, unit: int) -> dict[str, 
     return dimensions
 
 
-def _expand(units: Sequence[int], head: bool) -> Iterator[tuple[Row, int, int, str, tuple[str, ...]]]:
+def _expand(
+    units: Sequence[int], head: bool, columns: Sequence[Column] = COLUMNS
+) -> Iterator[tuple[Row, int, int, str, tuple[str, ...]]]:
     """(row, block, unit, canonical name, names) in file order; block and unit are 0 outside the blocks."""
-    templates = dict(zip(ROWS, zip(*(column.templates for column in COLUMNS), strict=True), strict=True))
+    templates = dict(zip(ROWS, zip(*(column.templates for column in columns), strict=True), strict=True))
 
     def fill(row: Row, block: int = 0, unit: int = 0) -> tuple[Row, int, int, str, tuple[str, ...]]:
         fields = {
@@ -391,18 +398,13 @@ def _column(scheme: str) -> Column:
 
 
 @cache
-def _known_all() -> tuple[dict[str, tuple[Row, int, int]], ...]:
-    """For each scheme, every name it can give, with a head and without."""
-    known: tuple[dict[str, tuple[Row, int, int]], ...] = tuple({} for _ in SCHEMES)
-    for head in (False, True):
-        for row, block, unit, _, names in _expand([MAX_UNITS] * MAX_BLOCKS, head):
-            for column, name in zip(known, names, strict=True):
-                column[name] = (row, block, unit)
-    return known
-
-
 def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
-    return _known_all()[SCHEMES.index(scheme)]
+    """Every name that a scheme can give, with a head and without."""
+    return {
+        name: (row, block, unit)
+        for head in (False, True)
+        for row, block, unit, _, (name,) in _expand([MAX_UNITS] * MAX_BLOCKS, head, [_column(scheme)])
+    }
 
 
 @cache
