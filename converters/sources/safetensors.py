@@ -19,12 +19,11 @@ from typing import Any, Self
 import numpy as np
 
 from converters.errors import CheckpointError
-from converters.files import parse_json, read_json
+from converters.files import INDEX, WEIGHTS, parse_json, read_json
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, from_bfloat16, one_line, refuse_names
 from converters.sources.declared import declared
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER = 100_000_000
 """Bytes of a header that the format allows."""
 LENGTH = struct.Struct("<Q")
