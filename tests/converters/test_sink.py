@@ -23,11 +23,15 @@ def _small_buffers(monkeypatch):
 
 def write(path, pieces):
     digest = hashlib.sha256()
-    with FileSink(path, sum(map(len, pieces)), digest.update) as file:
+    write_as(path, pieces, sum(map(len, pieces)), digest.update)
+    return digest.hexdigest()
+
+
+def write_as(path, pieces, size, watch=None):
+    with FileSink(path, size, watch) as file:
         for piece in pieces:
             file.write(piece)
         file.close()
-    return digest.hexdigest()
 
 
 def pieces_of(cuts):
@@ -88,23 +92,13 @@ def test_a_full_or_broken_disk_is_an_error(tmp_path, monkeypatch, call, error):
 
 @pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1])
 def test_another_size_than_was_said_is_an_error(tmp_path, size):
-    def write_all():
-        with FileSink(tmp_path / "file", size) as file:
-            file.write(CONTENT)
-            file.close()
-
     with pytest.raises(ValueError, match="bytes were written"):
-        write_all()
+        write_as(tmp_path / "file", [CONTENT], size)
 
 
 def test_an_error_of_the_watcher_is_not_lost(tmp_path):
     def watch(_):
         raise RuntimeError("seen")
 
-    def write_all():
-        with FileSink(tmp_path / "file", len(CONTENT), watch) as file:
-            file.write(CONTENT)
-            file.close()
-
     with pytest.raises(RuntimeError, match="seen"):
-        write_all()
+        write_as(tmp_path / "file", [CONTENT], len(CONTENT), watch)
