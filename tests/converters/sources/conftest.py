@@ -70,13 +70,18 @@ def _torch(layout: str) -> Callable[..., Path]:
     return write
 
 
+def _half(tensors) -> int:
+    """Bytes that make at least two shards of any network."""
+    return sum(tensor.nbytes for tensor in tensors.values()) // 2
+
+
 def _shards(tensors, folder: Path) -> Path:
     """Written by huggingface_hub."""
     import torch
     from huggingface_hub import save_torch_state_dict
 
     state = {name: torch.from_numpy(value) for name, value in writers.torch_names(tensors, "transformers").items()}
-    save_torch_state_dict(state, folder, max_shard_size=300_000)
+    save_torch_state_dict(state, folder, max_shard_size=_half(tensors))
     assert len(list(folder.glob("*.safetensors"))) > 1
     return folder
 
@@ -94,7 +99,7 @@ def _bin_shards(tensors, folder: Path) -> Path:
     from huggingface_hub import save_torch_state_dict
 
     state = {name: torch.from_numpy(value) for name, value in writers.torch_names(tensors, "timm").items()}
-    save_torch_state_dict(state, folder, max_shard_size=300_000, safe_serialization=False)
+    save_torch_state_dict(state, folder, max_shard_size=_half(tensors), safe_serialization=False)
     assert len(list(folder.glob("*.bin"))) > 1
     return folder
 
