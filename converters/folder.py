@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from converters.architecture import Architecture
 from converters.dtypes import round_to, widened
 from converters.files import CONFIG, model_files, read_json, sha256
 from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
@@ -89,7 +90,7 @@ class Folder:
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
-        architecture = infer(self.source.shapes, GOOGLE, self.source.path)
+        architecture = self._architecture
         return {
             "embedding_size": architecture.root_width,
             "hidden_sizes": [4 * width for width in architecture.widths],
@@ -111,7 +112,11 @@ class Folder:
 
     @cached_property
     def _wanted(self) -> list[Parameter]:
-        return parameters(infer(self.source.shapes, GOOGLE, self.source.path))
+        return parameters(self._architecture)
+
+    @cached_property
+    def _architecture(self) -> Architecture:
+        return infer(self.source.shapes, GOOGLE, self.source.path)
 
     def _recognise(self) -> Layout:
         if self._weights.is_npz:

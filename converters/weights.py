@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from converters.dtypes import DTYPES
 from converters.errors import CheckpointError
-from converters.files import INDEX, WEIGHTS, read_json
+from converters.files import INDEX, WEIGHTS
 from converters.sources.npz import NpzSource
+from converters.sources.shards import compare_shards, shards_of
 
 Array = npt.NDArray[Any]
 
@@ -58,14 +59,13 @@ class _Safetensors:
     def __init__(self, folder: Path) -> None:
         files, homes = [WEIGHTS], None
         if not (folder / WEIGHTS).exists():
-            homes = _weight_map(folder / INDEX)
+            homes = _shards(folder / INDEX)
             files = sorted(set(homes.values()))
         self._paths = {file: folder / file for file in files}
         self._open = {file: _open(path) for file, path in self._paths.items()}
         self._homes = {name: file for file, opened in self._open.items() for name in opened.keys()}  # noqa: SIM118
-        if homes is not None and homes != self._homes:
-            odd = sorted(dict(homes.items() ^ self._homes.items()))
-            raise CheckpointError(f"{folder / INDEX}: does not fit its shards: {odd[0]}. Get the folder anew.")
+        if homes is not None:
+            compare_shards(homes, self._homes, folder / INDEX)
         codes = [self._slice(name).get_dtype() for name in self._homes]
         known = {dtype.code: dtype.name for dtype in DTYPES.values()}
         odd_codes = sorted({code for code in codes if code not in known})
@@ -95,13 +95,11 @@ class _Safetensors:
         return self._open[self._homes[name]].get_slice(name)
 
 
-def _weight_map(path: Path) -> dict[str, str]:
-    homes = read_json(path).get("weight_map")
-    if not isinstance(homes, dict) or not homes:
-        raise CheckpointError(f"{path}: has no weight_map. Get the folder anew.")
+def _shards(index: Path) -> dict[str, str]:
+    homes = shards_of(index)
     for file in homes.values():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
-            raise CheckpointError(f"{path}: names the shard {file!r}, which is no file beside it. Get the folder anew.")
+        if not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index}: names the shard {file!r}, which is no safetensors. Get the folder anew.")
     return homes
 
 

@@ -14,15 +14,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from converters.errors import CheckpointError
-from converters.files import INDEX, WEIGHTS, parse_json, read_json
-from converters.names import nearest
-from converters.sources.base import Array, Shape, TensorFile, as_float32, from_bfloat16, one_line, refuse_names
-from converters.sources.declared import declared
+from converters.files import INDEX, WEIGHTS, parse_json
+from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
+from converters.sources.shards import ShardedSource
 
 MAX_HEADER = 100_000_000
 """Bytes of a header that the format allows."""
@@ -49,7 +48,7 @@ class Tensor:
     offset: int
 
 
-class SafetensorsSource(TensorFile):
+class SafetensorsSource(ShardedSource[Tensor]):
     """``model.safetensors`` of a folder, whole or in shards, or a single file.
 
     Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
@@ -58,43 +57,18 @@ class SafetensorsSource(TensorFile):
     format = "safetensors"
     looked_for = "a model folder (model.safetensors)"
 
+    weights, index = WEIGHTS, INDEX
+    schemes = ("transformers", "timm", "original", "npz", "tf2", "big_vision")
+
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
         if path.is_dir():
-            return any((path / name).is_file() for name in (WEIGHTS, INDEX))
+            return cls.holds(path)
         return path.name == INDEX or head[LENGTH.size :].startswith(b"{")
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        folder = path if path.is_dir() else path.parent
-        if not path.is_dir() and path.name != INDEX:
-            return cls(path, folder, [path])
-        if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-            raise CheckpointError(f"{path}: holds both {WEIGHTS} and {INDEX}. Remove the one that is out of date.")
-        if (folder / WEIGHTS).is_file():
-            return cls(path, folder, [folder / WEIGHTS])
-        shards = shard_of(folder / INDEX)
-        source = cls(path, folder, [folder / name for name in sorted(set(shards.values()))])
-        compare_shards(shards, {name: tensor.file.name for name, tensor in source._tensors.items()}, folder / INDEX)
-        return source
-
-    def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
-        self.path = str(path)
-        self._files = files
-        self._tensors: dict[str, Tensor] = {}
-        for file in files:
-            for name, tensor in _header(file).items():
-                if name in self._tensors:
-                    raise CheckpointError(f"{self.path}: {name} is in two shards. Get the folder anew.")
-                self._tensors[name] = tensor
-        refuse_names(self._tensors, self.path)
-        self.scheme = nearest(self._tensors, ("transformers", "timm", "original", "npz", "tf2", "big_vision"))
-        config = declared(folder)
-        self.exact, self.pool_padding = config.exact, config.pool_padding
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        return {file.name: file for file in self._files}
+    @staticmethod
+    def _load(file: Path) -> dict[str, Tensor]:
+        return _header(file)
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -114,31 +88,6 @@ class SafetensorsSource(TensorFile):
         if tensor.dtype == "BF16":
             values = from_bfloat16(values)
         return as_float32(values.reshape(tensor.shape), self.path, name)
-
-
-def shard_of(index: Path) -> dict[str, str]:
-    """Tensor → file name in the same folder, by a Hub folder's index. Raises CheckpointError where it is none."""
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{index}: has no weight_map. Get the file anew.")
-    for name, file in shards.items():
-        if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", "..", "."):
-            raise CheckpointError(
-                f"{index}: {name[:120]} is said to be in {str(file)[:60]!r}, which is no file beside it."
-            )
-        if not (index.parent / file).is_file():
-            raise CheckpointError(f"{index}: {file[:120]} is missing. Get the folder anew.")
-    refuse_names(shards, str(index))
-    return shards
-
-
-def compare_shards(said: Mapping[str, str], found: Mapping[str, str], index: Path) -> None:
-    """Raises CheckpointError where the index and the shards differ."""
-    odd = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
-    if odd:
-        raise CheckpointError(
-            f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Get the folder anew."
-        )
 
 
 def _header(file: Path) -> dict[str, Tensor]:

@@ -9,14 +9,12 @@ import pickletools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from converters.errors import CheckpointError
-from converters.names import nearest
-from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
-from converters.sources.declared import declared
+from converters.sources.base import Array, Shape, as_float32, one_line
 from converters.sources.npz import is_torch_archive
-from converters.sources.safetensors import compare_shards, shard_of
+from converters.sources.shards import ShardedSource
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +32,7 @@ STATE_DICT_GLOBALS = {
 """All that the pickle of a state dict refers to. torch.load allows more, some of which reserves memory on demand."""
 
 
-class TorchBinSource(TensorFile):
+class TorchBinSource(ShardedSource["torch.Tensor"]):
     """``pytorch_model.bin`` of a folder, whole or in shards, or a single file that torch.save wrote.
 
     Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
@@ -43,44 +41,18 @@ class TorchBinSource(TensorFile):
     format = "torch-bin"
     looked_for = "a model folder (pytorch_model.bin)"
 
+    weights, index = WEIGHTS, INDEX
+    schemes = ("transformers", "timm", "original")
+
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
         if path.is_dir():
-            return any((path / name).is_file() for name in (WEIGHTS, INDEX))
+            return cls.holds(path)
         return path.name == INDEX or (head.startswith(b"PK\x03\x04") and is_torch_archive(path))
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        folder = path if path.is_dir() else path.parent
-        if not path.is_dir() and path.name != INDEX:
-            return cls(path, folder, [path])
-        if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-            raise CheckpointError(f"{path}: holds both {WEIGHTS} and {INDEX}. Remove the one that is out of date.")
-        if (folder / WEIGHTS).is_file():
-            return cls(path, folder, [folder / WEIGHTS])
-        shards = shard_of(folder / INDEX)
-        source = cls(path, folder, [folder / name for name in sorted(set(shards.values()))])
-        compare_shards(shards, source._owners, folder / INDEX)
-        return source
-
-    def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
-        self.path = str(path)
-        self._files = files
-        self._tensors: dict[str, torch.Tensor] = {}
-        self._owners: dict[str, str] = {}
-        for file in files:
-            for name, tensor in _load(file).items():
-                if name in self._tensors:
-                    raise CheckpointError(f"{self.path}: {name} is in two shards. Get the folder anew.")
-                self._tensors[name], self._owners[name] = tensor, file.name
-        refuse_names(self._tensors, self.path)
-        self.scheme = nearest(self._tensors, ("transformers", "timm", "original"))
-        config = declared(folder)
-        self.exact, self.pool_padding = config.exact, config.pool_padding
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        return {file.name: file for file in self._files}
+    @staticmethod
+    def _load(file: Path) -> dict[str, torch.Tensor]:
+        return _load(file)
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
