@@ -73,6 +73,20 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
         context.exit()
 
 
+# Options that both commands have.
+POOL_PADDING = click.option(
+    "--pool-padding",
+    type=click.Choice(["zeros", "-inf"]),
+    help="What surrounds the stem before its max-pool.  [default: as the checkpoint's format has it]",
+)
+IMAGES = click.option(
+    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
+)
+OFFLINE = click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress.")
+DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
+
+
 @click.command("bit-convert", cls=Command, context_settings={"max_content_width": 120})
 @click.option(
     "--variant",
@@ -114,19 +128,13 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     show_default=True,
     help="Keep the source's bits, or make stock libraries give the exact logits.",
 )
-@click.option(
-    "--pool-padding",
-    type=click.Choice(["zeros", "-inf"]),
-    help="What surrounds the stem before its max-pool.  [default: as the checkpoint's format has it]",
-)
+@POOL_PADDING
 @click.option(
     "--verify/--no-verify",
     default=True,
     help="Prove that the folder computes what the checkpoint computes.  [default: verify]",
 )
-@click.option(
-    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
-)
+@IMAGES
 @click.option("--force", is_flag=True, help="Replace what the output folder holds.")
 @click.option("--push", is_flag=True, help="Publish what was verified.")
 @click.option(
@@ -142,12 +150,12 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
 )
-@click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+@OFFLINE
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--debug", is_flag=True, help="Tracebacks.")
+@QUIET
+@DEBUG
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_release, help="Print the release."
 )
@@ -185,15 +193,9 @@ def convert(list_only: bool, **options: Any) -> int:
     show_default=True,
     help="Where parity.json and parity.html go.",
 )
-@click.option(
-    "--pool-padding",
-    type=click.Choice(["zeros", "-inf"]),
-    help="The checkpoint's own.  [default: as its format has it]",
-)
+@POOL_PADDING
 @click.option("--variant", metavar="NAME", help="What the checkpoint is: labels and preprocessing are then compared.")
-@click.option(
-    "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the images."
-)
+@IMAGES
 @click.option(
     "--inputs",
     type=click.Choice(["default", "thorough"]),
@@ -215,10 +217,10 @@ def convert(list_only: bool, **options: Any) -> int:
     multiple=True,
     help="Another oracle, which must agree with NumPy's before any judges.",
 )
-@click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+@OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--debug", is_flag=True, help="Tracebacks.")
+@QUIET
+@DEBUG
 def verify(**options: Any) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
