@@ -129,12 +129,12 @@ class Layout:
         return [self.also[kind]] if kind in self.also else []
 
 
-def scaled(values: Array, kind: Kind, exact: Exact) -> Array:
-    """The source's values, or of kernels by ``logits`` ten times those."""
+def scaled(values: Array, kind: Kind, exact: Exact, out: Array | None = None) -> Array:
+    """The source's values, or of kernels by ``logits`` ten times those, in ``out`` where it is given."""
     if exact == "bits" or kind is not Kind.KERNEL:
         return values
     with np.errstate(over="ignore"):  # an overflow becomes inf, which no verification passes
-        multiplied: Array = values * values.dtype.type(KERNEL_FACTOR[exact])
+        multiplied: Array = np.multiply(values, values.dtype.type(KERNEL_FACTOR[exact]), out=out)
     return multiplied
 
 

@@ -1,6 +1,6 @@
 """A new file, written in order as fast as the disk takes it, beside the work of the thread that fills it; durable.
 
-    write() → a ring of buffers → the file, in a thread; whoever watches (a hash), in another → close(): fsync
+    room() → one of two buffers → the file, in a thread; whoever watches (a hash), in another → close(): fsync
 
 Where the file system allows it, space is reserved first and writes go past the page cache (O_DIRECT), which spares a
 copy of every byte; elsewhere they are plain.
@@ -18,9 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-BUFFER = 8 << 20
-BUFFERS = 4
-"""One is filled while one is watched, one written, and one waits."""
+BUFFER = 80 << 20
+"""Bytes of a buffer at most; of smaller files an eighth, but no less than ``PIECE``."""
+PIECE = 8 << 20
+"""Bytes that are written at a time, as soon as that many are filled."""
 PAGE = mmap.PAGESIZE
 """What O_DIRECT wants offsets, lengths and addresses to be multiples of, at most."""
 DIRECT = getattr(os, "O_DIRECT", 0)
@@ -39,31 +40,37 @@ class FileSink:
         self._size = size
         self._file = path.open("xb", buffering=0)
         _prepare(self._file.fileno(), size)
-        length = min(BUFFER, _pages(max(size, 1)))
-        self._ring = [_buffer(length) for _ in range(min(BUFFERS, -(-size // length) or 1))]
-        self._tasks: list[list[Future[Any]]] = [[] for _ in self._ring]
-        self._turn = self._filled = self._sent = 0
+        self.capacity = _pages(min(BUFFER, max(PIECE, size // 8), max(size, 1)))
+        self._buffers = [_buffer(self.capacity + PAGE) for _ in range(2)]
+        self._tasks: list[list[Future[Any]]] = [[], []]
+        self._turn = self._sent = self._filled = self._offset = 0
         self._watch = watch
         self._watcher, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+
+    def room(self, count: int) -> memoryview:
+        """The next bytes of the file, at most ``capacity``, to be filled before the next call."""
+        if self._filled + count > len(self._buffers[self._turn]):
+            self._next_buffer()
+        elif self._filled - self._sent >= PIECE:
+            self._send(self._filled // PAGE * PAGE)
+        start, self._filled = self._filled, self._filled + count
+        return self._buffers[self._turn][start : self._filled]
 
     def write(self, data: bytes | memoryview) -> None:
         """Takes a copy of the next bytes."""
         rest = memoryview(data).cast("B")
         while rest:
-            buffer = self._ring[self._turn]
-            count = min(len(rest), len(buffer) - self._filled)
-            buffer[self._filled : self._filled + count] = rest[:count]
-            self._filled, rest = self._filled + count, rest[count:]
-            if self._filled == len(buffer):
-                self._send()
+            count = min(len(rest), self.capacity)
+            self.room(count)[:] = rest[:count]
+            rest = rest[count:]
 
     def close(self) -> None:
         """Waits for the disk. Raises ValueError where less was written than ``size``, or more."""
-        self._send()
+        self._send(self._filled)
         for tasks in self._tasks:
             _wait(tasks)
-        if self._sent != self._size:
-            raise ValueError(f"{self._sent} bytes were written of a file of {self._size}")
+        if self._offset + self._filled != self._size:
+            raise ValueError(f"{self._offset + self._filled} bytes were written of a file of {self._size}")
         self._file.truncate(self._size)  # the last write was of whole pages
         os.fsync(self._file.fileno())
 
@@ -75,17 +82,25 @@ class FileSink:
         self._writer.shutdown()
         self._file.close()
 
-    def _send(self) -> None:
-        """Hands the buffer that is filled to both threads, and waits for the next one to be free."""
-        buffer = self._ring[self._turn]
-        tasks: list[Future[Any]] = [self._writer.submit(self._put, buffer[: _pages(self._filled)], self._sent)]
-        if self._watch is not None:
-            tasks.append(self._watcher.submit(self._watch, buffer[: self._filled]))
-        self._tasks[self._turn] = tasks
-        self._sent += self._filled
-        self._filled = 0
-        self._turn = (self._turn + 1) % len(self._ring)
+    def _next_buffer(self) -> None:
+        """Sends the whole pages of a buffer; the bytes after them begin the other one, once that is free."""
+        self._send(self._filled // PAGE * PAGE)
+        rest = self._buffers[self._turn][self._sent : self._filled]
+        self._turn = 1 - self._turn
         _wait(self._tasks[self._turn])
+        self._tasks[self._turn] = []
+        self._buffers[self._turn][: len(rest)] = rest
+        self._offset, self._sent, self._filled = self._offset + self._sent, 0, len(rest)
+
+    def _send(self, end: int) -> None:
+        """Hands the buffer's next bytes, up to ``end``, to both threads."""
+        buffer, tasks = self._buffers[self._turn], self._tasks[self._turn]
+        for start in range(self._sent, end, PIECE):
+            stop = min(start + PIECE, end)
+            tasks.append(self._writer.submit(self._put, buffer[start : _pages(stop)], self._offset + start))
+            if self._watch is not None:
+                tasks.append(self._watcher.submit(self._watch, buffer[start:stop]))
+        self._sent = end
 
     def _put(self, data: memoryview, offset: int) -> None:
         while data:

@@ -1,6 +1,6 @@
-"""Writes safetensors files as a stream: the header first, then one block of a tensor after another.
+"""Writes safetensors files as a stream: the header first, then one tensor after another.
 
-    names, shapes, dtype → header; blocks of the tensors in that order → FileSink → sha256 of the file
+    names, shapes, dtype → header; tensors in that order, each put into its room → FileSink → sha256 of the file
 
 The format is that of https://github.com/huggingface/safetensors: eight bytes of header length, a JSON header padded
 with spaces to a multiple of eight, the tensors' bytes end to end.
@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,44 +29,59 @@ METADATA = {"format": "pt"}
 ALIGNMENT = 8
 
 
+class TensorRoom:
+    """A tensor's place in the file: the next entries along its first axis, to be filled before more are taken."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], file: FileSink) -> None:
+        self._name, self._shape, self._dtype, self._file = name, shape, dtype, file
+        self._entry = math.prod(shape[1:]) * dtype.itemsize
+        self._taken = 0
+
+    @property
+    def most(self) -> int:
+        """Entries that can be taken at a time."""
+        return max(1, self._file.capacity // max(1, self._entry))
+
+    def take(self, count: int) -> Array:
+        """Raises ValueError beyond the tensor's end, and OSError as the file system does."""
+        self._taken += count
+        if self._taken > self._shape[0]:
+            raise self.misfit()
+        memory = self._file.room(count * self._entry)
+        return np.frombuffer(memory, self._dtype).reshape(count, *self._shape[1:])
+
+    @property
+    def is_full(self) -> bool:
+        return self._taken == self._shape[0]
+
+    def misfit(self) -> ValueError:
+        return ValueError(f"{self._name}: {self._taken} entries for the {self._shape[0]} of its first axis")
+
+
 def write_safetensors(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
-    tensors: Iterable[Array | Iterator[Array]],
+    fill: Callable[[str, TensorRoom], None],
     dtype: str = "float32",
     hashed: bool = True,
 ) -> str:
-    """Writes ``tensors``, in the order of ``shapes``, to a new file; returns its sha256, hexadecimal, if ``hashed``.
+    """Writes a new file; ``fill`` is called with each name, in the order of ``shapes``, and puts its values there.
 
-    A tensor is an array, or comes in blocks along its first axis. Values of bfloat16 come as their uint16 bits. Raises
-    ValueError where a tensor is not of its shape and dtype, and OSError as the file system does.
+    Returns the file's sha256, hexadecimal, if ``hashed``. Values of bfloat16 are their uint16 bits. Raises ValueError
+    where a tensor's room is not taken exactly, and OSError as the file system does.
     """
     header, wanted = _header(shapes, dtype), DTYPES[dtype].storage
     size = len(header) + sum(math.prod(shape) for shape in shapes.values()) * wanted.itemsize
     digest = hashlib.sha256()
     with FileSink(path, size, digest.update if hashed else None) as file:
         file.write(header)
-        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
-            for block in _blocks(name, tensor, shape, wanted):
-                file.write(block.reshape(-1).view(np.uint8).data)
+        for name, shape in shapes.items():
+            room = TensorRoom(name, shape, wanted, file)
+            fill(name, room)
+            if not room.is_full:
+                raise room.misfit()
         file.close()
     return digest.hexdigest() if hashed else ""
-
-
-def _blocks(
-    name: str, tensor: Array | Iterator[Array], shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> Iterator[Array]:
-    """C-contiguous blocks. Raises ValueError where they do not make up a tensor of this shape and dtype."""
-    rows = 0
-    got: tuple[tuple[int, ...], np.dtype[Any]] = ((0,), dtype)
-    for block in [tensor] if isinstance(tensor, np.ndarray) else tensor:
-        rows += block.shape[0] if block.shape else 0
-        got = ((rows, *block.shape[1:]) if block.shape else (), block.dtype)
-        if (got[0][1:], got[1]) != (shape[1:], dtype):
-            break
-        yield np.ascontiguousarray(block)
-    if got != (shape, dtype):
-        raise ValueError(f"{name} is {got[0]} {got[1]}, not {shape} {dtype}")
 
 
 def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:

@@ -1,11 +1,16 @@
 """Transposes kernels within the processor's cache: Google's have the output channels last, PyTorch's first.
 
-What a transposition strides over falls out of the cache before it is used again, so a tile is first copied, in runs,
-to where it stays in it.
+What a transposition strides over falls out of the cache before it is used again, so that it is done in tiles. Their
+rows lie a little apart: as far apart as a kernel's own, a power of two, they would all fall into the same few of its
+lines.
+
+    kernel (window, inputs, outputs) → tiles of some inputs and outputs → out (outputs, inputs, window)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,20 +18,53 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-OUTPUTS = 128
-"""Output channels of a tile."""
-INPUTS, WINDOWED_INPUTS = 256, 32
-"""Input channels of a tile, and where a kernel has several values for each."""
+ROWS = 144
+"""About how many runs of output channels a tile has: 16 inputs of a 3×3 kernel, 144 of a 1×1."""
+OUTPUTS = 2048
+"""Output channels of a tile that is cut from an array."""
+GAP = 16
+"""Values between two rows: a line of the cache."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some of a kernel's values, (inputs, window, outputs), and where they belong."""
+
+    inputs: slice
+    outputs: slice
+    values: Array
+
+    def put(self, out: Array) -> None:
+        """Into ``out``, (outputs, inputs, window) of the whole kernel in C order but for axis 0: these outputs'."""
+        inputs, window, outputs = self.values.shape
+        place = out.reshape(outputs, -1)[:, self.inputs.start * window : self.inputs.stop * window]
+        np.copyto(place, self.values.reshape(inputs * window, outputs).T)
+
+
+def empty_tile(inputs: int, window: int, outputs: int, dtype: npt.DTypeLike) -> Array:
+    """Room for the values of a tile; ``reshape`` to (inputs · window, outputs) makes no copy of it."""
+    return np.empty((inputs, window, outputs + GAP), dtype)[:, :, :outputs]
+
+
+def spans(inputs: int, window: int, outputs: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """The inputs and outputs of each tile: all inputs of at most ``most`` outputs, then those of the next outputs."""
+    step = max(1, ROWS // window)
+    for o in range(0, outputs, most):
+        for i in range(0, inputs, step):
+            yield slice(i, min(i + step, inputs)), slice(o, min(o + most, outputs))
+
+
+def tiles_of(kernel: Array, most: int) -> Iterator[Tile]:
+    """The tiles of an array (window, inputs, outputs), each valid until the next is asked for."""
+    window, inputs, outputs = kernel.shape
+    room = empty_tile(min(inputs, max(1, ROWS // window)), window, min(most, outputs), kernel.dtype)
+    for i, o in spans(inputs, window, outputs, most):
+        values = room[: i.stop - i.start, :, : o.stop - o.start]
+        np.copyto(values, kernel[:, i, o].transpose(1, 0, 2))
+        yield Tile(i, o, values)
 
 
 def outputs_first(kernel: Array, out: Array) -> None:
-    """``kernel`` (window, inputs, outputs) → ``out`` (outputs, inputs, window)."""
-    window, inputs, outputs = kernel.shape
-    rows = INPUTS if window == 1 else WINDOWED_INPUTS
-    tile = np.empty((window, min(rows, inputs), min(OUTPUTS, outputs)), kernel.dtype)
-    for o in range(0, outputs, OUTPUTS):
-        for i in range(0, inputs, rows):
-            part = kernel[:, i : i + rows, o : o + OUTPUTS]
-            near = tile[:, : part.shape[1], : part.shape[2]]
-            np.copyto(near, part)
-            np.copyto(out[o : o + OUTPUTS, i : i + rows], near.transpose(2, 1, 0))
+    """``kernel`` (window, inputs, outputs) → ``out`` (outputs, inputs, window), C-contiguous."""
+    for tile in tiles_of(kernel, OUTPUTS):
+        tile.put(out[tile.outputs])

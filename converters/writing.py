@@ -6,17 +6,16 @@ source, Plan → tensors of the layout, one at a time → model.safetensors | mo
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from converters.blocks import stored_blocks
-from converters.dtypes import DTYPES, round_to
+from converters.blocks import Room, store
+from converters.dtypes import DTYPES
 from converters.files import INDEX, WEIGHTS, write_json
-from converters.layouts import LAYOUTS, Array
-from converters.names import GOOGLE, parameters
+from converters.layouts import LAYOUTS
+from converters.names import GOOGLE, Parameter, parameters
 from converters.plan import Plan
 from converters.sources import GoogleView
 from converters.stream import write_safetensors
@@ -32,24 +31,24 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, 
     Returns file → sha256 if ``hashed``, of safetensors files alone.
     """
     layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
-    progress, rounded = _Counter(step, len(wanted)), partial(round_to, dtype=plan.dtype)
+    progress = _Counter(step, len(wanted))
     by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
     shapes = {name: layout.shape(parameter) for name, parameter in by_name.items()}
 
-    def stored(names: Iterable[str]) -> Iterator[Iterator[Array]]:
-        for parameter in (by_name[name] for name in names):
-            progress(parameter.names[GOOGLE])
-            yield map(rounded, stored_blocks(source, parameter, layout, plan.exact))
+    def fill(name: str, room: Room) -> None:
+        progress(by_name[name].names[GOOGLE])
+        store(source, by_name[name], layout, plan.exact, plan.dtype, room)
 
     homes = weight_files(plan)
-    if layout.name == GOOGLE:
-        for file, names in homes.items():
-            _write_npz(folder / file, shapes, (next(blocks) for blocks in stored(names)))
-        return {}
-    digests = {
-        file: write_safetensors(folder / file, {n: shapes[n] for n in names}, stored(names), plan.dtype, hashed)
-        for file, names in homes.items()
-    }
+    with source.checking():
+        if layout.name == GOOGLE:
+            for file, names in homes.items():
+                _write_npz(folder / file, {name: by_name[name] for name in names}, source, progress)
+            return {}
+        digests = {
+            file: write_safetensors(folder / file, {name: shapes[name] for name in names}, fill, plan.dtype, hashed)
+            for file, names in homes.items()
+        }
     if len(homes) > 1:
         total = sum(_bytes(shape, DTYPES[plan.dtype].storage.itemsize) for shape in shapes.values())
         weight_map = {name: file for file, names in homes.items() for name in names}
@@ -87,10 +86,12 @@ def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
     return int(np.prod(shape, dtype=np.int64)) * itemsize
 
 
-def _write_npz(path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterator[Array]) -> None:
+def _write_npz(path: Path, wanted: Mapping[str, Parameter], source: GoogleView, progress: _Counter) -> None:
     """Stored members under 128-byte npy headers, as the released files have them."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, tensor in zip(shapes, tensors, strict=True):
+        for name, parameter in wanted.items():
+            progress(name)
+            tensor = LAYOUTS[GOOGLE].store(parameter, source.read(name), "bits")
             info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             info.external_attr = 0o600 << 16
             info.file_size = tensor.nbytes

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from converters.errors import CheckpointError
 from converters.files import sha256
 from converters.layouts import Exact
+from converters.transposing import Tile, tiles_of
 from verify.protocols import PoolPadding
 
 Array = npt.NDArray[Any]
@@ -77,10 +78,19 @@ class TensorFile(ABC):
         Raises CheckpointError, naming file and tensor, for anything broken or not finite.
         """
 
-    def columns(self, name: str) -> Iterator[Array]:
-        """The same values as a matrix of as many columns as the last axis is long, some columns at a time, each block
-        valid until the next is asked for. Readers that can, keep in memory no more than a block."""
-        yield self.read(name).reshape(-1, self.shapes[name][-1])
+    def tiles(self, name: str, most: int) -> Iterator[Tile]:
+        """The same values of a kernel, (…, inputs, outputs), in tiles of at most ``most`` outputs, each valid until the
+        next is asked for. Readers that can, keep in memory no more than a tile."""
+        kernel = self.read(name)
+        yield from tiles_of(kernel.reshape(-1, *kernel.shape[-2:]), most)
+
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Inside, ``tiles`` may give what has not been checked yet; all of it has been when this ends.
+
+        Raises CheckpointError at its end as ``read`` does.
+        """
+        yield
 
     @property
     @abstractmethod

@@ -6,12 +6,14 @@ TensorFile (stored names, stored shapes) → the table of names, the layouts →
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Self
 
 from converters.layouts import BY_SCHEME, Exact
 from converters.names import GOOGLE, infer, match, parameters
 from converters.sources.base import Array, Shape, TensorFile
+from converters.transposing import Tile, tiles_of
 from verify.protocols import PoolPadding
 
 DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
@@ -60,14 +62,17 @@ class GoogleView:
         row, own = self._rows[name]
         return self._layout.restore(row.kind, self._source.read(own), self.exact)
 
-    def columns(self, name: str) -> Iterator[Array]:
-        """The values of one tensor as a matrix of as many columns as its last axis is long, some columns at a time,
-        each block valid until the next is asked for."""
+    def tiles(self, name: str, most: int) -> Iterator[Tile]:
+        """The values of one kernel in tiles of at most ``most`` outputs, each valid until the next is asked for."""
         row, own = self._rows[name]
         if self._layout.is_googles(row.kind) and self.exact == "bits":
-            yield from self._source.columns(own)
+            yield from self._source.tiles(own, most)
         else:
-            yield self.read(name).reshape(-1, row.shape[-1])
+            yield from tiles_of(self.read(name).reshape(-1, *row.shape[-2:]), most)
+
+    def checking(self) -> AbstractContextManager[None]:
+        """As TensorFile has it: what ``tiles`` gave inside has been checked when this ends."""
+        return self._source.checking()
 
     def close(self) -> None:
         self._source.close()

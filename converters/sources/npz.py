@@ -14,21 +14,22 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from queue import SimpleQueue
+from threading import Event
 from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from converters.errors import CheckpointError
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
-from converters.sources.passing import PassingDigest
+from converters.sources.passing import Pass
+from converters.transposing import Tile, empty_tile, spans
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
@@ -36,10 +37,6 @@ MAX_MEMBERS = 4096
 MAX_HEADER = 10_000
 """Bytes of an npy header that NumPy itself accepts."""
 CHUNK = 1 << 20
-STEP = 1 << 20
-"""Values that are read at a time, and checked while the next are read."""
-SLAB = 9 * 2048 * 2048
-"""Values that ``columns`` gives at a time: the largest 3×3 kernel released. Only a head takes more."""
 FLOAT32 = np.dtype("<f4")
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
@@ -83,6 +80,11 @@ class Member:
         stored = self.info.compress_type == zipfile.ZIP_STORED
         return stored and self.dtype == FLOAT32 and self.order == "C" and 0 not in (*self.shape, len(self.shape))
 
+    def compare_crc(self, crc: int) -> None:
+        """Raises ValueError where the archive's is another."""
+        if crc != self.info.CRC:
+            raise ValueError("its CRC differs")
+
 
 class NpzSource(TensorFile):
     """An ``.npz`` file: Google's released ones, big_vision's, or any that NumPy saved under names of the table.
@@ -107,8 +109,6 @@ class NpzSource(TensorFile):
         with self._blame("the archive"):
             self._archive = zipfile.ZipFile(path)
             self._handle = cast(IO[bytes], self._archive.fp).fileno()
-            self._digest = PassingDigest(self._handle)
-            self._checker = ThreadPoolExecutor(1)  # its thread starts with the first task
             self._compare_end_record()
             self._walk_directory()
         try:
@@ -119,16 +119,11 @@ class NpzSource(TensorFile):
         self.scheme = nearest(self._members)
 
     def close(self) -> None:
-        self._checker.shutdown()
         self._archive.close()
 
     @property
     def files(self) -> Mapping[str, Path]:
         return {Path(self.path).name: Path(self.path)}
-
-    @cached_property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -137,9 +132,7 @@ class NpzSource(TensorFile):
     def read(self, name: str) -> Array:
         tensor = self._members[name]
         if tensor.is_plain:
-            values = np.empty(tensor.shape, FLOAT32)
-            self._fill(name, values.reshape(-1)).result()
-            return values
+            return self._read_plain(name, tensor)
         values = np.empty(math.prod(tensor.shape), tensor.dtype)
         view = values.view(np.uint8).data
         with self._blame(name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
@@ -157,78 +150,71 @@ class NpzSource(TensorFile):
             values = from_bfloat16(values.view(np.uint16))
         return as_float32(values.reshape(tensor.shape, order=tensor.order), self.path, name)
 
-    def columns(self, name: str) -> Iterator[Array]:
+    def _read_plain(self, name: str, tensor: Member) -> Array:
+        values = np.empty(tensor.shape, FLOAT32)
+        view = values.reshape(-1).view(np.uint8).data
+        with self._blame(name):
+            _read_into(self._handle, view, tensor.start)
+            tensor.compare_crc(crc32(view, crc32(tensor.header)))
+        return as_float32(values, self.path, name)
+
+    def tiles(self, name: str, most: int) -> Iterator[Tile]:
+        """Straight from the file, not checked; see ``checking``."""
         tensor = self._members[name]
-        if not tensor.is_plain or math.prod(tensor.shape[:-1]) > SLAB:
-            yield from super().columns(name)
+        if not tensor.is_plain:
+            yield from super().tiles(name, most)
             return
-        *_, width = tensor.shape
-        rows = math.prod(tensor.shape[:-1])
-        if rows * width <= self._slab.size:
-            values = self._slab[: rows * width]
-            check = self._fill(name, values)
-            yield values.reshape(rows, width)
-        else:
-            step = self._slab.size // rows
-            check = self._checker.submit(self._check, name, self._pieces(name, np.empty(STEP, FLOAT32)))
-            for start in range(0, width, step):
-                yield self._some(name, self._slab, start, min(step, width - start))
-        check.result()
-
-    @cached_property
-    def _slab(self) -> Array:
-        return np.empty(min(SLAB, max(math.prod(tensor.shape) for tensor in self._members.values())), FLOAT32)
-
-    def _fill(self, name: str, values: Array) -> Future[None]:
-        """Reads a whole tensor; what comes back is done when it has been checked."""
-        done: SimpleQueue[memoryview | None] = SimpleQueue()
-        check = self._checker.submit(self._check, name, iter(done.get, None))
-        try:
-            for piece in self._pieces(name, values):
-                done.put(piece)
-        finally:
-            done.put(None)
-        return check
-
-    def _pieces(self, name: str, out: Array) -> Iterator[memoryview]:
-        """Reads a tensor piece after piece into a flat array, a shorter one again and again."""
-        tensor = self._members[name]
-        count = math.prod(tensor.shape)
-        for at in range(0, count, STEP):
-            place = at if len(out) == count else 0
-            piece = out[place : place + min(STEP, count - at)].view(np.uint8).data
+        *window, inputs, outputs = tensor.shape
+        size = math.prod(window)
+        room: Array | None = None
+        values, rows = np.empty((0, 0, 0)), list[list[memoryview]]()
+        for i, o in spans(inputs, size, outputs, most):
+            if room is None:
+                room = empty_tile(i.stop, size, o.stop, FLOAT32)
+            if values.shape != (i.stop - i.start, size, o.stop - o.start):
+                values = room[: i.stop - i.start, :, : o.stop - o.start]
+                rows = [[row.view(np.uint8).data for row in values[:, w]] for w in range(size)]
             with self._blame(name):
-                _read_into(self._handle, piece, tensor.start + at * FLOAT32.itemsize)
-            yield piece
+                for w, some in enumerate(rows):
+                    start = tensor.start + ((w * inputs + i.start) * outputs + o.start) * FLOAT32.itemsize
+                    _read_rows(self._handle, some, start, outputs * FLOAT32.itemsize)
+            yield Tile(i, o, values)
 
-    def _some(self, name: str, out: Array, start: int, count: int) -> Array:
-        """Some columns alone, as a matrix at the beginning of ``out``."""
-        tensor = self._members[name]
-        *_, width = tensor.shape
-        rows = math.prod(tensor.shape[:-1])
-        block = out[: rows * count].reshape(rows, count)
-        with self._blame(name):
-            for row, values in enumerate(block):
-                _read_into(
-                    self._handle, values.view(np.uint8).data, tensor.start + (row * width + start) * FLOAT32.itemsize
-                )
-        return block
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Reads the whole file in a thread of its own: the CRC of its members, NaN and Inf, and ``sha256``."""
+        stopped = Event()
+        before = os.fstat(self._handle)
+        with ThreadPoolExecutor(1) as checker:
+            check = checker.submit(self._check_whole, stopped)
+            try:
+                yield
+            except BaseException:
+                stopped.set()
+                raise
+            self.sha256 = check.result()
+        after = os.fstat(self._handle)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise CheckpointError(f"{self.path}: was changed while it was read. Convert it again.")
 
-    def _check(self, name: str, pieces: Iterable[memoryview]) -> None:
-        """Whether all pieces of a tensor are what the archive's CRC is of, and finite. The only one to be running."""
-        tensor = self._members[name]
-        crc, offset, finite = zlib.crc32(tensor.header), tensor.start, True
-        for piece in pieces:
-            crc = zlib.crc32(piece, crc)
-            values = np.frombuffer(piece, FLOAT32)
-            finite = finite and math.isfinite(values.max()) and math.isfinite(values.min())  # of NaN, both are NaN
-            self._digest.saw(piece, offset)
-            offset += piece.nbytes
-        with self._blame(name):
-            if crc != tensor.info.CRC:
-                raise ValueError("its CRC differs")
-        if not finite:
-            raise not_finite(self.path, name)
+    def _check_whole(self, stopped: Event) -> str:
+        """The file's sha256; that of a part once ``stopped``."""
+        plain = {name: member for name, member in self._members.items() if member.is_plain}
+        with Pass(self._handle) as reading:
+            for name, member in sorted(plain.items(), key=lambda item: item[1].start):
+                crc, finite = crc32(member.header), True
+                with self._blame(name):
+                    for _ in reading.until(member.start):
+                        pass
+                    for piece in reading.until(member.start + math.prod(member.shape) * FLOAT32.itemsize):
+                        if stopped.is_set():
+                            return ""
+                        crc = crc32(piece, crc)
+                        finite = finite and bool(np.isfinite(np.frombuffer(piece, FLOAT32)).all())
+                    member.compare_crc(crc)
+                if not finite:
+                    raise not_finite(self.path, name)
+            return reading.hexdigest()
 
     def _walk_directory(self) -> None:
         """The directory's entries must fill it exactly; zipfile lets the last one be longer than the directory."""
@@ -372,6 +358,15 @@ def _read_into(file: int, rest: memoryview, offset: int) -> None:
         if not count:
             raise EOFError("its data ends early")
         rest, offset = rest[count:], offset + count
+
+
+def _read_rows(file: int, rows: list[memoryview], offset: int, apart: int) -> None:
+    """Fills memory of one length from places in a file ``apart`` bytes from each other, all at once where no byte lies
+    between them."""
+    if len(rows[0]) == apart and os.preadv(file, rows, offset) == apart * len(rows):
+        return
+    for row, memory in enumerate(rows):
+        _read_into(file, memory, offset + row * apart)
 
 
 def is_torch_archive(path: Path) -> bool:

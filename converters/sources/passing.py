@@ -1,38 +1,64 @@
-"""The sha256 of a file from the bytes that are read of it anyway.
+"""One reading of a whole file, in order, beside whoever reads it as he needs.
 
-bytes and their place, as they are read → a growing prefix of the file → ``hexdigest`` reads what is left
+file → pieces, in this thread; their sha256, in another → ``hexdigest`` reads what is left
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
 
-from converters.files import PIECE
+PIECE = 1 << 22
+"""Bytes that are read at a time: they are hashed while they are in the processor's cache."""
+BUFFERS = 3
+"""One is filled while one is hashed, and one waits."""
 
-MAX_GAP = 1 << 16
-"""Bytes between two tensors that are read in passing: headers. Where more is left out, the rest is read at the end."""
 
-
-class PassingDigest:
-    """Of an open file. What comes out of order costs a second reading, not the right answer."""
+class Pass:
+    """Of an open file, from its beginning to its end. Open with ``with``."""
 
     def __init__(self, file: int) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        self._end = 0
+        self._hasher = ThreadPoolExecutor(1)
+        self._buffers = [memoryview(bytearray(PIECE)) for _ in range(BUFFERS)]
+        self._hashed: list[Future[Any] | None] = [None] * BUFFERS
+        self._at = self._turn = 0
 
-    def saw(self, data: memoryview, offset: int) -> None:
-        """``data`` are the bytes of the file at ``offset``."""
-        gap = offset - self._end
-        if 0 <= gap <= MAX_GAP:
-            self._digest.update(os.pread(self._file, gap, self._end))
-            self._digest.update(data)
-            self._end = offset + data.nbytes
+    def until(self, end: int) -> Iterator[memoryview]:
+        """The bytes from where the pass has come to up to ``end``, in pieces, each valid until the next is asked for.
+
+        Raises EOFError where the file ends before.
+        """
+        while self._at < end:
+            piece = self._read(min(PIECE, end - self._at))
+            if not piece:
+                raise EOFError("its data ends early")
+            yield piece
 
     def hexdigest(self) -> str:
         """Of the whole file."""
-        while piece := os.pread(self._file, PIECE, self._end):
-            self._digest.update(piece)
-            self._end += len(piece)
+        while self._read(PIECE):
+            pass
+        for task in filter(None, self._hashed):
+            task.result()
         return self._digest.hexdigest()
+
+    def _read(self, count: int) -> memoryview:
+        task, buffer = self._hashed[self._turn], self._buffers[self._turn]
+        if task is not None:
+            task.result()
+        piece = buffer[: os.preadv(self._file, [buffer[:count]], self._at)]
+        self._hashed[self._turn] = self._hasher.submit(self._digest.update, piece)
+        self._at += len(piece)
+        self._turn = (self._turn + 1) % BUFFERS
+        return piece
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hasher.shutdown(cancel_futures=True)

@@ -1,15 +1,17 @@
-"""Blocks against the layouts' whole arrays, from checkpoints whose largest tensors do not fit in memory at once."""
+"""What is stored, tile by tile and in rooms too small for a tensor, against the layouts' whole arrays."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
 
-from converters.blocks import stored_blocks
+from converters import transposing
+from converters.blocks import store
 from converters.errors import CheckpointError
 from converters.layouts import LAYOUTS
 from converters.names import GOOGLE, parameters
-from converters.sources import npz, open_checkpoint
+from converters.sources import open_checkpoint, passing
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources.writers import to_big_vision
 
@@ -24,9 +26,37 @@ def tensors():
 
 @pytest.fixture(autouse=True)
 def _small_memory(monkeypatch):
-    """The head and the largest 3×3 kernel have to be read in several turns, others in one."""
-    monkeypatch.setattr(npz, "STEP", 1000)
-    monkeypatch.setattr(npz, "SLAB", 640 * 60)
+    """Kernels come in several tiles, and the file in several pieces."""
+    monkeypatch.setattr(transposing, "ROWS", 20)
+    monkeypatch.setattr(passing, "PIECE", 4096)
+
+
+class Room:
+    """Rooms of at most so many entries, each spoilt once the next is taken, as a buffer is used again."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken: list[np.ndarray] = []
+        self.room: np.ndarray | None = None
+
+    def take(self, count: int) -> np.ndarray:
+        assert count <= self.most
+        self.keep()
+        self.room = np.full((count, *self.shape[1:]), np.nan, np.float32)
+        return self.room
+
+    def keep(self) -> np.ndarray:
+        if self.room is not None:
+            self.taken.append(self.room.copy())
+            self.room[...] = np.nan
+        return np.concatenate(self.taken) if self.taken else np.empty(0)
+
+
+def stored(source, parameter, layout, exact, most=70):
+    room = Room(most if layout.forms[parameter.kind].is_outputs_first else 1 << 20)
+    room.shape = layout.shape(parameter)
+    store(source, parameter, layout, exact, "float32", room)
+    return room.keep()
 
 
 SAVERS = {
@@ -40,40 +70,55 @@ SAVERS = {
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("exact", ["bits", "logits"])
-def test_blocks_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, layout, exact):
+def test_rooms_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, layout, exact):
     saver(tmp_path / "model.npz", **tensors)
     with open_checkpoint(tmp_path / "model.npz") as source:
-        for parameter in parameters(source.architecture):
-            blocks = [block.copy() for block in stored_blocks(source, parameter, layout, exact)]
-            expected = layout.store(parameter, tensors[parameter.names[GOOGLE]], exact)
-            np.testing.assert_array_equal(np.concatenate(blocks), expected, strict=True)
+        with source.checking():
+            for parameter in parameters(source.architecture):
+                expected = layout.store(parameter, tensors[parameter.names[GOOGLE]], exact)
+                np.testing.assert_array_equal(stored(source, parameter, layout, exact), expected, strict=True)
         assert source.sha256 == hashlib.sha256((tmp_path / "model.npz").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("name", [HEAD, "resnet/block2/unit01/b/standardized_conv2d/kernel"])
+@pytest.mark.parametrize("name", [HEAD, "resnet/block2/unit01/b/standardized_conv2d/kernel", "resnet/group_norm/beta"])
 @pytest.mark.parametrize("fault", ["a bit", "not finite"])
 def test_a_broken_tensor_is_refused_however_it_is_read(tmp_path, tensors, name, fault):
     path = tmp_path / "model.npz"
     tensors = {key: value.copy() for key, value in tensors.items()}
     if fault == "not finite":
-        tensors[name][0, 0, -1, -1] = np.nan
+        tensors[name][..., -1] = np.nan
     np.savez(path, **tensors)
     if fault == "a bit":
         content = bytearray(path.read_bytes())
         content[content.index(tensors[name].tobytes()) + tensors[name].nbytes - 1] ^= 1
         path.write_bytes(content)
-    with open_checkpoint(path) as source, pytest.raises(CheckpointError, match=name):
-        list(source.columns(name))
+    with pytest.raises(CheckpointError, match=name), open_checkpoint(path) as source:
+        source.read(name)
+    with pytest.raises(CheckpointError, match=name), open_checkpoint(path) as source, source.checking():
+        pass
 
 
-def test_the_digest_is_the_files_in_whatever_order_and_however_much_is_read(tmp_path, tensors):
+def test_a_file_that_is_changed_while_it_is_read_is_refused(tmp_path, tensors):
     path = tmp_path / "model.npz"
     np.savez(path, **tensors)
-    names = list(tensors)
-    for order in ([], names, names[::-1], names[:5], names[3:7] + names[:3], names + names):
-        with open_checkpoint(path) as source:
-            for name in order:
-                source.read(name)
-            assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-            source.read(names[0])  # and what is read later does not change it
-            assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    with open_checkpoint(path) as source, pytest.raises(CheckpointError, match="was changed while it was read"):  # noqa: SIM117
+        with source.checking(), path.open("ab") as file:
+            file.write(b"more")
+
+
+@pytest.mark.parametrize("length", [0.3, 0.9, 0.999])
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, tensors, length):
+    path = tmp_path / "model.npz"
+    np.savez(path, **tensors)
+    with open_checkpoint(path) as source, pytest.raises(CheckpointError):  # noqa: SIM117
+        with source.checking():
+            os.truncate(path, int(path.stat().st_size * length))
+
+
+def test_an_error_inside_ends_the_reading(tmp_path, tensors):
+    path = tmp_path / "model.npz"
+    np.savez(path, **tensors)
+    with open_checkpoint(path) as source:
+        with pytest.raises(KeyboardInterrupt), source.checking():
+            raise KeyboardInterrupt
+        assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

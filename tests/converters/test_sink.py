@@ -19,6 +19,7 @@ BUFFER = 2 * sink.PAGE
 @pytest.fixture(autouse=True)
 def _small_buffers(monkeypatch):
     monkeypatch.setattr(sink, "BUFFER", BUFFER)
+    monkeypatch.setattr(sink, "PIECE", sink.PAGE)
 
 
 def write(path, pieces):
@@ -46,6 +47,23 @@ def test_the_file_holds_the_pieces_end_to_end_and_the_watcher_sees_them(cuts, tm
     digest = write(path, pieces_of(cuts))
     assert path.read_bytes() == b"".join(pieces_of(cuts))
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=st.lists(st.integers(0, len(CONTENT)), max_size=9))
+def test_room_that_is_filled_is_what_the_file_holds(cuts, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sink") / "file"
+    content, digest = b"".join(pieces_of(cuts)), hashlib.sha256()
+    with FileSink(path, len(content), digest.update) as file:
+        for piece in pieces_of(cuts):
+            for start in range(0, len(piece), file.capacity):
+                some = piece[start : start + file.capacity]
+                room = file.room(len(some))
+                room[:] = bytes(len(some))  # what is there before the next call counts, and nothing earlier
+                room[:] = some
+        file.close()
+    assert path.read_bytes() == content
+    assert digest.hexdigest() == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("size", [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 4 * BUFFER])

@@ -18,17 +18,28 @@ def shapes_of(tensors):
     return {name: tensor.shape for name, tensor in tensors.items()}
 
 
+def written(path, tensors, **options):
+    """Two entries at a time, or as many as there is room for."""
+
+    def fill(name, room):
+        for start in range(0, len(tensors[name]), step := min(2, room.most)):
+            some = tensors[name][start : start + step]
+            room.take(len(some))[...] = some
+
+    return write_safetensors(path, shapes_of(tensors), fill, **options)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     tensors=st.dictionaries(
         st.text(min_size=1, max_size=9).filter(lambda name: name != "__metadata__"),
-        hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3)),
+        hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=3)),
         max_size=5,
     )
 )
 def test_the_library_reads_what_was_written(tensors, tmp_path_factory):
     path = tmp_path_factory.mktemp("stream") / "model.safetensors"
-    digest = write_safetensors(path, shapes_of(tensors), iter(tensors.values()))
+    digest = written(path, tensors)
     read = load_file(path)
     assert {name: tensor.tobytes() for name, tensor in read.items()} == {n: t.tobytes() for n, t in tensors.items()}
     assert shapes_of(read) == shapes_of(tensors)
@@ -38,14 +49,14 @@ def test_the_library_reads_what_was_written(tensors, tmp_path_factory):
 def test_bytes_are_the_librarys_own_for_tensors_in_its_order(tmp_path):
     tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(1, np.float32)}
     save_file(tensors, tmp_path / "theirs", metadata={"format": "pt"})
-    write_safetensors(tmp_path / "ours", shapes_of(tensors), iter(tensors.values()))
+    written(tmp_path / "ours", tensors)
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
 def test_tensors_lie_in_the_given_order_behind_an_aligned_header(tmp_path):
     tensors = {"z": np.zeros(3, np.float32), "a": np.ones((1, 2), np.float32).T}
     path = tmp_path / "model.safetensors"
-    write_safetensors(path, shapes_of(tensors), iter(tensors.values()))
+    written(path, tensors)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -56,23 +67,19 @@ def test_tensors_lie_in_the_given_order_behind_an_aligned_header(tmp_path):
         assert file.get_tensor("a").tolist() == [[1.0], [1.0]]
 
 
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ([np.zeros(2, np.float32)], r"a is \(2,\) float32, not \(3,\)"),
-        ([np.zeros(3)], r"a is \(3,\) float64"),
-        ([], "shorter"),
-        ([np.zeros(3, np.float32)] * 2, "longer"),
-    ],
-)
-def test_tensor_that_does_not_fit_the_header_is_refused(tmp_path, tensors, message):
-    with pytest.raises(ValueError, match=message):
-        write_safetensors(tmp_path / "model.safetensors", {"a": (3,)}, iter(tensors))
+@pytest.mark.parametrize("entries", [0, 2, 4])
+def test_tensor_that_does_not_fit_the_header_is_refused(tmp_path, entries):
+    def fill(_, room):
+        for _ in range(entries):
+            room.take(1)[:] = 0
+
+    with pytest.raises(ValueError, match=f"a: {entries} entries for the 3 of its first axis"):
+        write_safetensors(tmp_path / "model.safetensors", {"a": (3, 2)}, fill)
 
 
 def test_existing_file_is_not_overwritten(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"precious")
     with pytest.raises(FileExistsError):
-        write_safetensors(path, {}, iter(()))
+        written(path, {})
     assert path.read_bytes() == b"precious"

@@ -7,7 +7,9 @@ knob for each of the arithmetic faults that ports have had.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -37,12 +39,16 @@ class MemorySource:
         self.reads.append(name)
         return self.tensors[name].copy()
 
-    def columns(self, name: str):
-        """As sources of files give a large tensor: output channels by output channels."""
-        tensor = self.tensors[name]
-        step = tensor.shape[-1] // 2 or 1
-        for start in range(0, tensor.shape[-1], step):
-            yield tensor[..., start : start + step]
+    def tiles(self, name: str, most: int):
+        """As sources of files give a kernel: (inputs, window, outputs), some outputs at a time."""
+        *_, inputs, outputs = self.tensors[name].shape
+        kernel = self.tensors[name].reshape(-1, inputs, outputs).transpose(1, 0, 2)
+        for start in range(0, outputs, most):
+            some = slice(start, min(start + most, outputs))
+            yield SimpleNamespace(inputs=slice(0, inputs), outputs=some, values=kernel[:, :, some].copy())
+
+    def checking(self):
+        return nullcontext()
 
 
 @dataclass
