@@ -69,7 +69,7 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        click.echo(f"bit-convert {version('bit-convert')}")
+        click.echo(f"{context.command.name} {version('bit-convert')}")
         context.exit()
 
 
@@ -85,6 +85,9 @@ IMAGES = click.option(
 OFFLINE = click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
+VERSION = click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_release, help="Print the release."
+)
 
 
 @click.command("bit-convert", cls=Command, context_settings={"max_content_width": 120})
@@ -156,9 +159,7 @@ DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")
 @QUIET
 @DEBUG
-@click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_release, help="Print the release."
-)
+@VERSION
 def convert(list_only: bool, **options: Any) -> int:
     """Convert Google's Big Transfer (BiT) checkpoints to PyTorch, verify that they are the same models, publish them.
 
@@ -221,6 +222,7 @@ def convert(list_only: bool, **options: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
 @QUIET
 @DEBUG
+@VERSION
 def verify(**options: Any) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 

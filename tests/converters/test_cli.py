@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,11 @@ def test_help_and_list_import_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [convert, verify], ids=lambda command: command.name)
+def test_version_is_the_releases(command):
+    assert run("--version", command=command).stdout == f"{command.name} {version('bit-convert')}\n"
 
 
 @pytest.mark.parametrize(
