@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -262,11 +263,22 @@ def _write_weights(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: 
     with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder) as temporary:
         save_torch_state_dict(dict(tensors), temporary, max_shard_size=max_shard_size)
         new = sorted(Path(temporary).iterdir(), key=lambda file: file.name == INDEX_FILE)
+        mode = _usual_mode(Path(temporary))
         for file in new:
+            file.chmod(mode)
             file.replace(folder / file.name)
     old = {folder / WEIGHTS_FILE, folder / INDEX_FILE, *folder.glob("model-*-of-*.safetensors")}
     for file in old - {folder / file.name for file in new}:
         file.unlink(missing_ok=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The permissions of a new file as the umask leaves them: safetensors makes its own for the owner alone."""
+    probe = folder / "probe"
+    probe.touch(exist_ok=False)
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode
 
 
 def _choose_dtype(asked: str | torch.dtype | None, config: BitConfig, stored: Mapping[str, Tensor]) -> torch.dtype:

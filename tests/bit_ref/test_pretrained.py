@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -265,6 +266,20 @@ def test_only_the_main_process_saves(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TypeError, match="unexpected arguments: tokn"):
         make().save_pretrained(tmp_path, tokn="x")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        make().save_pretrained(tmp_path / "one")
+        make().save_pretrained(tmp_path / "shards", max_shard_size=100_000)
+        BitImageProcessor().save_pretrained(tmp_path / "one")
+    finally:
+        os.umask(before)
+    files = [file for folder in ("one", "shards") for file in (tmp_path / folder).iterdir()]
+    assert len(files) > 6
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files} == {f.name: oct(mode) for f in files}
 
 
 def test_subfolder(folder):
