@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters import card, repository
-from converters.auditing import RELEASE, audit_folder
+from converters.auditing import RELEASE, audit_folder, write_report
 from converters.catalogue import Variant
 from converters.configs import json_files
 from converters.errors import CheckpointError, ParityError, UsageError
-from converters.files import CARD, PARITY, json_text, model_files, sha256
+from converters.files import CARD, PARITY, PARITY_PAGE, json_text, model_files, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
 from converters.plan import MAX_SHARD_BYTES, Plan
@@ -43,6 +43,8 @@ class Request:
     verify: bool = True
     images: Path | None = None
     force: bool = False
+    command: str = ""
+    """What repeats it, for the page of a conversion that did not pass."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
                     digests=digests,
                 )
             if report is not None and not report:
-                raise _failed(report, place)
+                raise _failed(report, place, request.command)
             if report is not None:
                 (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
             (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
@@ -172,9 +174,11 @@ def _same_files(folder: Path, place: Path) -> bool:
     return all((place / path.name).is_file() and sha256(place / path.name) == sha256(path) for path in folder.iterdir())
 
 
-def _failed(report: Report, place: Path) -> ParityError:
+def _failed(report: Report, place: Path, command: str) -> ParityError:
     failed = failed_folder(place)
     with workspace(failed) as folder:
-        (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
+        write_report(report, folder, command)
         install(folder, failed)
-    return ParityError(f"{place}: not made, verification {report.verdict}: {report.reason}.\nSee {failed / PARITY}.")
+    return ParityError(
+        f"{place}: not made, verification {report.verdict}: {report.reason}.\nSee {failed / PARITY_PAGE}."
+    )

@@ -152,8 +152,16 @@ def verify(
         checkpoint, known = _against(against, offline, progress)
         if variant is not None:
             known = catalogue.find(variant)[0]
-        command = shlex.join(["bit-verify", *sys.argv[1:]])
-        report = verify_target(folder, checkpoint, report_folder, pool_padding, progress, known, thoroughness, command)
+        report = verify_target(
+            folder,
+            checkpoint,
+            report_folder,
+            pool_padding,
+            progress,
+            known,
+            thoroughness,
+            command=_command_line("bit-verify"),
+        )
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
@@ -161,6 +169,11 @@ def verify(
 
         click.echo(summary.render_report(folder, report), nl=False)
     return 0 if report else ParityError.exit_status
+
+
+def _command_line(command: str) -> str:
+    """What the user typed, to be typed again."""
+    return shlex.join([command, *sys.argv[1:]])
 
 
 def _target(target: str, offline: bool, progress: Progress) -> Path:
@@ -244,6 +257,7 @@ def _request(job: Job, options: Options, checkpoint: Path) -> Request:
         verify=options.verify,
         images=options.images,
         force=options.force,
+        command=_command_line("bit-convert"),
     )
 
 

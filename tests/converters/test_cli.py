@@ -301,13 +301,18 @@ UNPROVABLE = {
 
 
 @pytest.mark.parametrize("fault", UNPROVABLE)
-def test_what_cannot_be_proven_is_1_and_leaves_only_the_report(tensors, tmp_path, fault):
+def test_what_cannot_be_proven_is_1_and_leaves_only_the_report(tensors, tmp_path, fault, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bit-convert", "--checkpoint", "my odd.npz"])
     path = save(tmp_path / "odd.npz", UNPROVABLE[fault](dict(tensors)))
     hub = tmp_path / "hub"
     message = said(run("--checkpoint", path, "--output", tmp_path / "model", "--push", "--hub", hub), 1)
     assert "inconclusive" in message
     assert listed(tmp_path) == ["model.failed", "odd.npz"]
-    assert listed(tmp_path / "model.failed") == ["parity.json"]
+    assert listed(tmp_path / "model.failed") == ["parity.html", "parity.json"]
+    assert f"See {tmp_path / 'model.failed' / 'parity.html'}." in message
+    page = (tmp_path / "model.failed" / "parity.html").read_text()
+    assert "? Inconclusive" in page
+    assert "bit-convert --checkpoint &#39;my odd.npz&#39;" in page
     assert json.loads((tmp_path / "model.failed" / "parity.json").read_text())["passed"] is False
 
 
