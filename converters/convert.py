@@ -61,7 +61,10 @@ class Conversion:
 
 
 def plan_of(request: Request, source: GoogleView) -> Plan:
-    """What the checkpoint is and is to become. Raises CheckpointError where it is not what it was said to be."""
+    """What the checkpoint is and is to become.
+
+    Raises CheckpointError where it is not what it was said to be, UsageError where it cannot become what is asked for.
+    """
     architecture = source.architecture
     variant = request.variant
     if variant is not None and variant.network != architecture:
@@ -80,8 +83,18 @@ def plan_of(request: Request, source: GoogleView) -> Plan:
         dtype=request.dtype,
         max_shard_bytes=request.max_shard_bytes,
     )
+    _refuse_unattainable(plan, source)
     json_files(plan)  # refuses what the layout cannot hold
     return plan
+
+
+def _refuse_unattainable(plan: Plan, source: GoogleView) -> None:
+    """An answer that no stock library could give."""
+    if plan.exact == "logits" and plan.pool_padding == "-inf":
+        raise UsageError(
+            f"{source.path}: its max-pool pads with -inf, and --exact logits is for stock libraries, which pad with zeros."
+            "\nChoose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
+        )
 
 
 def place_of(request: Request, plan: Plan) -> Path:

@@ -331,6 +331,8 @@ def _refuse_contradictions(options: Options) -> None:
         raise UsageError("--push publishes only what was verified. Leave out --no-verify or --push.")
     if options.layout in UNSCALED and options.exact == "logits":
         raise UsageError(f"--exact logits is for libraries that hard-code 1e-8; --layout {options.layout} has none.")
+    if options.exact == "logits" and options.pool_padding == "-inf":
+        raise UsageError("--exact logits is for libraries that pad with zeros. Leave out --pool-padding -inf.")
     if options.layout == "npz" and options.dtype != "float32":
         raise UsageError("--layout npz is Google's own file, in float32. Leave out --dtype.")
     publishing = {

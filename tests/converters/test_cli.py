@@ -97,6 +97,7 @@ def test_version_is_the_releases(command):
         (["--variant", "BiT-digits", "--push", "--hub", "h", "--create-pr"], "a folder hub has no --create-pr"),
         (["--variant", "BiT-digits", "--layout", "keras"], "'keras' is not"),
         (["--variant", "BiT-digits", "--images", "nowhere"], "nowhere"),
+        (["--variant", "BiT-digits", "--exact", "logits", "--pool-padding", "-inf"], "Leave out --pool-padding -inf"),
     ],
 )
 def test_wrong_usage_is_2_and_says_what_to_do(arguments, message, tmp_path, monkeypatch):

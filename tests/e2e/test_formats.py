@@ -175,6 +175,18 @@ def test_big_vision_is_judged_with_its_own_padding(row, tmp_path: Path) -> None:
     assert np.abs(with_zeros - truth).max() > 100 * ROW.google_f32_error()
 
 
+@pytest.mark.parametrize("option", [(), ("--dry-run",), ("--no-verify",)], ids=" ".join)
+def test_logits_of_stock_libraries_cannot_be_had_with_big_vision_s_padding(option, row, tmp_path: Path) -> None:
+    source = written("big_vision", row, tmp_path / "source")
+    arguments = ("--checkpoint", source, "--output", tmp_path / "model", "--exact", "logits", *option)
+    message = refused(2, *arguments)
+    assert str(source) in message
+    assert "--exact bits" in message
+    assert "--pool-padding zeros" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert run(*arguments, "--pool-padding", "zeros").exit_code == 0
+
+
 # -- the law: any network, in any format, to any layout that can hold it
 
 
