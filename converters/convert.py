@@ -92,8 +92,8 @@ def _refuse_unattainable(plan: Plan, source: GoogleView) -> None:
     """An answer that no stock library could give."""
     if plan.exact == "logits" and plan.pool_padding == "-inf":
         raise UsageError(
-            f"{source.path}: its max-pool pads with -inf, and --exact logits is for stock libraries, which pad with zeros."
-            "\nChoose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
+            f"{source.path}: its max-pool pads with -inf, which stock libraries, that --exact logits is for, cannot.\n"
+            "Choose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
         )
 
 
