@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from verify import compare, diagnosis, stored
 from verify.compare import Comparison
-from verify.evidence import Evidence, Run, gather, run_reader
+from verify.evidence import Evidence, Run, gather, run_reader, walk_length
 from verify.faults import Fault
 from verify.oracles.numpy import NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
 from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, Verdict, WeightReport, figure
+from verify.steps import Steps
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -83,17 +84,17 @@ def audit(
     Raises ValueError for images that are none.
     """
     singles = _single_images(default_images() if images is None else images)
-    total = len(target.correspondences) + len(target.readers) * len(singles) + 1
-    step = _Steps(progress, total)
+    judged = judged_by or source
+    forwards = len(target.readers) * len(singles) + (judged is not source)
+    step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
         accounts = stored.check(target, source, step)
         runs = [run_reader(reader, singles, step) for reader in target.readers]
-        step("oracle")
-        judged = judged_by or source
-        evidence = gather(judged, pool_padding, singles, runs, witnesses)
-        rounding = _rounding(source, judged_by, pool_padding, singles, evidence)
+        evidence = gather(judged, pool_padding, singles, runs, witnesses, step)
+        rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
         unmet = [expectation for expectation in target.expectations if not expectation.met]
-        faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence)
+        faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
+    step.end("report")
     readers = [_reader_report(run, evidence) for run in runs]
     verdict, reason = _verdict(accounts, unmet, readers, evidence, len(singles))
     if verdict == "failed" and not accounts.misfits and not unmet and readers[0].departs and faults:
@@ -128,11 +129,17 @@ def audit(
 
 
 def _rounding(
-    source: Source, rounded: Source | None, pool_padding: PoolPadding, images: Sequence[Image], evidence: Evidence
+    source: Source,
+    rounded: Source,
+    pool_padding: PoolPadding,
+    images: Sequence[Image],
+    evidence: Evidence,
+    step: Steps,
 ) -> float | None:
     """How far the rounding of the stored values moved what the model is for, on the first image."""
-    if rounded is None or rounded is source:
+    if rounded is source:
         return 0.0
+    step("rounding")
     if not images or evidence.grounds:
         return None
     exact, moved = (
@@ -150,9 +157,10 @@ def _faults(
     unmet: Sequence[Expectation],
     runs: Sequence[Run],
     evidence: Evidence,
+    step: Steps,
 ) -> list[Fault]:
     """What is wrong with what is stored, what the files say, and what the declared reader makes of it."""
-    faults = diagnosis.stored_faults(accounts, source) if accounts.misfits else []
+    faults = diagnosis.stored_faults(accounts, source, step) if accounts.misfits else []
     faults += map(_unmet_fault, unmet)
     declared = runs[0] if runs else None
     departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
@@ -160,22 +168,12 @@ def _faults(
         return faults
     oracle = NumpyOracle(source, pool_padding=pool_padding)
     wrong = [account.pair.source for account in accounts.accounts if not account.exact]
-    return faults + diagnosis.computed_faults(oracle, source, images, declared, wrong)
+    return faults + diagnosis.computed_faults(oracle, source, images, declared, wrong, step)
 
 
 def _unmet_fault(expectation: Expectation) -> Fault:
     kind = "stale report" if expectation.place.startswith("parity.json") else "configuration"
     return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")
-
-
-class _Steps:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(what, self.done, self.total)
-        self.done += 1
 
 
 def _single_images(images: Sequence[Array]) -> list[Image]:

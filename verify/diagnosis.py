@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from verify.faults import Fault
 from verify.head_diagnosis import head_faults
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Correspondence, Layer, OracleError, Source, Tensors
+from verify.steps import Steps
 from verify.stored import Account, Stored
 from verify.variants import VARIANTS, Variant
 
@@ -42,15 +43,27 @@ CONVINCING = 0.5
 """A candidate that comes within half a limit is not bettered by another."""
 PARTNERS = 40
 """Tensors of one shape that are tried in place of another."""
+BUDGET = 500 * 10**9
+"""Multiply-adds, about, that the search for one layer's arithmetic may take. Work is counted, not time, so that a
+report is the same wherever it is made."""
+PREPARATION = 128
+"""Multiply-adds that reading, changing and standardising one value of a kernel is worth."""
+SHIFTS = 3
+"""Ways in which the channels of one axis are put in another order."""
 
 
 # What is stored
 
 
-def stored_faults(accounts: Stored, source: Source) -> list[Fault]:
+def stored_faults(accounts: Stored, source: Source, step: Steps) -> list[Fault]:
     """A fault for each tensor that is not what it must be; many of one kind become one, with their number."""
     homes = {account.must: account.pair for account in accounts.accounts}
-    found = [_stored_fault(account, homes, source) for account in accounts.accounts if not account.exact]
+    wrong = [account for account in accounts.accounts if not account.exact]
+    step.expect(len(wrong))
+    found = []
+    for account in wrong:
+        step(f"diagnosis, {account.pair.target}")
+        found.append(_stored_fault(account, homes, source))
     unknown = [fault for fault in found if fault.kind == "other values"]
     if len(unknown) > 2 and len(unknown) >= MOST * len(accounts.accounts):
         detail = f"{len(unknown)} of {len(accounts.accounts)} tensors hold values of unknown origin"
@@ -160,7 +173,7 @@ class Changed:
 
 
 def computed_faults(
-    oracle: NumpyOracle, source: Source, images: Sequence[Array], run: Run, stored_wrong: Sequence[str]
+    oracle: NumpyOracle, source: Source, images: Sequence[Array], run: Run, stored_wrong: Sequence[str], step: Steps
 ) -> list[Fault]:
     """What a reader computes that does not follow from the source's tensors.
 
@@ -170,9 +183,11 @@ def computed_faults(
         return [Fault("cannot run", run.name, run.error)] if run.installed else []
     misshapen = next((c for c in run.comparisons if not c.passed and not np.isfinite(c.error)), None)
     excused = {_layer_of(name) for name in stored_wrong}
-    departures = [d for d in _departures(oracle, images, run) if d.name not in excused]
-    faults = _explained(oracle, source, departures)
+    departures = [d for d in _departures(oracle, images, run, step) if d.name not in excused]
+    faults = _explained(oracle, source, departures, step)
     if "logits" not in excused and misshapen is None:
+        step.expect(1)
+        step("diagnosis, logits from the model's own features")
         faults += head_faults(oracle, source, run)
     if not faults and misshapen is not None and not stored_wrong:
         return [Fault("other shape", misshapen.name, misshapen.detail)]
@@ -196,10 +211,12 @@ def _tensors_of(layer: str, source: Tensors) -> list[str]:
     return [name for name in source.shapes if _layer_of(name) == layer and layer != "features"]
 
 
-def _departures(oracle: NumpyOracle, images: Sequence[Array], run: Run) -> Iterator[_Departure]:
+def _departures(oracle: NumpyOracle, images: Sequence[Array], run: Run, step: Steps) -> Iterator[_Departure]:
     """Each layer on the model's own input, first the stem on the images."""
     before = [np.asarray(image[0]) for image in images]
+    step.expect(len(oracle.layer_names))
     for name in oracle.layer_names:
+        step(f"diagnosis, {name} on the model's own input")
         if not all(name in outputs for outputs in run.outputs):
             return
         after = [outputs[name].reshape(-1) if name == "features" else outputs[name] for outputs in run.outputs]
@@ -240,7 +257,7 @@ def _departure(
     )
 
 
-def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Departure]) -> list[Fault]:
+def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Departure], step: Steps) -> list[Fault]:
     faults: list[Fault] = []
     known: list[tuple[Fault, Build, list[str]]] = []
     tried = 0
@@ -255,14 +272,14 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
         if not all(np.isfinite(output).all() for output in departure.outputs):
             faults.append(Fault("not a number", departure.name, "the model gives values that are not finite"))
             break
-        best = _best(oracle, source, departure)
+        best, cut = _best(oracle, source, departure, step)
         if best is not None:
             known.append((*best, []))
         elif departure.misshapen:
             faults.append(Fault("other shape", departure.name, departure.misshapen))
             break
         else:
-            detail = f"{max(departure.ratios):.3g} floors from its own input, where 4 are allowed"
+            detail = f"{max(departure.ratios):.3g} floors from its own input, where 4 are allowed{cut}"
             faults.append(Fault("unknown arithmetic", departure.name, detail))
     named = [
         Fault(fault.kind, fault.place, fault.detail + (f"; and so {len(others)} later layers" if others else ""))
@@ -288,16 +305,45 @@ def _score(build: Build, departure: _Departure) -> float:
     return worst
 
 
-def _best(oracle: NumpyOracle, source: Source, departure: _Departure) -> tuple[Fault, Build] | None:
-    """The candidate that comes nearest to what the model gave, where that is within the limits of rounding."""
-    best, found = math.inf, None
+def _best(
+    oracle: NumpyOracle, source: Source, departure: _Departure, step: Steps
+) -> tuple[tuple[Fault, Build] | None, str]:
+    """The candidate that comes nearest to what the model gave, where that is within the limits of rounding.
+
+    With it, in words, where the search was cut because BUDGET was spent; empty where everything was tried.
+    """
+    best, found, tried = math.inf, None, 0
+    candidates = _candidate_count(source, departure.name)
+    affordable = max(1, BUDGET // _work(source, departure))
+    expected = min(affordable, candidates)
+    step.expect(expected)
     for fault, build in _candidates(oracle.arithmetic, source, departure.name):
+        if tried == affordable:
+            return found, f"; the search was cut after {tried} of some {candidates} known faults"
+        tried += 1
+        step(f"diagnosis, {departure.name}: {fault.kind}?")
         score = _score(build, departure)
         if score < best:
             best, found = score, (fault, build)
         if score < CONVINCING:
             break
-    return found
+    step.skip(expected - tried)
+    return found, ""
+
+
+def _work(source: Source, departure: _Departure) -> int:
+    """Multiply-adds, about, of one candidate on one image."""
+    values = sum(math.prod(source.shapes[name]) for name in _tensors_of(departure.name, source))
+    return max(1, values) * (math.prod(departure.outputs[0].shape[1:]) + PREPARATION)
+
+
+def _candidate_count(source: Source, layer: str) -> int:
+    """How many candidates there are at most."""
+    count = len(VARIANTS) + len(ROUNDED_LAYERS)
+    for name in _tensors_of(layer, source):
+        shape = source.shapes[name]
+        count += len(REORDERINGS) + len(REVALUATIONS) + SHIFTS * len(shape) + len(_partners(name, source))
+    return count
 
 
 def _candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[tuple[Fault, Build]]:
@@ -324,24 +370,30 @@ def _changed_oracle(tensors: Mapping[str, Array], source: Source, right: Arithme
 
 
 def _changed_tensors(source: Source, layer: str) -> Iterator[tuple[Fault, Mapping[str, Array]]]:
-    """Each tensor of a layer, changed in each known way, or another one of its shape in its place."""
+    """The tensors of a layer, one at a time, changed in each known way: the likelier ways first, for all tensors."""
     names = _tensors_of(layer, source)
-    for name in names:
+    for change, name in product((*REORDERINGS, *REVALUATIONS), names):
         right = source.read(name)
-        spatial = (0, 1) if right.ndim == 4 else None
-        for change in (*REORDERINGS, *REVALUATIONS):
-            wrong = np.ascontiguousarray(change.apply(right, spatial))
-            if wrong.shape == right.shape and not np.array_equal(wrong, right):
-                yield Fault(change.kind, name, change.detail), {name: wrong}
-        for detail, wrong in _reordered(right):
-            yield Fault("permuted channels", name, detail), {name: wrong}
-        partners = [n for n, shape in source.shapes.items() if shape == right.shape and n != name]
-        for other in partners[:PARTNERS]:
-            tensors = {name: source.read(other)} | ({other: right} if other in names else {})
+        wrong = np.ascontiguousarray(change.apply(right, (0, 1) if right.ndim == 4 else None))
+        if wrong.shape == right.shape and not np.array_equal(wrong, right):
+            yield Fault(change.kind, name, change.detail), {name: wrong}
+    for name in names:
+        for other in _partners(name, source):
+            tensors = {name: source.read(other)} | ({other: source.read(name)} if other in names else {})
             yield Fault("swapped tensors", name, f"computed with {other} in its place"), tensors
+    for name in names:
+        for detail, wrong in _reordered(source.read(name)):
+            yield Fault("permuted channels", name, detail), {name: wrong}
+
+
+def _partners(name: str, source: Source) -> list[str]:
+    """The tensors that could stand in place of another."""
+    shape = source.shapes[name]
+    return [other for other, others in source.shapes.items() if others == shape and other != name][:PARTNERS]
 
 
 def _reordered(right: Array) -> Iterator[tuple[str, Array]]:
+    """SHIFTS ways for each axis."""
     for axis, length in enumerate(right.shape):
         if length > 1:
             yield f"axis {axis} reversed", np.flip(right, axis)

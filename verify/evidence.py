@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -22,7 +22,7 @@ from verify import compare
 from verify.compare import Comparison
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Panel, Witness
-from verify.protocols import OracleError, PoolPadding, Reader, Source
+from verify.protocols import Layer, OracleError, PoolPadding, Reader, Source
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -90,14 +90,27 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:MAX_ERROR]}" if text else type(error).__name__
 
 
+def walk_length(source: Source) -> int:
+    """How many layers the oracle computes of a checkpoint, its head included; 0 of what makes no BiT."""
+    try:
+        oracle = NumpyOracle(source)
+    except OracleError:
+        return 0
+    return len(oracle.layer_names) + (oracle.classes is not None)
+
+
 def gather(
     source: Source,
     pool_padding: PoolPadding,
     images: Sequence[Image],
     runs: Sequence[Run],
-    witnesses: Sequence[Witness] = (),
+    witnesses: Sequence[Witness],
+    step: Callable[[str], None],
 ) -> Evidence:
-    """Walks the checkpoint with the oracle and compares every complete run, and every witness, with it."""
+    """Walks the checkpoint with the oracle and compares every complete run, and every witness, with it.
+
+    ``step`` is called with each layer before it is computed: ``walk_length()`` times.
+    """
     evidence = Evidence()
     complete = [run for run in runs if len(run.outputs) == len(images)]
     flat = [_is_constant(image) for image in images]
@@ -112,8 +125,10 @@ def gather(
         for run in complete:
             run.comparisons += _unknown(run, known)
         panel = Panel(witnesses, source, pool_padding, images)
-        features = _compare_trunk(oracle, images, complete, evidence, panel, excused=flat)
+        walk = _announced(oracle, images, step)
+        features = _compare_trunk(walk, images, complete, evidence, panel, excused=flat)
         if oracle.classes is not None:
+            step(f"{oracle.name}, logits")
             _compare_logits(oracle, features, complete, evidence, panel)
         panel.close()
         evidence.grounds[:0] = panel.objections[:1]
@@ -143,8 +158,18 @@ class _Features:
     rounding: Array
 
 
+def _announced(oracle: NumpyOracle, images: Sequence[Image], step: Callable[[str], None]) -> Iterator[Layer]:
+    """The oracle's layers; ``step`` is told of each before it is computed."""
+    names = iter(oracle.layer_names)
+    step(f"{oracle.name}, {next(names)}")
+    for layer in oracle.layers(images):
+        yield layer
+        if layer.image == len(images) - 1 and (name := next(names, None)):
+            step(f"{oracle.name}, {name}")
+
+
 def _compare_trunk(
-    oracle: NumpyOracle,
+    walk: Iterable[Layer],
     images: Sequence[Image],
     runs: Sequence[Run],
     evidence: Evidence,
@@ -153,7 +178,7 @@ def _compare_trunk(
 ) -> _Features:
     """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors."""
     truths, roundings = [], []
-    for layer in oracle.layers(images):
+    for layer in walk:
         floors = compare.rounding(layer.truth, layer.runs)
         panel.hear(layer, floors[0])
         _note_floor(evidence, layer.name, floors[1])

@@ -432,11 +432,32 @@ def test_what_is_no_image_is_refused(tensors, image):
         audit(target_of(MemorySource(tensors)), MemorySource(tensors), images=[image])
 
 
-def test_progress_counts_up(tensors):
+def progress_of(tensors, model=None) -> list[tuple[str, int, int]]:
+    """What an audit says while it runs: counts never go back, never pass the total, and end at it."""
     seen = []
-    audited(tensors, progress=lambda what, done, total: seen.append((what, done, total)))
+    audited(tensors, model, progress=lambda what, done, total: seen.append((what, done, total)))
+    for count in ([done for _, done, _ in seen], [total for _, _, total in seen]):
+        assert count == sorted(count)
+    assert all(done < total for _, done, total in seen[:-1])
+    assert seen[-1][1] == seen[-1][2]
+    return seen
+
+
+def test_progress_counts_up_and_names_every_layer_of_the_oracle(tensors):
+    seen = progress_of(tensors)
     assert [done for _, done, _ in seen] == list(range(len(seen)))
-    assert {total for _, _, total in seen} == {seen[-1][1] + 1}
+    assert {total for _, _, total in seen} == {len(seen) - 1}
+    layers = ["root", "block1/unit01", "block2/unit01", "block2/unit02", "norm", "features", "logits"]
+    assert [what for what, _, _ in seen[-8:]] == [*(f"NumPy float64, {layer}" for layer in layers), "report"]
+
+
+def test_progress_says_what_the_diagnosis_tries(tensors):
+    said = [what for what, _, _ in progress_of(tensors, TorchModel(tensors, relu_after_add=True))]
+    assert "diagnosis, block1/unit01 on the model's own input" in said
+    assert "diagnosis, block1/unit01: group count?" in said
+    assert not any("swapped tensors" in what for what in said), "the fault was found before"
+    for model in (Broken(tensors), Missing(tensors), TorchModel(tensors, outputs=("logits",), epsilon=1e-5)):
+        assert progress_of(tensors, model)[-1][0] == "report"
 
 
 def test_default_images():

@@ -78,15 +78,32 @@ def test_two_faults_are_both_found(tensors):
     assert any(fault.place in (B_KERNEL, "block2/unit01") for fault in report.faults[1:])
 
 
-def test_unknown_arithmetic_names_the_layer(tensors):
-    class Noisy(TorchModel):
-        def _unit(self, at, x, stride):
-            out = super()._unit(at, x, stride)
-            return out * 1.001 if at.endswith("block2/unit01/") else out
+class Noisy(TorchModel):
+    """Computes something that no known fault explains, in one unit."""
 
+    def _unit(self, at, x, stride):
+        out = super()._unit(at, x, stride)
+        return out * 1.001 if at.endswith("block2/unit01/") else out
+
+
+def test_unknown_arithmetic_names_the_layer(tensors):
     (found,) = audited(tensors, Noisy(tensors)).faults
     assert (found.kind, found.place) == ("unknown arithmetic", "block2/unit01")
-    assert "floors from its own input" in found.detail
+    assert found.detail.endswith("floors from its own input, where 4 are allowed")
+
+
+def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):
+    monkeypatch.setattr("verify.diagnosis.BUDGET", 200 * 10**6)
+    tried = []
+    reports = [
+        audited(tensors, Noisy(tensors), progress=lambda what, *_: tried.append(what.endswith("?"))) for _ in range(2)
+    ]
+    (found,) = reports[0].faults
+    assert (found.kind, found.place) == ("unknown arithmetic", "block2/unit01")
+    count = sum(tried) // 2
+    assert 10 < count < 100
+    assert f"the search was cut after {count} of some" in found.detail
+    assert reports[0].to_json() == reports[1].to_json()
 
 
 def test_half_precision_everywhere_is_reduced_precision(tensors):
