@@ -43,9 +43,9 @@ CONVINCING = 0.5
 """A candidate that comes within half a limit is not bettered by another."""
 PARTNERS = 40
 """Tensors of one shape that are tried in place of another."""
-BUDGET = 500 * 10**9
-"""Multiply-adds, about, that the search for one layer's arithmetic may take. Work is counted, not time, so that a
-report is the same wherever it is made."""
+BUDGET = 10**12
+"""Multiply-adds, about, that the search for wrong arithmetics may take, one layer no more than half of them. Work is
+counted, not time, so that a report is the same wherever it is made."""
 PREPARATION = 128
 """Multiply-adds that reading, changing and standardising one value of a kernel is worth."""
 SHIFTS = 3
@@ -260,7 +260,7 @@ def _departure(
 def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Departure], step: Steps) -> list[Fault]:
     faults: list[Fault] = []
     known: list[tuple[Fault, Build, list[str]]] = []
-    tried = 0
+    tried, left = 0, BUDGET
     for departure in departures:
         again = next((others for _, build, others in known if _score(build, departure) <= 1), None)
         if again is not None:
@@ -272,7 +272,8 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
         if not all(np.isfinite(output).all() for output in departure.outputs):
             faults.append(Fault("not a number", departure.name, "the model gives values that are not finite"))
             break
-        best, cut = _best(oracle, source, departure, step)
+        best, spent, cut = _best(oracle, source, departure, min(left, BUDGET // 2), step)
+        left -= spent
         if best is not None:
             known.append((*best, []))
         elif departure.misshapen:
@@ -306,20 +307,19 @@ def _score(build: Build, departure: _Departure) -> float:
 
 
 def _best(
-    oracle: NumpyOracle, source: Source, departure: _Departure, step: Steps
-) -> tuple[tuple[Fault, Build] | None, str]:
+    oracle: NumpyOracle, source: Source, departure: _Departure, budget: int, step: Steps
+) -> tuple[tuple[Fault, Build] | None, int, str]:
     """The candidate that comes nearest to what the model gave, where that is within the limits of rounding.
 
-    With it, in words, where the search was cut because BUDGET was spent; empty where everything was tried.
+    With it what of the budget was spent, and where it did not suffice, that in words.
     """
     best, found, tried = math.inf, None, 0
-    candidates = _candidate_count(source, departure.name)
-    affordable = max(1, BUDGET // _work(source, departure))
-    expected = min(affordable, candidates)
+    work, candidates = _work(source, departure), _candidate_count(source, departure.name)
+    expected = min(budget // work, candidates)
     step.expect(expected)
     for fault, build in _candidates(oracle.arithmetic, source, departure.name):
-        if tried == affordable:
-            return found, f"; the search was cut after {tried} of some {candidates} known faults"
+        if tried == expected:
+            return found, tried * work, f"; the search was cut after {tried} of some {candidates} known faults"
         tried += 1
         step(f"diagnosis, {departure.name}: {fault.kind}?")
         score = _score(build, departure)
@@ -328,7 +328,7 @@ def _best(
         if score < CONVINCING:
             break
     step.skip(expected - tried)
-    return found, ""
+    return found, tried * work, ""
 
 
 def _work(source: Source, departure: _Departure) -> int:

@@ -93,7 +93,7 @@ def test_unknown_arithmetic_names_the_layer(tensors):
 
 
 def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):
-    monkeypatch.setattr("verify.diagnosis.BUDGET", 200 * 10**6)
+    monkeypatch.setattr("verify.diagnosis.BUDGET", 400 * 10**6)
     tried = []
     reports = [
         audited(tensors, Noisy(tensors), progress=lambda what, *_: tried.append(what.endswith("?"))) for _ in range(2)
