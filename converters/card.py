@@ -5,6 +5,7 @@ Plan, Report → card.md.jinja → README.md
 
 from __future__ import annotations
 
+import shlex
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +14,7 @@ from converters.configs import model_config
 from converters.loading import loading
 from converters.plan import Plan
 from converters.sources import GoogleView
+from verify import markdown
 from verify.report import Report
 
 TEMPLATE = "card.md.jinja"
@@ -24,7 +26,6 @@ def render(plan: Plan, source: GoogleView, report: Report | None, release: str) 
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
     template = environment.from_string(files("converters").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    head = plan.architecture.classes is not None
     return template.render(
         plan=plan,
         report=report,
@@ -36,10 +37,11 @@ def render(plan: Plan, source: GoogleView, report: Report | None, release: str) 
         classes=_classes(plan),
         loading="\n".join(loading(plan, "FOLDER")),
         architecture_class=model_config(plan)["architectures"][0],
-        final="logits" if head else "pooled features",
-        stock=_stock(report),
+        badge=markdown.badge(report) if report else "",
+        parity=markdown.summary(report) if report else "",
+        against=_against(plan, source),
+        stock=_stock(report, plan),
         label_note=_label_note(plan),
-        figure=_figure,
     )
 
 
@@ -84,16 +86,27 @@ def _label_note(plan: Plan) -> str:
     return f"The classes are called `LABEL_n`: {reason}."
 
 
-def _stock(report: Report | None) -> str:
-    """What stock libraries make of the source's own kernels."""
+def _against(plan: Plan, source: GoogleView) -> str:
+    """What an audit is given to repeat this one: ``--against`` and, where it needs them, further options."""
+    file, variant = PurePath(source.path).name, plan.variant
+    released = PurePath(str(variant.file or variant.url)).name if variant else ""
+    if variant is None:
+        words = ["--against", file]
+    elif variant.format == "saved_model" or file == released:
+        words = ["--against", variant.name]
+    else:
+        words = ["--against", file, "--variant", variant.name]
+    if plan.pool_padding != source.pool_padding:
+        words += ["--pool-padding", plan.pool_padding]
+    return shlex.join(words)
+
+
+def _stock(report: Report | None, plan: Plan) -> str:
+    """What becomes of the source's own kernels in stock libraries, and the remedy where there is one."""
     stock = report.readers[1] if report and len(report.readers) > 1 else None
     if stock is None or stock.max_abs_error is None:
         return "how far that is off was not measured."
-    off = f"off by up to {_figure(stock.max_abs_error)} on this checkpoint, "
     if stock.verdict == "passed":
-        return off + "which is within the limits of parity."
-    return off + "which is beyond the limits of parity. For them, convert with `--exact logits`."
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
+        return "on this checkpoint that is within the limits of parity."
+    remedy = " For them, convert with `--exact logits`." if plan.pool_padding == "zeros" else ""
+    return "on this checkpoint that is beyond the limits of parity." + remedy

@@ -220,6 +220,12 @@ def convert(list_only: bool, **options: Any) -> int:
 )
 @OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
+@click.option(
+    "--markdown",
+    "as_markdown",
+    is_flag=True,
+    help="Badge and figures as Markdown on stdout, to show others.",
+)
 @QUIET
 @DEBUG
 @VERSION

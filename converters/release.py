@@ -27,6 +27,7 @@ from converters.plan import MAX_SHARD_BYTES
 from converters.progress import shown
 from converters.publication import Publication
 from converters.sources import open_checkpoint
+from verify import Report
 from verify.protocols import PoolPadding, Progress
 
 DEFAULT_OUTPUT = Path("models")
@@ -138,12 +139,15 @@ def verify(
     oracles: tuple[str, ...],
     offline: bool,
     as_json: bool,
+    as_markdown: bool,
     quiet: bool,
     debug: bool,
 ) -> int:
     """``bit-verify``: audits a folder against a checkpoint, or checks a report; returns the exit status."""
+    if as_json and as_markdown:
+        raise UsageError("--json and --markdown are two answers. Leave one out.")
     if check_report is not None:
-        return _check(check_report, target, against, offline, as_json, quiet)
+        return _check(check_report, target, against, offline, as_json, as_markdown, quiet)
     if target is None or against is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
     thoroughness = Thoroughness(inputs, images, runners, oracles)
@@ -164,11 +168,20 @@ def verify(
         )
     if as_json:
         click.echo(report.to_json(), nl=False)
+    elif as_markdown:
+        click.echo(_markdown(report, target), nl=False)
     else:
         from converters import summary
 
         click.echo(summary.render_report(folder, report), nl=False)
     return 0 if report else ParityError.exit_status
+
+
+def _markdown(report: Report, target: str | Path) -> str:
+    from verify.markdown import document
+
+    title = target if isinstance(target, str) and "://" in target else Path(target).resolve().name
+    return document(report, title, _command_line("bit-verify"))
 
 
 def _command_line(command: str) -> str:
@@ -191,7 +204,15 @@ def _against(against: str, offline: bool, progress: Progress) -> tuple[Path, Var
     return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
 
 
-def _check(parity: Path, target: str | None, against: str | None, offline: bool, as_json: bool, quiet: bool) -> int:
+def _check(
+    parity: Path,
+    target: str | None,
+    against: str | None,
+    offline: bool,
+    as_json: bool,
+    as_markdown: bool,
+    quiet: bool,
+) -> int:
     """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
     from converters.checking import check
 
@@ -204,6 +225,8 @@ def _check(parity: Path, target: str | None, against: str | None, offline: bool,
     report, checked = check(parity, folder, digest)
     if as_json:
         click.echo(report.to_json(), nl=False)
+    elif as_markdown:
+        click.echo(_markdown(report, target or parity.resolve().parent), nl=False)
     else:
         click.echo(f"{parity}: holds ({checked}); {report.verdict}: {report.reason}")
     return 0 if report else ParityError.exit_status

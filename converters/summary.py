@@ -38,7 +38,7 @@ def render(conversion: Conversion, publication: Publication | None, release: str
 def render_report(target: Path, report: Report) -> str:
     """The text for an audit."""
     console = _console()
-    table = Table(title=f"{target.name} · {report.verdict}", show_header=False, title_justify="left")
+    table = Table(title=f"{target.resolve().name} · {report.verdict}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("why", escape(report.reason))

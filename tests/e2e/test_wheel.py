@@ -52,6 +52,7 @@ def test_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
         "verify/oracles/numpy.py",
         "converters/released.csv",
         "converters/card.md.jinja",
+        "verify/parity.md.jinja",
         "converters/digits/BiT-digits.npz",
         "converters/labels/imagenet21k_ids.txt.gz",
         "bit_ref/py.typed",
