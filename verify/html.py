@@ -16,18 +16,21 @@ from verify.report import LayerReport, LogitReport, Report
 
 TEMPLATE = "report.html.jinja"
 
-WIDTH, HEIGHT = 720, 300
-LEFT, TOP, BOTTOM = 56, 14, 96
-"""Margins of the plots, in SVG units: labels stand there."""
-LABELS = 24
-"""Most names under the plot of the layers."""
+WIDTH, LEFT, RIGHT, ROW = 360, 88, 14, 12
+"""Of the plot of layers, in SVG units: narrow enough for a phone; a layer has one row, its name at the left."""
+TICKS = 6
+"""Steps between the labels of its scale, at most."""
+SIDE, CORNER = 200, (40, 212)
+"""Of the square of logits: its length, and where its lower left corner is."""
+LISTED = 8
+"""Misfits that stand open; more are folded away."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A layer in the plot: where it stands, how high its error, its floor and its limit are, and what it is."""
+    """A layer in the plot: its row, how far to the right its error, its floor and its limit are, and what it is."""
 
-    x: float
+    y: float
     error: float | None
     floor: float | None
     limit: float | None
@@ -64,16 +67,19 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         dots=dots,
         axis=axis,
         width=WIDTH,
-        height=HEIGHT,
         left=LEFT,
-        bottom=HEIGHT - BOTTOM,
+        bottom=2 + ROW * len(points),
+        listed=LISTED,
+        corner=CORNER,
+        side=SIDE,
         figure=_figure,
+        ratio=_ratio,
         unmet=[each for each in report.expectations if not each.met],
     )
 
 
 def layer_plot(layers: Sequence[LayerReport]) -> tuple[list[Point], list[Tick]]:
-    """Errors, floors and limits on a logarithmic scale, a column for each layer."""
+    """Errors, floors and limits on a logarithmic scale, a row for each layer."""
     floors = [layer.limit / FACTOR if layer.limit else None for layer in layers]
     values = [v for layer in layers for v in (layer.error, layer.limit) if v] + [f for f in floors if f]
     if not values:
@@ -81,31 +87,30 @@ def layer_plot(layers: Sequence[LayerReport]) -> tuple[list[Point], list[Tick]]:
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     high = max(high, low + 1)
 
-    def y(value: float | None) -> float | None:
+    def x(value: float | None) -> float | None:
         if value is None:
             return None
         share = (math.log10(value) - low) / (high - low) if value > 0 else 0.0
-        return round(HEIGHT - BOTTOM - max(share, 0.0) * (HEIGHT - BOTTOM - TOP), 1)
+        return round(LEFT + max(share, 0.0) * (WIDTH - LEFT - RIGHT), 1)
 
-    step, every = (WIDTH - LEFT - 10) / len(layers), math.ceil(len(layers) / LABELS)
     points = [
         Point(
-            x=round(LEFT + (index + 0.5) * step, 1),
-            error=y(layer.error),
-            floor=y(floor),
-            limit=y(layer.limit),
-            label=layer.name if index % every == 0 or index == len(layers) - 1 else "",
+            y=round(2 + ROW * (index + 0.5), 1),
+            error=x(layer.error),
+            floor=x(floor),
+            limit=x(layer.limit),
+            label=layer.name,
             text=f"{layer.name}: error {_figure(layer.error)}, floor {_figure(floor)}, limit {_figure(layer.limit)}",
             within=layer.error is not None and layer.limit is not None and layer.error <= layer.limit,
         )
         for index, (layer, floor) in enumerate(zip(layers, floors, strict=True))
     ]
-    powers = range(low, high + 1, max(1, (high - low) // 6))
-    return points, [Tick(y(10.0**power) or 0.0, f"1e{power:+03d}") for power in powers]
+    powers = range(low, high + 1, max(1, math.ceil((high - low) / TICKS)))
+    return points, [Tick(x(10.0**power) or 0.0, f"1e{power:+03d}") for power in powers]
 
 
 def logit_plot(logits: Sequence[LogitReport]) -> tuple[list[tuple[float, float, str]], list[Tick]]:
-    """Dots of (x, y, text) in a square of 240 units: the oracle's logit across, the model's upwards."""
+    """Dots of (x, y, text) in a square: the oracle's logit across, the model's upwards."""
     pairs = [(each, each.oracle, each.model) for each in logits if each.oracle is not None and each.model is not None]
     if not pairs:
         return [], []
@@ -114,14 +119,22 @@ def logit_plot(logits: Sequence[LogitReport]) -> tuple[list[tuple[float, float, 
     span = (high - low) or 1.0
 
     def at(value: float) -> float:
-        return round(20 + 200 * (value - low) / span, 1)
+        return SIDE * (value - low) / span
 
     dots = [
-        (at(oracle or 0.0), round(240 - at(model or 0.0), 1), f"class {each.index}: oracle {oracle}, model {model}")
+        (
+            round(CORNER[0] + at(oracle or 0.0), 1),
+            round(CORNER[1] - at(model or 0.0), 1),
+            f"class {each.index}: oracle {oracle}, model {model}",
+        )
         for each, oracle, model in pairs
     ]
-    return dots, [Tick(at(value), f"{value:.3g}") for value in (low, high)]
+    return dots, [Tick(round(at(value), 1), f"{value:.3g}") for value in (low, high)]
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2e}"
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

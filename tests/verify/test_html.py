@@ -1,5 +1,6 @@
 """parity.html: well-formed, complete without the network, verdict first, nothing of the source taken as markup."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
-from verify import audit, default_images
+from verify import Expectation, audit, default_images
 from verify.html import layer_plot, logit_plot, render
 from verify.report import LayerReport, LogitReport
 
@@ -23,11 +24,13 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict]] = []
         self.words: list[str] = []
+        self.shown_rows = 0
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+        self.shown_rows += tag in ("tr", "p") and "details" not in self.open
         if tag not in VOID:
             self.open.append(tag)
 
@@ -91,6 +94,24 @@ def test_inconclusive_and_figureless_reports(tensors):
     assert "✗ Failed" in page.text
 
 
+def test_page_of_a_large_network_is_as_short_as_that_of_a_small_one(tensors):
+    """What is long is folded away, and opened in print."""
+    source = MemorySource(tensors)
+    report = audit(target_of(source, {name: values + 1 for name, values in tensors.items()}), source)
+    assert len(report.misfits) == len(tensors) == 25
+    many = dataclasses.replace(
+        report,
+        weights=report.weights * 20,
+        misfits=report.misfits * 20,
+        expectations=tuple(Expectation(f"config.json {i}", "1", str(i)) for i in range(40)),
+    )
+    (_, small), (text, large) = page_of(report), page_of(many)
+    assert large.shown_rows == small.shown_rows < 50
+    assert large.count("tr") - small.count("tr") == 19 * 25 + 41
+    assert "✗ 492 more" in large.text
+    assert "details::details-content" in text[text.index("@media print") :]
+
+
 def test_names_are_no_markup(tensors):
     source = MemorySource(tensors, path="/x/<script>alert(1)</script>.npz")
     text, _ = page_of(audit(target_of(source), source, images=default_images(33)))
@@ -102,13 +123,17 @@ def test_plots_are_to_scale():
     over = LayerReport("b", 1.0, 1.0, error=1.0, limit=1e-2, ratio=400.0, image=0)
     zero = LayerReport("c", 0.0, 0.0, error=0.0, limit=0.0, ratio=0.0, image=0)
     points, ticks = layer_plot([layer, over, zero])
-    heights = [points[1].error, points[0].limit, points[0].floor, points[0].error]
-    assert heights == sorted(heights)
+    places = [points[0].error, points[0].floor, points[0].limit, points[1].error]
+    assert places == sorted(places)
     assert points[1].limit == points[0].limit
-    assert (heights[3] - heights[0]) == pytest.approx(2 * (heights[1] - heights[0]), abs=0.3)
+    assert (places[3] - places[0]) == pytest.approx(2 * (places[2] - places[0]), abs=0.3)
+    assert [point.label for point in points] == ["a", "b", "c"]
+    assert points[2].y - points[1].y == points[1].y - points[0].y > 0
     assert [tick.label for tick in ticks] == ["1e-04", "1e-03", "1e-02", "1e-01", "1e+00"]
     assert [point.within for point in points] == [True, False, True]
     dots, axis = logit_plot([LogitReport(0, -1.0, -1.0), LogitReport(7, 3.0, 1.0), LogitReport(8, None, 2.0)])
-    assert [(x, y) for x, y, _ in dots] == [(20, 220), (220, 120)]
+    (low, bottom, _), (high, half, _) = dots
+    assert high - low == 2 * (bottom - half) > 0
+    assert [tick.at for tick in axis] == [0, high - low]
     assert [tick.label for tick in axis] == ["-1", "3"]
     assert layer_plot([]) == logit_plot([]) == ([], [])
