@@ -261,7 +261,7 @@ def _departure(
 def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Departure], step: Steps) -> list[Fault]:
     faults: list[Fault] = []
     known: list[tuple[Fault, Build, list[str]]] = []
-    tried, left = 0, BUDGET
+    tried, left, cuts = 0, BUDGET, ""
     for departure in departures:
         again = next((others for _, build, others in known if _score(build, departure) <= 1), None)
         if again is not None:
@@ -275,8 +275,10 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
             break
         best, spent, cut = _best(oracle, source, departure, min(left, BUDGET // 2), step)
         left -= spent
+        cuts = cuts or cut
         if best is not None:
-            known.append((*best, []))
+            fault, build = best
+            known.append((Fault(fault.kind, fault.place, fault.detail + cut), build, []))
         elif departure.misshapen:
             faults.append(Fault("other shape", departure.name, departure.misshapen))
             break
@@ -289,7 +291,8 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
     ]
     if not named and len(faults) == EXPLAINED and all(2.0**-14 < d.relative < 2.0**-5 for d in departures):
         worst = max(d.relative for d in departures)
-        return [Fault("reduced precision", faults[0].place, f"every layer is off by up to {worst:.0e} of its size")]
+        detail = f"every layer is off by up to {worst:.0e} of its size{cuts}"
+        return [Fault("reduced precision", faults[0].place, detail)]
     return named + faults
 
 

@@ -106,14 +106,22 @@ def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):
     assert reports[0].to_json() == reports[1].to_json()
 
 
-def test_half_precision_everywhere_is_reduced_precision(tensors):
-    class Half(TorchModel):
-        def _conv(self, at, x, stride=1):
-            return super()._conv(at, x, stride).bfloat16().float()
+class Half(TorchModel):
+    """Computes in bfloat16."""
 
+    def _conv(self, at, x, stride=1):
+        return super()._conv(at, x, stride).bfloat16().float()
+
+
+def test_half_precision_everywhere_is_reduced_precision(tensors, monkeypatch):
     (found,) = audited(tensors, Half(tensors)).faults
     assert (found.kind, found.place) == ("reduced precision", "root")
     assert "every layer is off" in found.detail
+    assert "cut" not in found.detail
+    monkeypatch.setattr("verify.diagnosis.BUDGET", 400 * 10**6)
+    (found,) = audited(tensors, Half(tensors)).faults
+    assert found.kind == "reduced precision"
+    assert "; the search was cut after" in found.detail
 
 
 def test_misshapen_layer_is_other_shape(tensors):
