@@ -24,9 +24,10 @@ from converters.folder import Folder, RoundedSource, audit_readers
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from converters.sources import open_checkpoint
+from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
 from verify.auditing import IMAGES
-from verify.panel import WITNESSES
+from verify.panel import MAKERS, Witness
 from verify.protocols import PoolPadding, Progress, Source
 
 RELEASE = version("bit-convert")
@@ -44,7 +45,7 @@ class Thoroughness:
     runners: tuple[str, ...] = ()
     """Keys of ``converters.folder.RUNNERS``."""
     oracles: tuple[str, ...] = ()
-    """Keys of ``verify.panel.WITNESSES``."""
+    """Keys of ``verify.panel.MAKERS``."""
 
 
 def audit_folder(
@@ -74,10 +75,18 @@ def audit_folder(
             judged_by=rounded,
             images=pixels,
             pool_padding=pool_padding,
-            witnesses=[WITNESSES[name] for name in wanted.oracles],
+            witnesses=[
+                Witness(name, MAKERS[name], asked=name in wanted.oracles) for name in oracles_of(source, wanted.oracles)
+            ],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
         )
+
+
+def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
+    """Who witnesses beside the first oracle: those that were asked for, and a SavedModel's own graph in any case."""
+    own = ["graph"] if source.format == SavedModel.format else []
+    return list(dict.fromkeys([*own, *asked]))
 
 
 def _plan_of(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:

@@ -82,6 +82,13 @@ POOL_PADDING = click.option(
 IMAGES = click.option(
     "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
 )
+ORACLES = click.option(
+    "--oracle",
+    "oracles",
+    type=click.Choice(["graph", "keras", "tensorflow"]),
+    multiple=True,
+    help="Another oracle, which must agree with NumPy's before any judges.  [default: graph, of a SavedModel]",
+)
 OFFLINE = click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
@@ -138,6 +145,7 @@ VERSION = click.option(
     help="Prove that the folder computes what the checkpoint computes.  [default: verify]",
 )
 @IMAGES
+@ORACLES
 @click.option("--force", is_flag=True, help="Replace what the output folder holds.")
 @click.option("--push", is_flag=True, help="Publish what was verified.")
 @click.option(
@@ -211,13 +219,7 @@ def convert(list_only: bool, **options: Any) -> int:
     multiple=True,
     help="Another library to run the folder in, beside the one that judges.  [default: those installed]",
 )
-@click.option(
-    "--oracle",
-    "oracles",
-    type=click.Choice(["tensorflow"]),
-    multiple=True,
-    help="Another oracle, which must agree with NumPy's before any judges.",
-)
+@ORACLES
 @OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
 @click.option(

@@ -6,11 +6,12 @@ checkpoint → source, Plan → files in a workspace → audit → report, card 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from converters import card, repository
-from converters.auditing import RELEASE, audit_folder, write_report
+from converters.auditing import RELEASE, Thoroughness, audit_folder, oracles_of, write_report
 from converters.catalogue import Variant
 from converters.configs import json_files
 from converters.errors import CheckpointError, ParityError, UsageError
@@ -42,6 +43,8 @@ class Request:
     """None: as the checkpoint has it."""
     verify: bool = True
     images: Path | None = None
+    oracles: tuple[str, ...] = ()
+    """Keys of ``verify.panel.MAKERS``."""
     force: bool = False
     command: str = ""
     """What repeats it, for the page of a conversion that did not pass."""
@@ -114,7 +117,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
         plan = plan_of(request, source)
         place = place_of(request, plan)
         _refuse_place(place, request.force)
-        held = _held_report(place, plan, source, progress)
+        held = _held_report(place, plan, source, oracles_of(source, request.oracles), progress)
         if held is not None:
             return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
         if request.verify:  # an unverified folder that is already there can only be told by making it again
@@ -131,6 +134,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
                     request.images,
                     progress,
                     variant=plan.variant,
+                    thoroughness=Thoroughness(oracles=request.oracles),
                     digests=digests,
                 )
             if report is not None and not report:
@@ -163,7 +167,9 @@ def _refuse_occupied(place: Path, force: bool) -> None:
         raise UsageError(f"{place}: holds something else. Replace it with --force, or choose another with --output.")
 
 
-def _held_report(place: Path, plan: Plan, source: GoogleView, progress: Progress) -> Report | None:
+def _held_report(
+    place: Path, plan: Plan, source: GoogleView, oracles: Sequence[str], progress: Progress
+) -> Report | None:
     """The report of the folder that is there already, where it holds this very result, whole."""
     try:
         report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
@@ -178,7 +184,8 @@ def _held_report(place: Path, plan: Plan, source: GoogleView, progress: Progress
     whole = digests == dict(report.files) and (place / CARD).is_file()
     wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
-    same = held == wanted and described and weight_files(plan).keys() <= digests.keys()
+    heard = {witness.oracle for witness in report.witnesses}
+    same = held == wanted and heard == set(oracles) and described and weight_files(plan).keys() <= digests.keys()
     return report if whole and same and report.passed else None
 
 

@@ -142,7 +142,8 @@ class RoundedSource:
         self._kernels = {
             p.names[GOOGLE] for p in parameters(infer(source.shapes, GOOGLE, source.path)) if p.kind is Kind.KERNEL
         }
-        self.path, self.format, self.sha256, self.shapes = source.path, source.format, source.sha256, source.shapes
+        self.path, self.location, self.format = source.path, source.location, source.format
+        self.sha256, self.shapes = source.sha256, source.shapes
 
     def read(self, name: str) -> Array:
         """float32; of kernels stored ten times as large, float64, in which the division by ten leaves no trace."""

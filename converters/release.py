@@ -49,6 +49,7 @@ class Options:
     pool_padding: PoolPadding | None = None
     verify: bool = True
     images: Path | None = None
+    oracles: tuple[str, ...] = ()
     force: bool = False
     push: bool = False
     repo_id: str | None = None
@@ -279,6 +280,7 @@ def _request(job: Job, options: Options, checkpoint: Path) -> Request:
         pool_padding=options.pool_padding,
         verify=options.verify,
         images=options.images,
+        oracles=options.oracles,
         force=options.force,
         command=_command_line("bit-convert"),
     )

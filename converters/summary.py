@@ -91,6 +91,9 @@ def _add_report(table: Table, report: Report) -> None:
     tensors = report.tensors
     table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
     table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, answer --exact {report.exact}")
+    for witness in report.witnesses:
+        reason = f": {escape(witness.reason)}" if witness.reason else ""
+        table.add_row(f"oracle {witness.oracle}", f"{witness.verdict}{reason}")
     for index, reader in enumerate(report.readers):
         table.add_row(_reader_name(reader), _reader_line(reader, report, declared=index == 0))
     declared = report.readers[0]

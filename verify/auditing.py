@@ -18,7 +18,7 @@ from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader, walk_length
 from verify.faults import Fault
-from verify.oracles.numpy import NumpyOracle
+from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
 from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, Verdict, WeightReport, figure
@@ -76,10 +76,11 @@ def audit(
     """Is ``target`` the model of ``source``?
 
     ``judged_by`` is the source as the target's dtype rounds it, where that is not float32: the stored values are then
-    held against it through the target's correspondences, and what is computed from them against its oracle.
+    held against it through the target's correspondences, and what is computed from them against its oracle; witnesses
+    are held against the oracle of ``source`` itself.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
     (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. ``witnesses`` make oracles that must
-    agree with the first before any judges (``verify.panel.WITNESSES``). Whatever goes wrong in a reader or in the
+    agree with the first before any judges (``verify.panel.MAKERS``). Whatever goes wrong in a reader or in the
     checkpoint's network is part of the report; errors of reading source and target are not caught.
     Raises ValueError for images that are none.
     """
@@ -90,7 +91,11 @@ def audit(
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
         accounts = stored.check(target, source, step)
         runs = [run_reader(reader, singles, step) for reader in target.readers]
-        evidence = gather(judged, pool_padding, singles, runs, witnesses, step)
+        own = judged is source
+        evidence = gather(judged, pool_padding, singles, runs, witnesses if own else (), step)
+        if witnesses and not own:
+            step.expect(walk_length(source))
+            evidence.hear(gather(source, pool_padding, singles, (), witnesses, step))
         rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
         unmet = [expectation for expectation in target.expectations if not expectation.met]
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
@@ -109,7 +114,8 @@ def audit(
         tensors=accounts.tensors,
         layers=_layer_reports(comparisons, evidence.floors),
         readers=tuple(readers),
-        oracle=" and ".join(evidence.oracles),
+        oracle=" and ".join([NAME, *(w.name for w in evidence.witnesses if w.verdict == "agrees")]),
+        witnesses=tuple(evidence.witnesses),
         layout=target.layout,
         dtype=target.dtype,
         rounding=rounding,

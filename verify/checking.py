@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR, U
+from verify.oracles.numpy import NAME
 from verify.report import Report, Verdict
 
 ROUNDED = 2e-3
@@ -17,7 +18,7 @@ ROUNDED = 2e-3
 
 def contradictions(report: Report) -> list[str]:
     """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
-    found = [*_tensors(report), *_layers(report), *_digests(report)]
+    found = [*_tensors(report), *_layers(report), *_witnesses(report), *_digests(report)]
     derived = derived_verdict(report)
     if derived != report.verdict:
         found.append(f"the verdict is {report.verdict!r}, its figures say {derived!r}")
@@ -38,6 +39,8 @@ def derived_verdict(report: Report) -> Verdict:
     cannot_run = declared.verdict == "failed" and declared.ratio is None and declared.departs is None
     if cannot_run:
         return "failed"
+    if any(witness.verdict == "objects" for witness in report.witnesses):
+        return "inconclusive"
     if declared.verdict == "inconclusive" or report.feature_floor is None or report.feature_floor > math.sqrt(U):
         return "inconclusive"
     compared = [layer for layer in report.layers if layer.limit is not None]
@@ -86,6 +89,15 @@ def _layers(report: Report) -> Iterator[str]:
         yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"
     if report.readers and report.readers[0].ratio != report.ratio:
         yield f"the ratio {report.ratio} is not that of {report.readers[0].name}"
+
+
+def _witnesses(report: Report) -> Iterator[str]:
+    agreeing = [NAME, *(witness.name for witness in report.witnesses if witness.verdict == "agrees")]
+    if report.oracle != " and ".join(agreeing):
+        yield f"the oracle is said to be {report.oracle}; {' and '.join(agreeing)} agree"
+    for witness in report.witnesses:
+        if witness.verdict == "agrees" and witness.compared < 1:
+            yield f"{witness.name} agrees in nothing"
 
 
 def _digests(report: Report) -> Iterator[str]:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
-from verify.oracles.numpy import NAME, NumpyOracle
+from verify.oracles.numpy import NumpyOracle
 from verify.panel import Panel, Witness
 from verify.protocols import Layer, OracleError, PoolPadding, Reader, Source
+from verify.report import WitnessReport
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -54,10 +55,19 @@ class Evidence:
     """Why nothing can be concluded."""
     floors: dict[str, float] = field(default_factory=dict)
     """Layer → largest deviation of an element in any float32 run, over the images."""
-    oracles: list[str] = field(default_factory=lambda: [NAME])
+    witnesses: list[WitnessReport] = field(default_factory=list)
     classes: int | None = None
     feature_floor: float = math.nan
     """The largest floor of the pooled features over their size; NaN where they were not reached."""
+
+    def hear(self, other: Evidence) -> None:
+        """Takes over what the witnesses said on another walk."""
+        self.witnesses = other.witnesses
+        self.grounds[:0] = other.objections[:1]
+
+    @property
+    def objections(self) -> list[str]:
+        return [witness.reason for witness in self.witnesses if witness.verdict == "objects"]
 
     @property
     def final(self) -> str:
@@ -130,9 +140,8 @@ def gather(
         if oracle.classes is not None:
             step(f"{oracle.name}, logits")
             _compare_logits(oracle, features, complete, evidence, panel)
-        panel.close()
-        evidence.grounds[:0] = panel.objections[:1]
-        evidence.oracles += panel.names
+        evidence.witnesses = panel.reports()
+        evidence.grounds[:0] = evidence.objections[:1]
     except OracleError as error:
         evidence.grounds.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence

@@ -41,6 +41,11 @@ class Source(Tensors, Protocol):
     def path(self) -> str: ...
 
     @property
+    def location(self) -> str:
+        """Where it lies on this machine: ``path``, or of an archive the folder that it was unpacked into."""
+        ...
+
+    @property
     def format(self) -> str: ...
 
     @property
@@ -48,7 +53,7 @@ class Source(Tensors, Protocol):
 
 
 class OracleError(ValueError):
-    """The checkpoint does not make a BiT; the message names the tensor."""
+    """The checkpoint does not make a BiT, or not for this oracle; the message names the tensor or the reason."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,20 @@ class Oracle(Protocol):
     def name(self) -> str: ...
 
     @property
+    def note(self) -> str:
+        """What a report says of it beside its name, or nothing."""
+        ...
+
+    @property
     def classes(self) -> int | None:
         """How many logits the head gives; None without a head."""
         ...
 
     def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
-        """Tensors of the trunk for (1, 3, height, width) images; a witness may leave out what it cannot give."""
+        """Tensors of the trunk for (1, 3, height, width) images.
+
+        A witness may leave out what it cannot give, images too, and may give ``logits`` here, after the features.
+        """
         ...
 
     def head_blocks(self) -> Iterator[HeadBlock]:

@@ -75,6 +75,21 @@ class ReaderReport:
 
 
 @dataclass(frozen=True)
+class WitnessReport:
+    """What one oracle beside the first says of the source."""
+
+    oracle: str
+    """What it is called in options."""
+    name: str
+    verdict: Literal["agrees", "objects", "not run"]
+    """``objects`` where it disagrees, or was asked for and cannot be run: nothing can then be concluded."""
+    compared: int
+    """Tensors, each image's by itself, that were held against the first oracle's."""
+    reason: str
+    """What it objects to, why it was not run, or a note."""
+
+
+@dataclass(frozen=True)
 class WeightReport:
     """One stored parameter: the link between the source's digest and the file's."""
 
@@ -121,6 +136,8 @@ class Report:
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]
     oracle: str
+    """Those that agree."""
+    witnesses: tuple[WitnessReport, ...]
     layout: str
     dtype: str
     """What the target's values are stored in; oracle and model both run on the rounded ones."""

@@ -63,6 +63,10 @@ class ArchiveSource(TensorFile):
         return {Path(self.path).name: Path(self.path)}
 
     @property
+    def location(self) -> str:
+        return self._inner.location
+
+    @property
     def shapes(self) -> Mapping[str, Shape]:
         return self._inner.shapes
 

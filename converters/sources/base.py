@@ -93,6 +93,11 @@ class TensorFile(ABC):
         yield
 
     @property
+    def location(self) -> str:
+        """Where it lies, unpacked; ``path`` is what it is called."""
+        return self.path
+
+    @property
     @abstractmethod
     def files(self) -> Mapping[str, Path]:
         """The files that are read: name relative to the source → path. One file has its own name."""

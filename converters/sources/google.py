@@ -30,7 +30,8 @@ class GoogleView:
 
     def __init__(self, source: TensorFile) -> None:
         self._source = source
-        self.path, self.format, self.scheme = source.path, source.format, source.scheme
+        self.path, self.location = source.path, source.location
+        self.format, self.scheme = source.format, source.scheme
         self.exact: Exact = source.exact
         self.pool_padding: PoolPadding = source.pool_padding or DEFAULT_PADDING.get(source.scheme, "zeros")
         self._layout = BY_SCHEME[source.scheme]

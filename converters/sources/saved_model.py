@@ -1,6 +1,7 @@
 """Reads SavedModel folders: TF-Hub modules of TensorFlow 2, and of TensorFlow 1 (``tfhub_module.pb``).
 
-Only the variables are read, as the checkpoint that they are; the graph is checked to be one and never executed.
+Only the variables are read, as the checkpoint that they are; the graph is checked to be one, and is an oracle's affair
+(verify/oracles/graph).
 
     saved_model.pb → parsed, not run;  variables/variables.index, .data-* → TfCheckpoint
 """
@@ -14,10 +15,9 @@ from typing import Self
 from converters.errors import CheckpointError
 from converters.sources.base import one_line
 from converters.sources.tf_checkpoint import TfCheckpoint
+from verify.tensorflow import MAX_GRAPH
 
 GRAPH, HUB_MODULE, VARIABLES = "saved_model.pb", "tfhub_module.pb", "variables"
-MAX_GRAPH = 512 << 20
-"""Bytes of a graph that are parsed; protobuf allows 2 GB."""
 HUB_FORMAT = b"\x08\x03"
 """The whole of a tfhub_module.pb: ``format: 3`` (tensorflow/hub, module_def.proto)."""
 

@@ -10,15 +10,15 @@ to it; the object graph, stored beside the values, gives its full name, under wh
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from converters.errors import BitConvertError, CheckpointError, UsageError
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
+from verify.tensorflow import import_tensorflow
 
 INDEX, DATA = ".index", ".data-"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -64,7 +64,7 @@ class TfCheckpoint(TensorFile):
                 raise ValueError("it is larger than that of any network")
             if not data:
                 raise ValueError(f"{name}{DATA}* is missing")
-            self._reader = import_tensorflow().train.load_checkpoint(str(prefix))
+            self._reader = _tensorflow().train.load_checkpoint(str(prefix))
             shapes = {k: tuple(shape) for k, shape in self._reader.get_variable_to_shape_map().items()}
             types = self._reader.get_variable_to_dtype_map()
         self._refuse_claims(shapes, types, sum(file.stat().st_size for file in data))
@@ -159,19 +159,10 @@ def _prefix_of(path: Path) -> Path | None:
     return path if path.with_name(path.name + INDEX).is_file() else None
 
 
-def import_tensorflow() -> Any:
-    """TensorFlow, without its notes on stderr.
-
-    Triton, which comes with PyTorch on Linux, must be loaded before: TensorFlow 2.21 and Triton 3.8 each bring an LLVM,
-    and the process dies when a part of PyTorch loads Triton's after TensorFlow's.
-    """
-    with suppress(ImportError):
-        import triton  # noqa: F401
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about the processor on stderr
+def _tensorflow() -> Any:
     try:
-        import tensorflow
+        return import_tensorflow()
     except ImportError as error:
         raise UsageError(
             "TensorFlow checkpoints are read with TensorFlow: pip install 'bit-convert[tensorflow]'"
         ) from error
-    return tensorflow

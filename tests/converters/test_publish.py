@@ -101,6 +101,7 @@ def converted(folder: Path, files: dict[str, bytes] | None = None, **changes) ->
         layers=(),
         readers=(),
         oracle="numpy",
+        witnesses=(),
         layout="transformers",
         dtype="float32",
         rounding=0.0,

@@ -29,6 +29,7 @@ class MemorySource:
     path: str = "/somewhere/else/tiny.npz"
     format: str = "npz"
     sha256: str = "ab" * 32
+    location: str = ""
     reads: list[str] = field(default_factory=list)
 
     @property

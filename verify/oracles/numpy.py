@@ -87,6 +87,7 @@ class NumpyOracle:
     """A checkpoint's network. Raises OracleError where names or shapes are not those of a BiT."""
 
     name = NAME
+    note = ""
 
     def __init__(
         self,

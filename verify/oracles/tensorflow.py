@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Tensors
+from verify.tensorflow import import_tensorflow
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -27,11 +28,10 @@ class TensorFlowOracle:
     """Raises ImportError where TensorFlow is not installed, OracleError where the tensors make no BiT."""
 
     name = "TensorFlow float64"
+    note = ""
 
     def __init__(self, source: Tensors, *, pool_padding: PoolPadding = "zeros") -> None:
-        import tensorflow
-
-        self.tf: Any = tensorflow
+        self.tf = import_tensorflow()
         self.source = source
         self.padding_value = -np.inf if pool_padding == "-inf" else 0.0
         self._features: Array = np.zeros((0, 0))

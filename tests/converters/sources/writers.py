@@ -70,7 +70,7 @@ NAMINGS: dict[str, Callable[[str, int], str]] = {
 
 
 def keras_network(tensors: Tensors, naming: str = "whole"):
-    """Google's bit_tf2 network (without its arithmetic, which no weight file knows) in tf_keras layers, filled."""
+    """Google's bit_tf2 network in tf_keras layers, filled."""
     import tensorflow as tf
     import tf_keras
 
@@ -80,12 +80,17 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
     def called(path: str) -> str:
         return NAMINGS[naming](path, next(counter))
 
+    class Standardized(layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            mean, variance = tf.nn.moments(kernel, [0, 1, 2], keepdims=True)
+            return super().convolution_op(inputs, (kernel - mean) / tf.sqrt(variance + 1e-10))
+
     def norm(path: str):
-        return layers.GroupNormalization(32, name=called(path + "/group_norm"))
+        return layers.GroupNormalization(32, epsilon=1e-5, name=called(path + "/group_norm"))
 
     def convolve(path: str, filters: int, size: int = 1, stride: int = 1, name: str | None = None):
         name = name or called(path + "/standardized_conv2d")
-        return layers.Conv2D(filters, size, stride, use_bias=False, padding="same", name=name)
+        return Standardized(filters, size, stride, use_bias=False, padding="valid", name=name)
 
     class Unit(layers.Layer):
         """Attributes in Google's order; the projection, if any, comes when the unit is built."""
@@ -96,7 +101,8 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
             self.unit_a = tf_keras.Sequential([norm(path + "/a"), layers.ReLU()], name="a")
             self.unit_a_conv = convolve(path, mid, name="a/standardized_conv2d")
             self.unit_b = tf_keras.Sequential(
-                [norm(path + "/b"), layers.ReLU(), convolve(path + "/b", mid, 3, stride)], name="b"
+                [norm(path + "/b"), layers.ReLU(), layers.ZeroPadding2D(1), convolve(path + "/b", mid, 3, stride)],
+                name="b",
             )
             self.unit_c = tf_keras.Sequential(
                 [norm(path + "/c"), layers.ReLU(), convolve(path + "/c", 4 * mid)], name="c"
@@ -125,7 +131,12 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
         def __init__(self) -> None:
             super().__init__(name="resnet")
             self.root = tf_keras.Sequential(
-                [convolve("resnet/root_block", width_of(tensors), 7, 2), layers.MaxPool2D(3, 2, "same")],
+                [
+                    layers.ZeroPadding2D(3),
+                    convolve("resnet/root_block", width_of(tensors), 7, 2),
+                    layers.ZeroPadding2D(1),
+                    layers.MaxPool2D(3, 2, "valid"),
+                ],
                 name="root_block",
             )
             self.blocks = []
@@ -137,7 +148,8 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
                     name = path if naming == "whole" else f"unit{u:02d}"
                     units.append(Unit(path, mid, 2 if b > 1 and u == 1 else 1, name))
                 self.blocks.append(tf_keras.Sequential(units, name=f"block{b}"))
-            self.pre_head = [layers.GroupNormalization(32, name="group_norm"), layers.GlobalAveragePooling2D()]
+            final = layers.GroupNormalization(32, epsilon=1e-5, name="group_norm")
+            self.pre_head = [final, layers.ReLU(), layers.GlobalAveragePooling2D()]
             self.head = layers.Dense(classes_of(tensors), name="head/dense") if classes_of(tensors) else None
 
         def call(self, x):
@@ -147,7 +159,7 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
             return x
 
         def variables_by_path(self) -> Iterator[tuple[str, object]]:
-            yield "resnet/root_block/standardized_conv2d/kernel", self.root.layers[0].kernel
+            yield "resnet/root_block/standardized_conv2d/kernel", self.root.layers[1].kernel
             for block in self.blocks:
                 for unit in block.layers:
                     yield from unit.variables_by_path()
@@ -198,25 +210,69 @@ def tf2_checkpoint(tensors: Tensors, folder: Path, optimizer: str | None = None,
 
 
 def saved_model(tensors: Tensors, folder: Path) -> Path:
-    """``tf.saved_model.save`` of the network."""
+    """``tf.saved_model.save`` of the Keras network, for images of any size in -1 … 1."""
+    network = keras_network(tensors)
+    return _save(network, network, folder)
+
+
+def tf2_module(
+    tensors: Tensors,
+    folder: Path,
+    called: str = "signature",
+    range_: tuple[float, float] = (-1, 1),
+    change: Callable[..., object] | None = None,
+    **network,
+) -> Path:
+    """The same of variables that all have one name, for colours in ``range_``; under a signature, or as the method
+    ``called`` alone, which also has a form for training."""
     import tensorflow as tf
 
-    network = keras_network(tensors)
-    serve = tf.function(lambda images: network(images), input_signature=[tf.TensorSpec((None, 32, 32, 3))])
     module = tf.Module()
-    module.model, module.serve = network, serve
-    tf.saved_model.save(module, str(folder), signatures=serve)
+    module.variables_ = {name.replace("/", "."): tf.Variable(value, name="v") for name, value in tensors.items()}
+    low, high = range_
+
+    @tf.function
+    def compute(images):
+        variables = {name: module.variables_[name.replace("/", ".")] for name in tensors}
+        features, logits = tf1_network(variables, images, **network)
+        result = features if logits is None else logits
+        return change(result) if change else result
+
+    def scaled(images):
+        return compute(images if range_ == (-1, 1) else (images - low) * (2 / (high - low)) - 1)
+
+    return _save(scaled, module, folder, called)
+
+
+def _save(network: Callable[..., object], trackable: object, folder: Path, called: str = "signature") -> Path:
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((None, None, None, 3), name="images")
+
+    @tf.function
+    def call(images, training=False):
+        return network(images) * (2.0 if training else 1.0)
+
+    module = tf.Module()
+    module.model = trackable
+    if called == "signature":
+        tf.saved_model.save(module, str(folder), signatures=call.get_concrete_function(spec))
+    else:
+        for training in (True, False):
+            call.get_concrete_function(spec, training=training)
+        setattr(module, called, call)
+        tf.saved_model.save(module, str(folder), signatures={})
     return folder
 
 
 # -- TensorFlow 1 ----------------------------------------------------------------------------------------------------
 
 
-def _tf1_variables(tensors: Tensors):
+def _tf1_variables(tensors: Tensors, use_resource: bool = False):
     import tensorflow as tf
 
     v1 = tf.compat.v1
-    return [v1.get_variable(name, initializer=value, use_resource=False) for name, value in tensors.items()]
+    return [v1.get_variable(name, initializer=value, use_resource=use_resource) for name, value in tensors.items()]
 
 
 def tf1_checkpoint(tensors: Tensors, prefix: Path, optimizer: str | None = None) -> Path:
@@ -236,16 +292,77 @@ def tf1_checkpoint(tensors: Tensors, prefix: Path, optimizer: str | None = None)
     return prefix
 
 
-def tf1_hub_module(tensors: Tensors, folder: Path, with_graph: bool = False) -> Path:
-    """As hub.Module exported: ``tfhub_module.pb`` (its whole content is the format's number, 3) and ``variables/``."""
+def tf1_network(variables: Mapping[str, object], images, epsilon: float = 1e-10, norm_epsilon: float = 1e-5):
+    """Pooled features (n, channels), and logits of a head, of NHWC images in -1 … 1: TensorFlow 1's operations."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+
+    def convolve(x, at: str, stride: int = 1):
+        kernel = variables[f"{at}/standardized_conv2d/kernel"]
+        mean, variance = v1.nn.moments(kernel, [0, 1, 2], keep_dims=True)
+        edge = int(kernel.shape[0]) // 2
+        x = tf.pad(x, [[0, 0], [edge, edge], [edge, edge], [0, 0]])
+        return v1.nn.conv2d(x, (kernel - mean) / tf.sqrt(variance + epsilon), [1, stride, stride, 1], "VALID")
+
+    def norm(x, at: str):
+        shape = tf.shape(x)
+        grouped = tf.reshape(x, tf.concat([shape[:3], [32, shape[3] // 32]], 0))
+        mean, variance = v1.nn.moments(grouped, [1, 2, 4], keep_dims=True)
+        x = tf.reshape((grouped - mean) * tf.math.rsqrt(variance + norm_epsilon), shape)
+        return tf.nn.relu(x * variables[f"{at}/group_norm/gamma"] + variables[f"{at}/group_norm/beta"])
+
+    x = convolve(images, "resnet/root_block", 2)
+    x = v1.nn.max_pool(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), [1, 3, 3, 1], [1, 2, 2, 1], "VALID")
+    for block, count in enumerate(units_of(variables), start=1):
+        for unit in range(1, count + 1):
+            at = f"resnet/block{block}/unit{unit:02d}"
+            stride = 2 if block > 1 and unit == 1 else 1
+            entry = norm(x, f"{at}/a")
+            shortcut = convolve(entry, f"{at}/a/proj", stride) if unit == 1 else x
+            y = norm(convolve(entry, f"{at}/a"), f"{at}/b")
+            y = norm(convolve(y, f"{at}/b", stride), f"{at}/c")
+            x = shortcut + convolve(y, f"{at}/c")
+    x = tf.reduce_mean(norm(x, "resnet"), [1, 2], keepdims=True)
+    features = tf.squeeze(x, [1, 2])
+    if "resnet/head/conv2d/kernel" not in variables:
+        return features, None
+    logits = v1.nn.conv2d(x, variables["resnet/head/conv2d/kernel"], [1, 1, 1, 1], "SAME")
+    return features, tf.squeeze(tf.nn.bias_add(logits, variables["resnet/head/conv2d/bias"]), [1, 2])
+
+
+def tf1_hub_module(
+    tensors: Tensors,
+    folder: Path,
+    with_graph: bool = False,
+    size: int | None = None,
+    output: str = "logits",
+    use_resource: bool = False,
+    change: Callable[..., object] | None = None,
+    init_op: Callable[[], object] | None = None,
+    **network,
+) -> Path:
+    """As hub.Module exported: ``tfhub_module.pb`` (its whole content is the format's number, 3) and ``variables/``.
+
+    Its graph takes images of colours in 0 … 1 and gives ``output`` (of a headless network: features), which ``change``
+    may alter; ``init_op`` makes an initialiser.
+    """
     import tensorflow as tf
 
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
-        variables = _tf1_variables(tensors)
-        images = v1.placeholder(tf.float32, (None, 32, 32, 3))
+        made = _tf1_variables(tensors, use_resource)
+        images = v1.placeholder(tf.float32, (None, size, size, 3), name="images")
+        features, logits = tf1_network(dict(zip(tensors, made, strict=True)), images * 2.0 - 1.0, **network)
+        result = features if logits is None or output == "features" else logits
+        result = change(result) if change else result
         session.run(v1.global_variables_initializer())
-        v1.saved_model.simple_save(session, str(folder), {"images": images}, {"bias": variables[-1] + 0})
+        builder = v1.saved_model.Builder(str(folder))
+        signature = v1.saved_model.predict_signature_def({"images": images}, {"default": result})
+        builder.add_meta_graph_and_variables(
+            session, [], {"default": signature}, main_op=init_op() if init_op else None
+        )
+        builder.save()
     (folder / "tfhub_module.pb").write_bytes(b"\x08\x03")
     if not with_graph:
         (folder / "saved_model.pb").unlink()

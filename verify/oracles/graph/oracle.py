@@ -1,0 +1,157 @@
+"""The graph oracle itself: what a SavedModel's graph makes of images, named as audits name it.
+
+    source's folder → Program, variables;  images → colours as the graph takes them → logits, features → Layer …
+
+A module takes colours in 0 … 1 or in -1 … 1, and its file does not say which. Its graph does: what stands before the
+first convolution is an affine map v = a + b · p of the colours p, which three images of one colour tell. An audit's
+images are v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verify.oracles.graph.machine import Machine
+from verify.oracles.graph.program import Program, load
+from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Source
+from verify.tensorflow import import_tensorflow
+
+Array = npt.NDArray[Any]
+Image = npt.NDArray[np.float32]
+
+FORMAT = "saved-model"
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+READINGS = {"0 … 1": (-1.0, 2.0), "-1 … 1": (0.0, 1.0), "0 … 255": (-1.0, 1 / 127.5)}
+"""Range of the colours → the a and b that make it -1 … 1."""
+PROBES = (0.0, 1.0, 3.0)
+SAME = 1e-6
+SIZE = 64
+"""Height and width of the probes where any will do."""
+
+
+class GraphOracle:
+    """A witness of logits, of pooled features, or both: whatever the graph gives."""
+
+    name = "the SavedModel's graph in float64"
+
+    def __init__(self, source: Source, pool_padding: PoolPadding = "zeros") -> None:
+        """``pool_padding`` is the graph's own affair. Raises OracleError where there is no graph, or none to run."""
+        if source.format != FORMAT:
+            raise OracleError(f"a {source.format} checkpoint has no graph")
+        folder = Path(source.location)
+        self._tf = import_tensorflow()
+        self._features = _channels(source)
+        self._classes = source.shapes.get("resnet/head/conv2d/kernel", (0,))[-1] or None
+        try:
+            self._program, self._machine = _opened(self._tf, folder)
+            self._offset, self._scale = self._colours()
+        except OracleError:
+            raise
+        except Exception as error:  # a file of unknown origin can be wrong in any way
+            raise OracleError(f"its graph is damaged: {type(error).__name__}") from error
+
+    @property
+    def classes(self) -> int | None:
+        return self._classes
+
+    @property
+    def note(self) -> str:
+        return f"takes colours in {self._range}"
+
+    def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
+        """The features of every image that fits the signature, then the logits."""
+        fitting = [index for index, image in enumerate(images) if self._fits(image)]
+        if not fitting:
+            height, width = (size or "any" for size in self._program.shape[1:3])
+            raise OracleError(f"it takes images of {height} × {width} alone, and there is none")
+        found: dict[str, dict[int, Array]] = {"features": {}, "logits": {}}
+        for index in fitting:
+            for name, values in self._outputs(images[index]).items():
+                found[name][index] = values
+        for name, by_image in found.items():
+            for index, values in by_image.items():
+                yield Layer(name, index, values, ())
+
+    def head_blocks(self) -> Iterator[HeadBlock]:
+        """Logits are among the layers, where the graph gives any."""
+        yield from ()
+
+    def _fits(self, image: Image) -> bool:
+        shape = self._program.shape or (None,) * 4
+        return all(size in (None, actual) for size, actual in zip(shape[1:3], image.shape[2:], strict=True))
+
+    def _outputs(self, image: Image) -> dict[str, Array]:
+        colours = (image.transpose(0, 2, 3, 1).astype(np.float64) - self._offset) / self._scale
+        outputs = [values.reshape(-1) for values in self._machine.run(colours) if values.shape[:1] == (1,)]
+        named = {self._name(values): values for values in reversed(outputs)}
+        found = {name: values for name, values in named.items() if name}
+        if not found:
+            sizes = " and ".join(str(len(values)) for values in outputs) or "nothing"
+            raise OracleError(f"its signature gives {sizes}, neither logits nor pooled features")
+        return found
+
+    def _name(self, values: Array) -> str:
+        """What an output is, by its size: logits before features, should both have it."""
+        if values.dtype != np.float64:
+            return ""
+        return "logits" if len(values) == self._classes else "features" if len(values) == self._features else ""
+
+    def _colours(self) -> tuple[Array, Array]:
+        """The a and b of each channel. Raises OracleError where they are of no known range."""
+        zero, one, three = (self._seen(value) for value in PROBES)
+        offset, scale = zero, one - zero
+        if not np.allclose(three, offset + PROBES[2] * scale, rtol=SAME, atol=SAME):
+            raise OracleError("it changes colours before its first convolution in a way that is no scaling")
+        for name, (a, b) in READINGS.items():
+            if np.allclose(offset, a, rtol=SAME, atol=SAME) and np.allclose(scale, b, rtol=SAME, atol=0):
+                self._range = name
+                return offset, scale
+        raise OracleError(f"it takes colours that it scales by {scale.tolist()} and moves by {offset.tolist()}")
+
+    def _seen(self, colour: float) -> Array:
+        """What the first convolution is given in the middle of an image of one colour."""
+        height, width = (size or SIZE for size in (self._program.shape[1:3] or (None, None)))
+        try:
+            self._machine.run(np.full((1, height, width, 3), colour), _stop_at_convolution)
+        except _FirstConvolution as found:
+            return found.middle
+        raise OracleError("its outputs come of no convolution of the images")
+
+
+class _FirstConvolution(Exception):
+    """The run has come to the first convolution."""
+
+    def __init__(self, middle: Array) -> None:
+        super().__init__()
+        self.middle = middle
+
+
+def _stop_at_convolution(operation: str, inputs: Sequence[Any]) -> None:
+    if operation == "Conv2D":
+        images = np.asarray(inputs[0])
+        raise _FirstConvolution(images[0, images.shape[1] // 2, images.shape[2] // 2])
+
+
+def _opened(tensorflow: Any, folder: Path) -> tuple[Program, Machine]:
+    """The program, and a machine that reads the variables beside it."""
+    reader = tensorflow.train.load_checkpoint(str(folder / "variables" / "variables"))
+    has_objects = reader.has_tensor(OBJECT_GRAPH)
+    program = load(folder, reader.get_tensor(OBJECT_GRAPH) if has_objects else None)
+
+    def read(key: str) -> Array:
+        if not reader.has_tensor(key):
+            raise OracleError(f"its variable {key} is missing")
+        values: Array = reader.get_tensor(key)
+        return values
+
+    return program, Machine(tensorflow, program, read)
+
+
+def _channels(source: Source) -> int:
+    """Of the pooled features."""
+    return source.shapes.get("resnet/group_norm/gamma", (0,))[0]
