@@ -50,6 +50,7 @@ def _made_by(module: str, name: str) -> Maker:
 
 MAKERS: Mapping[str, Maker] = {
     "graph": _made_by("graph", "GraphOracle"),
+    "keras": _made_by("keras", "KerasOracle"),
     "tensorflow": _made_by("tensorflow", "TensorFlowOracle"),
 }
 """Who makes the oracles, by the name that a user asks for."""

@@ -111,3 +111,16 @@ def test_oracles_are_part_of_what_a_folder_is(tensors, tmp_path):
     assert run(*arguments, "--force").exit_code == 0
     assert parity(folder)["oracle"] == "NumPy float64 and TensorFlow float64"
     assert not converted(tmp_path / "model.npz", folder, "--oracle", "tensorflow")["made"]
+
+
+def test_keras_layers_witness_a_file_of_keras(tensors, tmp_path):
+    path = writers.keras_h5(tensors, tmp_path / "model.h5", "numbered")
+    options = ("--oracle", "keras", "--oracle", "tensorflow")
+    report = converted(path, tmp_path / "model", *options)["report"]
+    assert report["oracle"] == "NumPy float64 and Keras float64 and TensorFlow float64"
+    assert [(each["verdict"], each["reason"]) for each in report["witnesses"]] == [
+        ("agrees", "weights in the file's own order"),
+        ("agrees", ""),
+    ]
+    assert audited(tmp_path / "model", path, tmp_path / "parity", *options)["passed"]
+    assert converted(path, tmp_path / "plain")["report"]["witnesses"] == []
