@@ -20,7 +20,7 @@ def import_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         with suppress(ImportError):
             import triton  # noqa: F401
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no notes about the processor on stderr
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # nothing about the processor, or a missing GPU, on stderr
     import tensorflow
 
     return tensorflow
