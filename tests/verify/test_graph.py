@@ -318,6 +318,18 @@ def test_variable_that_is_missing(tensors, folder, tmp_path):
     assert refused(source) == "its variable elsewhere is missing"
 
 
+def test_damaged_variable_is_refused(tensors, folder, tmp_path):
+    """TensorFlow finds the CRC of the tensor wrong when it is read."""
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "module")
+    (data,) = (tmp_path / "module/variables").glob("variables.data-*")
+    content = bytearray(data.read_bytes())
+    content[content.index(tensors["resnet/group_norm/gamma"].tobytes())] ^= 1
+    data.write_bytes(content)
+    assert refused(source_of(tensors, tmp_path / "module")).startswith("its graph is damaged: ")
+
+
 def test_colours_of_another_scale_are_refused(tensors, tmp_path, monkeypatch):
     from verify.oracles.graph import oracle
 

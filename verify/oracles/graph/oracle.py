@@ -10,6 +10,7 @@ images are v.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,9 @@ class GraphOracle:
         self._tf = import_tensorflow()
         self._features = _channels(source)
         self._classes = source.shapes.get("resnet/head/conv2d/kernel", (0,))[-1] or None
-        try:
+        with _blame():
             self._program, self._machine = _opened(self._tf, folder)
             self._offset, self._scale = self._colours()
-        except OracleError:
-            raise
-        except Exception as error:  # a file of unknown origin can be wrong in any way
-            raise OracleError(f"its graph is damaged: {type(error).__name__}") from error
 
     @property
     def classes(self) -> int | None:
@@ -87,7 +84,8 @@ class GraphOracle:
 
     def _outputs(self, image: Image) -> dict[str, Array]:
         colours = (image.transpose(0, 2, 3, 1).astype(np.float64) - self._offset) / self._scale
-        outputs = [values.reshape(-1) for values in self._machine.run(colours) if values.shape[:1] == (1,)]
+        with _blame():
+            outputs = [values.reshape(-1) for values in self._machine.run(colours) if values.shape[:1] == (1,)]
         named = {self._name(values): values for values in reversed(outputs)}
         found = {name: values for name, values in named.items() if name}
         if not found:
@@ -121,6 +119,17 @@ class GraphOracle:
         except _FirstConvolution as found:
             return found.middle
         raise OracleError("its outputs come of no convolution of the images")
+
+
+@contextmanager
+def _blame() -> Iterator[None]:
+    """A file of unknown origin can be wrong in any way."""
+    try:
+        yield
+    except OracleError:
+        raise
+    except Exception as error:
+        raise OracleError(f"its graph is damaged: {type(error).__name__}") from error
 
 
 class _FirstConvolution(Exception):
