@@ -75,7 +75,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return self.variant.name if self.variant else str(self.checkpoint)
+        return self.variant.name if self.variant else _printable(str(self.checkpoint))
 
 
 @dataclass
@@ -181,13 +181,23 @@ def verify(
 def _markdown(report: Report, target: str | Path) -> str:
     from verify.markdown import document
 
-    title = target if isinstance(target, str) and "://" in target else Path(target).resolve().name
+    title = _printable(target) if isinstance(target, str) and "://" in target else Path(target).resolve().name
     return document(report, title, _command_line("bit-verify"))
 
 
 def _command_line(command: str) -> str:
-    """What the user typed, to be typed again."""
-    return shlex.join([command, *sys.argv[1:]])
+    """What the user typed, to be typed again, but for the credentials in a URL."""
+    return shlex.join([command, *map(_printable, sys.argv[1:])])
+
+
+def _printable(word: str) -> str:
+    """A path, or a URL without the credentials that it may hold; after an option's name too."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if "://" not in value:
+        return word
+    from converters import download
+
+    return option + equals + download.shown(value)
 
 
 def _target(target: str, offline: bool, progress: Progress) -> Path:

@@ -303,7 +303,8 @@ UNPROVABLE = {
 
 @pytest.mark.parametrize("fault", UNPROVABLE)
 def test_what_cannot_be_proven_is_1_and_leaves_only_the_report(tensors, tmp_path, fault, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["bit-convert", "--checkpoint", "my odd.npz"])
+    secret = "https://me:s3cret@host/odd.npz?token=s3cret"
+    monkeypatch.setattr(sys, "argv", ["bit-convert", "--checkpoint", "my odd.npz", secret, f"--checkpoint={secret}"])
     path = save(tmp_path / "odd.npz", UNPROVABLE[fault](dict(tensors)))
     hub = tmp_path / "hub"
     message = said(run("--checkpoint", path, "--output", tmp_path / "model", "--push", "--hub", hub), 1)
@@ -313,7 +314,8 @@ def test_what_cannot_be_proven_is_1_and_leaves_only_the_report(tensors, tmp_path
     assert f"See {tmp_path / 'model.failed' / 'parity.html'}." in message
     page = (tmp_path / "model.failed" / "parity.html").read_text()
     assert "? Inconclusive" in page
-    assert "bit-convert --checkpoint &#39;my odd.npz&#39;" in page
+    assert "bit-convert --checkpoint &#39;my odd.npz&#39; &#39;https://host/odd.npz?…&#39;" in page
+    assert "s3cret" not in page
     assert json.loads((tmp_path / "model.failed" / "parity.json").read_text())["passed"] is False
 
 

@@ -138,7 +138,9 @@ def test_graph_beside_rounded_values_witnesses_the_source_itself(tensors, folder
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize(
-    "options", [{"epsilon": 1e-8}, {"norm_epsilon": 1.01e-5}, {"change": lambda x: x * (1 + 1e-6)}], ids=str
+    "options",
+    [{"epsilon": 1e-8}, {"norm_epsilon": 1.01e-5}, {"change": lambda x: x * (1 + 1e-6)}],
+    ids=["epsilon", "norm epsilon", "logits"],
 )
 def test_graph_of_another_arithmetic_is_no_pass(options, asked, tensors, tmp_path):
     report = audited(module(tensors, tmp_path, **options), asked)
