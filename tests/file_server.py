@@ -59,6 +59,13 @@ class Request:
     headers: Mapping[str, str]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Connections that break are what this server is for."""
+
+
 class FileServer:
     """Serves ``files`` (path → bytes); one fault of ``faults`` a request, then none, or ``always``."""
 
@@ -73,8 +80,7 @@ class FileServer:
         """Bytes of bodies that went out."""
         self._lock = threading.Lock()
         self._scheme = "https" if certificate else "http"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"files": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"files": self}))
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*certificate)
