@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from converters.dtypes import DTYPES
 from converters.errors import CheckpointError
 from converters.files import INDEX, WEIGHTS
 from converters.sources.npz import NpzSource
+from converters.sources.safetensors import tensors_of
 from converters.sources.shards import compare_shards, shards_of
 
 Array = npt.NDArray[Any]
@@ -61,12 +61,11 @@ class _Safetensors:
         if not (folder / WEIGHTS).exists():
             homes = _shards(folder / INDEX)
             files = sorted(set(homes.values()))
-        self._paths = {file: folder / file for file in files}
-        self._open = {file: _open(path) for file, path in self._paths.items()}
-        self._homes = {name: file for file, opened in self._open.items() for name in opened.keys()}  # noqa: SIM118
+        held = {file: tensors_of(folder / file) for file in files}
         if homes is not None:
-            compare_shards(homes, self._homes, folder / INDEX)
-        codes = [self._slice(name).get_dtype() for name in self._homes]
+            compare_shards(homes, {name: file for file, tensors in held.items() for name in tensors}, folder / INDEX)
+        self._tensors = {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
+        codes = [tensor.dtype for tensor in self._tensors.values()]
         known = {dtype.code: dtype.name for dtype in DTYPES.values()}
         odd_codes = sorted({code for code in codes if code not in known})
         if odd_codes:
@@ -75,24 +74,13 @@ class _Safetensors:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(self._slice(name).get_shape()) for name in self._homes}
+        return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def read(self, name: str) -> Array:
-        file = self._open[self._homes[name]]
-        if self._slice(name).get_dtype() != DTYPES["bfloat16"].code:
-            values: Array = file.get_tensor(name)
-            return values
-        import torch
-
-        with _open_as(self._paths[self._homes[name]], "pt") as again:
-            bits: Array = again.get_tensor(name).contiguous().view(torch.int16).numpy().view(np.uint16)
-        return bits
+        return self._tensors[name].stored(name)
 
     def close(self) -> None:
-        self._open.clear()
-
-    def _slice(self, name: str) -> Any:
-        return self._open[self._homes[name]].get_slice(name)
+        """Nothing is held open."""
 
 
 def _shards(index: Path) -> dict[str, str]:
@@ -101,18 +89,3 @@ def _shards(index: Path) -> dict[str, str]:
         if not file.endswith(".safetensors"):
             raise CheckpointError(f"{index}: names the shard {file!r}, which is no safetensors. Get the folder anew.")
     return homes
-
-
-def _open(path: Path) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        return _open_as(path, "np")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}. Convert the model anew.") from error
-
-
-def _open_as(path: Path, framework: str) -> Any:
-    from safetensors import safe_open
-
-    return safe_open(path, framework=framework)

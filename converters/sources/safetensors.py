@@ -47,6 +47,23 @@ class Tensor:
     shape: Shape
     offset: int
 
+    def stored(self, name: str) -> Array:
+        """The values as they are stored; of bfloat16, which NumPy lacks, the uint16 bits.
+
+        They are read, not mapped: pages of a mapping would count as this process's memory for as long as it lasts.
+        Raises CheckpointError, with the tensor's ``name``, where they cannot be had.
+        """
+        if self.dtype not in FLOATS:
+            raise CheckpointError(f"{self.file}: {name} holds {self.dtype}, not F32. Save it as float32.")
+        count = math.prod(self.shape)
+        try:
+            values = np.fromfile(self.file, FLOATS[self.dtype], count, offset=self.offset)
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: {name} cannot be read: {one_line(error)}.") from error
+        if values.size != count:
+            raise CheckpointError(f"{self.file}: {name} is cut short. Get the file anew.")
+        return values.reshape(self.shape)
+
 
 class SafetensorsSource(ShardedSource[Tensor]):
     """``model.safetensors`` of a folder, whole or in shards, or a single file.
@@ -68,7 +85,7 @@ class SafetensorsSource(ShardedSource[Tensor]):
 
     @staticmethod
     def _load(file: Path) -> dict[str, Tensor]:
-        return _header(file)
+        return tensors_of(file)
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
@@ -76,21 +93,14 @@ class SafetensorsSource(ShardedSource[Tensor]):
 
     def read(self, name: str) -> Array:
         tensor = self._tensors[name]
-        if tensor.dtype not in FLOATS:
-            raise CheckpointError(f"{self.path}: {name} holds {tensor.dtype}, not F32. Save it as float32.")
-        count = math.prod(tensor.shape)
-        try:
-            values = np.fromfile(tensor.file, FLOATS[tensor.dtype], count, offset=tensor.offset)
-        except OSError as error:
-            raise CheckpointError(f"{tensor.file}: {name} cannot be read: {one_line(error)}.") from error
-        if values.size != count:
-            raise CheckpointError(f"{tensor.file}: {name} is cut short. Get the file anew.")
+        values = tensor.stored(name)
         if tensor.dtype == "BF16":
             values = from_bfloat16(values)
-        return as_float32(values.reshape(tensor.shape), self.path, name)
+        return as_float32(values, self.path, name)
 
 
-def _header(file: Path) -> dict[str, Tensor]:
+def tensors_of(file: Path) -> dict[str, Tensor]:
+    """Name → tensor of one file. Raises CheckpointError where its header is not that of a whole, safe one."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
