@@ -27,8 +27,10 @@ from converters.sources import open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
 from verify.auditing import IMAGES
+from verify.computing import Computing
 from verify.panel import MAKERS, Witness
 from verify.protocols import PoolPadding, Progress, Source
+from verify.readers import USUAL
 
 RELEASE = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
@@ -44,6 +46,8 @@ class Thoroughness:
     """A directory of photographs."""
     runners: tuple[str, ...] = ()
     """Keys of ``converters.folder.RUNNERS``."""
+    computing: Computing = USUAL
+    """What the readers compute in, and where."""
     oracles: tuple[str, ...] = ()
     """Keys of ``verify.panel.MAKERS``."""
 
@@ -146,7 +150,7 @@ def verify_target(
         report = audit_folder(
             target,
             source,
-            lambda folder: audit_readers(folder, thoroughness.runners),
+            lambda folder: audit_readers(folder, thoroughness.runners, thoroughness.computing),
             pool_padding or source.pool_padding,
             thoroughness.images,
             progress,

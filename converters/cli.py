@@ -219,6 +219,14 @@ def convert(list_only: bool, **options: Any) -> int:
     multiple=True,
     help="Another library to run the folder in, beside the one that judges.  [default: those installed]",
 )
+@click.option(
+    "--compute",
+    type=click.Choice(["float32", "tf32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="What the folder is run in; each is judged by its own limits.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES
 @OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")

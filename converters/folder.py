@@ -21,8 +21,9 @@ from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact,
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
 from converters.weights import Weights, open_weights
+from verify.computing import Computing
 from verify.protocols import Correspondence, Expectation, Reader, Source
-from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
+from verify.readers import STOCK_EPSILON, USUAL, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,8 +158,8 @@ class RoundedSource:
 class RemappedReader(BitRefReader):
     """bit_ref on a folder in a layout that it does not load by itself."""
 
-    def __init__(self, target: Folder, epsilon_override: float | None = None) -> None:
-        super().__init__(target.folder, epsilon_override)
+    def __init__(self, target: Folder, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
+        super().__init__(target.folder, epsilon_override, computing)
         self._target = target
 
     def _load(self) -> Any:
@@ -190,42 +191,45 @@ def own_readers(folder: Folder) -> list[Reader]:
     return [_stock(folder), _bit_ref(folder)]
 
 
-def audit_readers(folder: Folder, runners: Sequence[str] = ()) -> list[Reader]:
+def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = USUAL) -> list[Reader]:
     """Who judges a folder of unknown origin: its declared reader, then the ``runners`` that were asked for.
 
     A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, every other library
     that is installed is shown beside it; one that was asked for and is not installed is shown as not run.
     """
-    readers = _default_readers(folder)
+    readers = _default_readers(folder, computing)
     if not runners:
         return readers
-    asked = [RUNNERS[name](folder) for name in dict.fromkeys(runners)]
+    asked = [RUNNERS[name](folder, computing) for name in dict.fromkeys(runners)]
     return [readers[0], *(reader for reader in asked if reader.name != readers[0].name)]
 
 
-def _default_readers(folder: Folder) -> list[Reader]:
+def _default_readers(folder: Folder, computing: Computing) -> list[Reader]:
+    own = _bit_ref(folder, computing=computing)
     if folder.layout not in STOCK:
-        return [_bit_ref(folder)]
-    own, stock = _bit_ref(folder), _stock(folder)
+        return [own]
+    stock = _stock(folder, computing)
     declares = "weight_standardization_eps" in folder.config
     return [own, stock] if folder.exact == "bits" and declares else [stock, own]
 
 
-def _bit_ref(folder: Folder, epsilon: float | None = None) -> Reader:
+def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = USUAL) -> Reader:
     if folder.layout == TRANSFORMERS.name:
-        return BitRefReader(folder.folder, epsilon_override=epsilon)
-    return RemappedReader(folder, epsilon_override=epsilon)
+        return BitRefReader(folder.folder, epsilon, computing)
+    return RemappedReader(folder, epsilon, computing)
 
 
-def _stock(folder: Folder) -> Reader:
+def _stock(folder: Folder, computing: Computing = USUAL) -> Reader:
     library = STOCK[folder.layout]
-    return library(folder.folder) if library.available() else _bit_ref(folder, STOCK_EPSILON)
+    if not library.available():
+        return _bit_ref(folder, STOCK_EPSILON, computing)
+    return library(folder.folder, computing)
 
 
-RUNNERS: Mapping[str, Callable[[Folder], Reader]] = {
-    "bit_ref": _bit_ref,
-    "stock-arithmetic": lambda folder: _bit_ref(folder, STOCK_EPSILON),
-    "transformers": lambda folder: TransformersReader(folder.folder),
-    "timm": lambda folder: TimmReader(folder.folder),
+RUNNERS: Mapping[str, Callable[[Folder, Computing], Reader]] = {
+    "bit_ref": lambda folder, computing: _bit_ref(folder, None, computing),
+    "stock-arithmetic": lambda folder, computing: _bit_ref(folder, STOCK_EPSILON, computing),
+    "transformers": lambda folder, computing: TransformersReader(folder.folder, computing),
+    "timm": lambda folder, computing: TimmReader(folder.folder, computing),
 }
 """The libraries that an audit can be asked to run, by name."""

@@ -28,6 +28,7 @@ from converters.progress import shown
 from converters.publication import Publication
 from converters.sources import open_checkpoint
 from verify import Report
+from verify.computing import Computing
 from verify.protocols import PoolPadding, Progress
 
 DEFAULT_OUTPUT = Path("models")
@@ -137,6 +138,8 @@ def verify(
     images: Path | None,
     inputs: str,
     runners: tuple[str, ...],
+    compute: str,
+    device: str,
     oracles: tuple[str, ...],
     offline: bool,
     as_json: bool,
@@ -151,7 +154,10 @@ def verify(
         return _check(check_report, target, against, offline, as_json, as_markdown, quiet)
     if target is None or against is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
-    thoroughness = Thoroughness(inputs, images, runners, oracles)
+    computing = Computing(compute, device)
+    if refusal := computing.refusal():
+        raise UsageError(f"--compute {compute} --device {device}: {refusal}. Leave them out, or run it elsewhere.")
+    thoroughness = Thoroughness(inputs, images, runners, computing, oracles)
     with shown(target, quiet) as progress:
         folder = _target(target, offline, progress)
         checkpoint, known = _against(against, offline, progress)

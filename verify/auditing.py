@@ -170,7 +170,7 @@ def _faults(
     faults += map(_unmet_fault, unmet)
     declared = runs[0] if runs else None
     departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
-    if declared is None or not departs or evidence.grounds:
+    if declared is None or not departs or evidence.grounds or declared.unit > compare.U:
         return faults
     oracle = NumpyOracle(source, pool_padding=pool_padding)
     wrong = [account.pair.source for account in accounts.accounts if not account.exact]

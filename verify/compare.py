@@ -68,10 +68,12 @@ def rounding(truth: Array, runs: Sequence[Array]) -> tuple[float, float]:
     return _largest([norm(d) for d in deviations]), _largest([peak(d) for d in deviations])
 
 
-def trunk(name: str, image: int, model: Array, truth: Array, floors: tuple[float, float]) -> Comparison:
-    """Rule 1: ‖t′ − t‖₂ ≤ 4 · max(max_k ‖t_k − t‖₂, u‖t‖₂)."""
+def trunk(
+    name: str, image: int, model: Array, truth: Array, floors: tuple[float, float], unit: float = U
+) -> Comparison:
+    """Rule 1: ‖t′ − t‖₂ ≤ 4 · max(max_k ‖t_k − t‖₂, u‖t‖₂), times u′/u for a model that computes with unit u′."""
     l2_floor, peak_floor = floors
-    limit = FACTOR * _largest([l2_floor, U * norm(truth)])
+    limit = FACTOR * unit / U * _largest([l2_floor, U * norm(truth)])
     if model.shape != truth.shape:
         return misshapen(name, image, model.shape, truth.shape, limit, peak_floor)
     difference = np.asarray(model, np.float64) - truth
@@ -104,14 +106,15 @@ class OwnLogits:
     features: int
 
 
-def head(image: int, model: Array, oracle: Logits, own: OwnLogits) -> Comparison:
-    """Rule 2: |z′_j − (Σ h′_i w_ij + b_j)| ≤ √(C+1) · u · (Σ |h′_i w_ij| + |b_j|), for every class j."""
+def head(image: int, model: Array, oracle: Logits, own: OwnLogits, unit: float = U) -> Comparison:
+    """Rule 2: |z′_j − (Σ h′_i w_ij + b_j)| ≤ √(C+1) · u · (Σ |h′_i w_ij| + |b_j|), for every class j; u′ for a model
+    that computes with that."""
     floor = _logit_floor(oracle)
     if model.shape != oracle.truth.shape:
         return misshapen("logits", image, model.shape, oracle.truth.shape, 0.0, floor)
     logits = np.asarray(model, np.float64)
     errors = np.abs(logits - own.value)
-    limits = math.sqrt(own.features + 1) * U * own.scale
+    limits = math.sqrt(own.features + 1) * unit * own.scale
     worst = _worst_share(errors, limits)
     detail = f"logit {worst} is {logits[worst]:.9g}, and {own.value[worst]:.9g} from the model's own features"
     return Comparison(
@@ -125,11 +128,11 @@ def head(image: int, model: Array, oracle: Logits, own: OwnLogits) -> Comparison
     )
 
 
-def logits_alone(image: int, model: Array, oracle: Logits) -> Comparison:
-    """Rule 3, where only logits can be had: ‖z′ − z‖₂ ≤ 4‖s‖₂ with
+def logits_alone(image: int, model: Array, oracle: Logits, unit: float = U) -> Comparison:
+    """Rule 3, where only logits can be had: ‖z′ − z‖₂ ≤ 4‖s‖₂, times u′/u for a model that computes with u′, and
     s_j² = mean_k (z_k − z)_j² + Σ_i w_ij² mean_k (δh_k)_i² + u² (Σ |h_i w_ij| + |b_j|)²."""
     measured = ((oracle.runs - oracle.truth) ** 2).mean(axis=0)
-    limit = FACTOR * float(np.sqrt((measured + oracle.propagated + (U * oracle.scale) ** 2).sum()))
+    limit = FACTOR * unit / U * float(np.sqrt((measured + oracle.propagated + (U * oracle.scale) ** 2).sum()))
     if model.shape != oracle.truth.shape:
         return misshapen("logits", image, model.shape, oracle.truth.shape, limit, _logit_floor(oracle))
     difference = np.asarray(model, np.float64) - oracle.truth

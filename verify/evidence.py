@@ -37,6 +37,8 @@ class Run:
     """One reader's outputs, per image and without the batch axis, and what comparing them gave."""
 
     name: str
+    unit: float
+    """The rounding of what it computes in."""
     outputs: list[dict[str, Array]] = field(default_factory=list)
     error: str = ""
     installed: bool = True
@@ -77,7 +79,7 @@ class Evidence:
 
 def run_reader(reader: Reader, images: Sequence[Image], step: Callable[[str], None]) -> Run:
     """Every image through one reader; what it raises is kept, without the path of this machine."""
-    run = Run(reader.name)
+    run = Run(reader.name, reader.unit)
     try:
         for image in images:
             step(reader.name)
@@ -204,7 +206,7 @@ def _compare_trunk(
             outputs = run.outputs[layer.image]
             if layer.name in outputs:
                 values = outputs[layer.name].reshape(-1) if layer.name == "features" else outputs[layer.name]
-                run.comparisons.append(compare.trunk(layer.name, layer.image, values, layer.truth, floors))
+                run.comparisons.append(compare.trunk(layer.name, layer.image, values, layer.truth, floors, run.unit))
             elif outputs.keys() != {"logits"}:
                 run.comparisons.append(
                     compare.misshapen(layer.name, layer.image, None, layer.truth.shape, 0.0, floors[1])
@@ -248,9 +250,9 @@ def _compare_logits(
             elif (index, image) in rows:
                 row = rows[index, image]
                 projected = compare.OwnLogits(values[row], scales[row], vectors.shape[1])
-                comparison = compare.head(image, outputs["logits"], logits, projected)
+                comparison = compare.head(image, outputs["logits"], logits, projected, run.unit)
             else:
-                comparison = compare.logits_alone(image, outputs["logits"], logits)
+                comparison = compare.logits_alone(image, outputs["logits"], logits, run.unit)
             run.comparisons.append(comparison)
             if outputs.get("logits", truth[:0]).shape == logits.truth.shape:
                 if run.logits is None:

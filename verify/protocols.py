@@ -146,6 +146,11 @@ class Reader(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def unit(self) -> float:
+        """Half the distance from 1 to the next number of the precision that it computes in."""
+        ...
+
     def run(self, image: Image) -> Mapping[str, Array]:
         """What the model makes of one normalised image, (1, 3, height, width) float32.
 

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verify.computing import Computing
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 STOCK_EPSILON = 1e-8
 """What transformers and timm hard-code when they standardise BiT's kernels."""
+USUAL = Computing()
 
 
 class _TorchReader:
@@ -34,23 +37,29 @@ class _TorchReader:
 
     trunk = ("embedder", "encoder.stages.", ".layers.", "norm", "pooler")
 
-    def __init__(self, folder: str | Path, name: str) -> None:
+    def __init__(self, folder: str | Path, name: str, computing: Computing = USUAL) -> None:
         self.folder = Path(folder)
+        self.computing = computing
         self._name = name
         self._model: torch.nn.Module | None = None
 
     @property
     def name(self) -> str:
-        return self._name
+        return f"{self._name}{self.computing}"
+
+    @property
+    def unit(self) -> float:
+        return self.computing.unit
 
     def run(self, image: Image) -> Mapping[str, Array]:
-        """One image through the model, in float32 on the CPU, contiguous NCHW."""
+        """One image through the model, contiguous NCHW."""
         import torch
 
+        device, dtype = self.computing.device, self.computing.dtype
         if self._model is None:
-            self._model = self._load().eval()
-        with torch.inference_mode(), _tapped(self._model, self.trunk) as taken:
-            output = self._model(torch.from_numpy(image.copy()))
+            self._model = self._load().to(device, dtype).eval()
+        with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
+            output = self._model(torch.from_numpy(image.copy()).to(device, dtype))
             if self._has_head():
                 taken["logits"] = _values(output.logits if hasattr(output, "logits") else output)
         return taken
@@ -74,8 +83,9 @@ class BitRefReader(_TorchReader):
     installed.
     """
 
-    def __init__(self, folder: str | Path, epsilon_override: float | None = None) -> None:
-        super().__init__(folder, "bit_ref" if epsilon_override is None else "bit_ref with transformers' arithmetic")
+    def __init__(self, folder: str | Path, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
+        name = "bit_ref" if epsilon_override is None else "bit_ref with transformers' arithmetic"
+        super().__init__(folder, name, computing)
         self.epsilon_override = epsilon_override
 
     def _load(self) -> torch.nn.Module:
@@ -98,8 +108,8 @@ class BitRefReader(_TorchReader):
 class TransformersReader(_TorchReader):
     """Stock transformers on a folder; ``version`` is the one installed."""
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, "transformers")
+    def __init__(self, folder: str | Path, computing: Computing = USUAL) -> None:
+        super().__init__(folder, "transformers", computing)
 
     @staticmethod
     def available() -> bool:
@@ -132,8 +142,8 @@ class TimmReader(_TorchReader):
 
     trunk = ("stem", "stages.", ".blocks.", "norm", "head.global_pool")
 
-    def __init__(self, folder: str | Path) -> None:
-        super().__init__(folder, "timm")
+    def __init__(self, folder: str | Path, computing: Computing = USUAL) -> None:
+        super().__init__(folder, "timm", computing)
 
     @staticmethod
     def available() -> bool:

@@ -65,6 +65,7 @@ class TorchModel:
     relu_after_add: bool = False
     outputs: tuple[str, ...] | None = None
     name: str = "torch"
+    unit: float = 2.0**-24
     closed: bool = False
 
     def run(self, image: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -1,0 +1,76 @@
+"""How a reader computes: in which precision, and on what device.
+
+The limits of parity are those of float32. A computation of another precision rounds u′/u times as much at every step,
+to first order, and so is held against limits u′/u times as wide; u is half the distance from 1 to the next number.
+
+    name of a precision, device → ``Computing`` → unit (of the limits), settings of PyTorch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verify.compare import U
+
+if TYPE_CHECKING:
+    import torch
+
+UNITS: Mapping[str, float] = {"float32": U, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Precision → u. TF32 is float32 whose factors a GPU rounds to 11 bits."""
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """float32 on the CPU is what verdicts of conversions rest on."""
+
+    precision: str = "float32"
+    device: str = "cpu"
+
+    @property
+    def unit(self) -> float:
+        return UNITS[self.precision]
+
+    def __str__(self) -> str:
+        """What is added to a reader's name; nothing for the usual."""
+        precision = "" if self.precision == "float32" else f" in {self.precision}"
+        return precision + ("" if self.device == "cpu" else f" on {self.device}")
+
+    def refusal(self) -> str:
+        """Why this machine cannot compute so, or nothing."""
+        import torch
+
+        if self.device == "cuda" and not torch.cuda.is_available():
+            return "PyTorch finds no GPU here"
+        if self.precision == "tf32" and self.device == "cpu":
+            return "only a GPU computes in tf32"
+        return ""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters and images."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, "float32" if self.precision == "tf32" else self.precision)
+        return dtype
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """On a GPU, float32 is computed without TF32, and without cuDNN, which may take Winograd's transform: what is
+        then left to differ is the order of summation, as on the CPU. Other precisions are computed as users do."""
+        if self.device == "cpu":
+            yield
+            return
+        import torch
+
+        exact, matmul = self.precision == "float32", torch.backends.cuda.matmul
+        allowed = matmul.allow_tf32
+        matmul.allow_tf32 = self.precision == "tf32"
+        try:
+            with torch.backends.cudnn.flags(enabled=not exact, allow_tf32=self.precision == "tf32"):
+                yield
+        finally:
+            matmul.allow_tf32 = allowed
