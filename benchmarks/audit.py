@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from common import Goals, machine, print_table
+from common import Goals, apart, machine, print_table
 from safetensors.numpy import load_file, save_file
 
 from converters.architecture import Architecture
@@ -40,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         checkpoint, folder = place / "source.npz", place / "model"
-        write_checkpoint(checkpoint, Architecture.released(chosen.network, chosen.classes))
+        apart(write_checkpoint, checkpoint, Architecture.released(chosen.network, chosen.classes))
         run(CONVERT, "--checkpoint", checkpoint, "--output", folder, "--no-verify", "--quiet")
         audit = (folder, "--against", checkpoint, "--report", place / "report", "--quiet", "--json")
         rows = [row("honest, bit_ref and stock", *run(VERIFY, *audit))]

@@ -6,6 +6,7 @@ of the rounds' ratios, never one median over another.
 
 from __future__ import annotations
 
+import multiprocessing
 import platform
 import statistics
 import time
@@ -54,6 +55,15 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
     print(lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:], "", sep="\n", flush=True)
+
+
+def apart(work: Callable[..., object], *arguments: object) -> None:
+    """In a process of its own: the memory that it took at most would count as that of every process started later."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
 
 
 class Goals:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from common import apart
 
 from converters.architecture import Architecture
 from converters.names import GOOGLE, parameters
@@ -113,7 +114,7 @@ def ways(name: str, checkpoint: Path, result: Path) -> dict[str, Callable[[], Ru
 def measure(name: str, folder: Path, runs: int, peer_runs: int) -> dict[str, list[Run]]:
     checkpoint, result = folder / f"{name}.npz", folder / "result"
     if not checkpoint.exists():
-        make(checkpoint, NETWORKS[name])
+        apart(make, checkpoint, NETWORKS[name])
     every = ways(name, checkpoint, result)
     counts = {"bit-convert --no-verify": runs, "cp + fsync": runs, "bit-convert": runs if name == "R50x1" else 0}
     measured: dict[str, list[Run]] = {way: [] for way in every}
