@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mode
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class Weights(Protocol):
 
     is_npz: bool
     dtype: str
-    """Of all tensors; the first's, where they differ."""
+    """Of all tensors; the commonest, where they differ."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
@@ -70,7 +71,7 @@ class _Safetensors:
         odd_codes = sorted({code for code in codes if code not in known})
         if odd_codes:
             raise CheckpointError(f"{folder}: stores {odd_codes[0]}, not one of {', '.join(known)}. Convert it anew.")
-        self.dtype = known[codes[0]] if codes else "float32"
+        self.dtype = known[mode(codes)] if codes else "float32"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
