@@ -41,27 +41,30 @@ class Tile:
         np.copyto(place, self.values.reshape(inputs * window, outputs).T)
 
 
-def empty_tile(inputs: int, window: int, outputs: int, dtype: npt.DTypeLike) -> Array:
-    """Room for the values of a tile; ``reshape`` to (inputs · window, outputs) makes no copy of it."""
-    return np.empty((inputs, window, outputs + GAP), dtype)[:, :, :outputs]
+def empty_tiles(inputs: int, window: int, outputs: int, most: int, dtype: npt.DTypeLike) -> Iterator[Tile]:
+    """The tiles of a kernel, to be filled: all inputs of at most ``most`` outputs, then those of the next outputs.
 
-
-def spans(inputs: int, window: int, outputs: int, most: int) -> Iterator[tuple[slice, slice]]:
-    """The inputs and outputs of each tile: all inputs of at most ``most`` outputs, then those of the next outputs."""
+    Each is valid until the next is asked for, since they share their memory: ``values`` of one shape in succession are
+    the same array. Its ``reshape`` to (inputs · window, outputs) makes no copy.
+    """
     step = max(1, ROWS // window)
+    room = np.empty((min(step, inputs), window, min(most, outputs) + GAP), dtype)
+    values = room[:, :, :-GAP]
     for o in range(0, outputs, most):
         for i in range(0, inputs, step):
-            yield slice(i, min(i + step, inputs)), slice(o, min(o + most, outputs))
+            rows, columns = slice(i, min(i + step, inputs)), slice(o, min(o + most, outputs))
+            shape = (rows.stop - i, window, columns.stop - o)
+            if values.shape != shape:
+                values = room[: shape[0], :, : shape[2]]
+            yield Tile(rows, columns, values)
 
 
 def tiles_of(kernel: Array, most: int) -> Iterator[Tile]:
     """The tiles of an array (window, inputs, outputs), each valid until the next is asked for."""
     window, inputs, outputs = kernel.shape
-    room = empty_tile(min(inputs, max(1, ROWS // window)), window, min(most, outputs), kernel.dtype)
-    for i, o in spans(inputs, window, outputs, most):
-        values = room[: i.stop - i.start, :, : o.stop - o.start]
-        np.copyto(values, kernel[:, i, o].transpose(1, 0, 2))
-        yield Tile(i, o, values)
+    for tile in empty_tiles(inputs, window, outputs, most, kernel.dtype):
+        np.copyto(tile.values, kernel[:, tile.inputs, tile.outputs].transpose(1, 0, 2))
+        yield tile
 
 
 def outputs_first(kernel: Array, out: Array) -> None:

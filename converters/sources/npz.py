@@ -29,7 +29,7 @@ from converters.errors import CheckpointError
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
 from converters.sources.passing import Pass
-from converters.transposing import Tile, empty_tile, spans
+from converters.transposing import Tile, empty_tiles
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
@@ -165,20 +165,17 @@ class NpzSource(TensorFile):
             yield from super().tiles(name, most)
             return
         *window, inputs, outputs = tensor.shape
-        size = math.prod(window)
-        room: Array | None = None
-        values, rows = np.empty((0, 0, 0)), list[list[memoryview]]()
-        for i, o in spans(inputs, size, outputs, most):
-            if room is None:
-                room = empty_tile(i.stop, size, o.stop, FLOAT32)
-            if values.shape != (i.stop - i.start, size, o.stop - o.start):
-                values = room[: i.stop - i.start, :, : o.stop - o.start]
-                rows = [[row.view(np.uint8).data for row in values[:, w]] for w in range(size)]
+        filled: Array | None = None
+        for tile in empty_tiles(inputs, math.prod(window), outputs, most, FLOAT32):
+            if tile.values is not filled:
+                filled = tile.values
+                rows = [[row.view(np.uint8).data for row in filled[:, w]] for w in range(filled.shape[1])]
             with self._blame(name):
                 for w, some in enumerate(rows):
-                    start = tensor.start + ((w * inputs + i.start) * outputs + o.start) * FLOAT32.itemsize
-                    _read_rows(self._handle, some, start, outputs * FLOAT32.itemsize)
-            yield Tile(i, o, values)
+                    value = (w * inputs + tile.inputs.start) * outputs + tile.outputs.start
+                    place = tensor.start + value * FLOAT32.itemsize
+                    _read_rows(self._handle, some, place, outputs * FLOAT32.itemsize)
+            yield tile
 
     @contextmanager
     def checking(self) -> Iterator[None]:
