@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Rounds = list[dict[str, float]]
 """Seconds of each work, by name, round after round."""
-STAGES = {"R50": (3, 4, 6, 3), "R101": (3, 4, 23, 3), "R152": (3, 8, 36, 3)}
-
 
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"elapsed": time.perf_counter, "processor": time.process_time}
@@ -102,12 +100,13 @@ def network(name: str, classes: int = 1000, epsilon: float = 1e-8) -> Any:
     import torch
 
     from bit_ref import BitConfig, BitForImageClassification
+    from converters.architecture import Architecture
 
-    depth, width = name.split("x")
+    shape = Architecture.released(name, classes)
     config = BitConfig(
-        depths=list(STAGES[depth]),
-        embedding_size=64 * int(width),
-        hidden_sizes=[256 * int(width) * 2**stage for stage in range(4)],
+        depths=list(shape.units),
+        embedding_size=shape.root_width,
+        hidden_sizes=[4 * width for width in shape.widths],
         num_labels=classes,
         weight_standardization_eps=epsilon,
     )

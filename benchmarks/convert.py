@@ -30,10 +30,7 @@ from converters.architecture import Architecture
 from converters.names import GOOGLE, parameters
 
 CLASSES = 21843
-NETWORKS = {
-    "R50x1": Architecture((3, 4, 6, 3), 64, (64, 128, 256, 512), CLASSES),
-    "R152x4": Architecture((3, 8, 36, 3), 256, (256, 512, 1024, 2048), CLASSES),
-}
+NETWORKS = {name: Architecture.released(name, CLASSES) for name in ("R50x1", "R152x4")}
 COPY = """
 import os, shutil, subprocess, sys
 subprocess.run(["cp", sys.argv[1], sys.argv[2]], check=True)
