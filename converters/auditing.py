@@ -27,10 +27,9 @@ from converters.sources import open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
 from verify.auditing import IMAGES
-from verify.computing import Computing
+from verify.computing import USUAL, Computing
 from verify.panel import MAKERS, Witness
 from verify.protocols import PoolPadding, Progress, Source
-from verify.readers import USUAL
 
 RELEASE = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")

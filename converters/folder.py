@@ -21,9 +21,9 @@ from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact,
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
 from converters.weights import Weights, open_weights
-from verify.computing import Computing
+from verify.computing import USUAL, Computing
 from verify.protocols import Correspondence, Expectation, Reader, Source
-from verify.readers import STOCK_EPSILON, USUAL, BitRefReader, TimmReader, TransformersReader
+from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
     from torch import Tensor

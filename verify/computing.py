@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 UNITS: Mapping[str, float] = {"float32": U, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Precision → u. TF32 is float32 whose factors a GPU rounds to 11 bits."""
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,11 @@ class Computing:
 
     def refusal(self) -> str:
         """Why this machine cannot compute so, or nothing."""
+        if self.device == "cpu":
+            return "only a GPU computes in tf32" if self.precision == "tf32" else ""
         import torch
 
-        if self.device == "cuda" and not torch.cuda.is_available():
-            return "PyTorch finds no GPU here"
-        if self.precision == "tf32" and self.device == "cpu":
-            return "only a GPU computes in tf32"
-        return ""
+        return "" if torch.cuda.is_available() else "PyTorch finds no GPU here"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,3 +71,6 @@ class Computing:
                 yield
         finally:
             matmul.allow_tf32 = allowed
+
+
+USUAL = Computing()

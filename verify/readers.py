@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verify.computing import Computing
+from verify.computing import USUAL, Computing
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 STOCK_EPSILON = 1e-8
 """What transformers and timm hard-code when they standardise BiT's kernels."""
-USUAL = Computing()
 
 
 class _TorchReader:
