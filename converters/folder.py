@@ -22,7 +22,7 @@ from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
 from converters.weights import Weights, open_weights
 from verify.computing import USUAL, Computing
-from verify.protocols import Correspondence, Expectation, Reader, Source
+from verify.protocols import Correspondence, Expectation, Inspected, Reader, Source
 from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Folder:
         self.dtype = self._weights.dtype
         self.readers = choose_readers(self)
         self.expectations: Sequence[Expectation] = ()
+        self.inspected: Sequence[Inspected] = ()
+        self.misleading = ""
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MAX_WIDTH = 120
 FAULTS = 5
-"""Faults that a summary names; the report has them all."""
+UNKNOWN = 8
+"""Faults, and unknown files and fields, that a summary names; the report has them all."""
 
 
 def render(conversion: Conversion, publication: Publication | None, release: str, short: bool) -> str:
@@ -91,6 +92,10 @@ def _add_report(table: Table, report: Report) -> None:
     tensors = report.tensors
     table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
     table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, answer --exact {report.exact}")
+    if report.unknown:
+        places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
+        more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
+        table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
     for witness in report.witnesses:
         reason = f": {escape(witness.reason)}" if witness.reason else ""
         table.add_row(f"oracle {witness.oracle}", f"{witness.verdict}{reason}")

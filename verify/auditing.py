@@ -128,6 +128,7 @@ def audit(
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
         expectations=tuple(target.expectations),
+        inspected=tuple(target.inspected),
         feature_floor=figure(evidence.feature_floor),
         logits=_logit_reports(runs[0]) if runs else (),
         faults=tuple(faults) if verdict == "failed" else (),

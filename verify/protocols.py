@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PoolPadding = Literal["zeros", "-inf"]
 """What surrounds the stem's output before its max-pool."""
 
+Fate = Literal["compared", "no effect", "unknown"]
+"""What becomes of a file or field that is looked at: it must have a value, it changes nothing, or nobody knows."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
 
@@ -140,6 +143,17 @@ class Expectation:
         return f"{self.place} is {self.found}, not {self.expected}"
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """A file of the target, or a field of one of its JSON files, and what became of it."""
+
+    place: str
+    """``adapter_config.json``, or ``config.json torch_dtype``."""
+    fate: Fate
+    reason: str
+    """Why it changes nothing, or what it is compared with."""
+
+
 class Reader(Protocol):
     """A library that loads the target and runs it."""
 
@@ -196,6 +210,16 @@ class Target(Protocol):
     @property
     def expectations(self) -> Sequence[Expectation]:
         """What the target's files say beside its tensors, and what they must say of this source."""
+        ...
+
+    @property
+    def inspected(self) -> Sequence[Inspected]:
+        """Every file and every field that was looked at, and what became of it."""
+        ...
+
+    @property
+    def misleading(self) -> str:
+        """Why no library may be given the target: it redirects its loader or brings code. Empty where one may."""
         ...
 
     @property

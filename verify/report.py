@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from verify.faults import Fault
-from verify.protocols import Expectation
+from verify.protocols import Expectation, Inspected
 from verify.schema import json_schema, parse
 
 Verdict = Literal["passed", "failed", "inconclusive"]
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of parity.json's layout."""
 
 FIGURES = 4
@@ -156,6 +156,8 @@ class Report:
     weights: tuple[WeightReport, ...] = field(default=())
     expectations: tuple[Expectation, ...] = field(default=())
     """Fields of the target's files: what they must be and what they are."""
+    inspected: tuple[Inspected, ...] = field(default=())
+    """Files of the target and fields of its JSON, and what became of each."""
     feature_floor: float | None = field(default=None)
     """The largest floor of the pooled features over their size: above √u = 2⁻¹², nothing can be concluded."""
     logits: tuple[LogitReport, ...] = field(default=())
@@ -166,6 +168,11 @@ class Report:
     @property
     def fault(self) -> Fault | None:
         return self.faults[0] if self.faults else None
+
+    @property
+    def unknown(self) -> tuple[Inspected, ...]:
+        """Files and fields of which nobody knows what they change."""
+        return tuple(each for each in self.inspected if each.fate == "unknown")
 
     @property
     def passed(self) -> bool:

@@ -79,6 +79,8 @@ class FolderTarget:
         self.files = {"model.safetensors": "cd" * 32}
         self.readers = readers
         self.expectations = ()
+        self.inspected = ()
+        self.misleading = ""
         headless = "resnet/head/conv2d/kernel" not in source.tensors
         self.correspondences = [
             Correspondence(

@@ -129,6 +129,8 @@ class MemoryTarget:
     layout: str = "transformers"
     dtype: str = "float32"
     expectations: tuple = ()
+    inspected: tuple = ()
+    misleading: str = ""
     files: Mapping[str, str] = field(default_factory=lambda: {"model.safetensors": "cd" * 32})
 
     @property
