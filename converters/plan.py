@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from converters.architecture import Architecture
 from converters.catalogue import Preprocessing, Variant
 from converters.labels import id2label
-from converters.layouts import Exact
+from converters.layouts import LAYOUTS, Exact
+from converters.storage import Storage
 from verify.protocols import PoolPadding
 
 UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
@@ -29,6 +30,11 @@ class Plan:
     layout: str = "transformers"
     dtype: str = "float32"
     max_shard_bytes: int = MAX_SHARD_BYTES
+
+    @property
+    def storage(self) -> Storage:
+        """How its tensors are stored."""
+        return Storage(LAYOUTS[self.layout], self.exact, self.dtype)
 
     @property
     def preprocessing(self) -> Preprocessing:

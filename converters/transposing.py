@@ -28,14 +28,17 @@ GAP = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """Some of a kernel's values, (inputs, window, outputs), and where they belong."""
+    """Some of a kernel's values, (inputs, window, outputs), and where they belong.
+
+    ``rows`` are the output channels: rows of the transposed kernel.
+    """
 
     inputs: slice
-    outputs: slice
+    rows: slice
     values: Array
 
     def put(self, out: Array) -> None:
-        """Into ``out``, (outputs, inputs, window) of the whole kernel in C order but for axis 0: these outputs'."""
+        """Transposes into ``out``, (outputs, inputs, window) in C order, which holds the rows of this tile alone."""
         inputs, window, outputs = self.values.shape
         place = out.reshape(outputs, -1)[:, self.inputs.start * window : self.inputs.stop * window]
         np.copyto(place, self.values.reshape(inputs * window, outputs).T)
@@ -63,11 +66,11 @@ def tiles_of(kernel: Array, most: int) -> Iterator[Tile]:
     """The tiles of an array (window, inputs, outputs), each valid until the next is asked for."""
     window, inputs, outputs = kernel.shape
     for tile in empty_tiles(inputs, window, outputs, most, kernel.dtype):
-        np.copyto(tile.values, kernel[:, tile.inputs, tile.outputs].transpose(1, 0, 2))
+        np.copyto(tile.values, kernel[:, tile.inputs, tile.rows].transpose(1, 0, 2))
         yield tile
 
 
 def outputs_first(kernel: Array, out: Array) -> None:
     """``kernel`` (window, inputs, outputs) → ``out`` (outputs, inputs, window), C-contiguous."""
     for tile in tiles_of(kernel, OUTPUTS):
-        tile.put(out[tile.outputs])
+        tile.put(out[tile.rows])

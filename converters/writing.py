@@ -6,19 +6,19 @@ source, Plan → tensors of the layout, one at a time → model.safetensors | mo
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from converters.blocks import Room, store
 from converters.dtypes import DTYPES
 from converters.files import INDEX, WEIGHTS, write_json
-from converters.layouts import LAYOUTS
 from converters.names import GOOGLE, Parameter, parameters
 from converters.plan import Plan
 from converters.sources import GoogleView
-from converters.stream import write_safetensors
+from converters.storage import Piece
+from converters.stream import TensorToWrite, write_safetensors
 from verify.protocols import Progress
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -30,37 +30,42 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, 
 
     Returns file → sha256 if ``hashed``, of safetensors files alone.
     """
-    layout, wanted = LAYOUTS[plan.layout], parameters(plan.architecture)
-    progress = _Counter(step, len(wanted))
-    by_name = {layout.parameter_name(parameter): parameter for parameter in wanted}
-    shapes = {name: layout.shape(parameter) for name, parameter in by_name.items()}
-
-    def fill(name: str, room: Room) -> None:
-        progress(by_name[name].names[GOOGLE])
-        store(source, by_name[name], layout, plan.exact, plan.dtype, room)
-
+    tensors = _tensors(source, plan, step)
     homes = weight_files(plan)
+    digests: dict[str, str] = {}
     with source.checking():
-        if layout.name == GOOGLE:
-            for file, names in homes.items():
-                _write_npz(folder / file, {name: by_name[name] for name in names}, source, progress)
-            return {}
-        digests = {
-            file: write_safetensors(folder / file, {name: shapes[name] for name in names}, fill, plan.dtype, hashed)
-            for file, names in homes.items()
-        }
+        for file, names in homes.items():
+            of_file = [tensors[name] for name in names]
+            if plan.layout == GOOGLE:
+                write_npz(folder / file, of_file)
+            else:
+                digests[file] = write_safetensors(folder / file, of_file, plan.dtype, hashed)
     if len(homes) > 1:
-        total = sum(_bytes(shape, DTYPES[plan.dtype].storage.itemsize) for shape in shapes.values())
+        total = sum(_bytes(tensor.shape, DTYPES[plan.dtype].storage.itemsize) for tensor in tensors.values())
         weight_map = {name: file for file, names in homes.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return digests if hashed else {}
 
 
+def _tensors(source: GoogleView, plan: Plan, step: Progress) -> dict[str, TensorToWrite]:
+    """Name → tensor of the folder, in order; ``step`` is called when its values are first asked for."""
+    wanted = parameters(plan.architecture)
+
+    def pieces(parameter: Parameter, place: int, most: int) -> Iterator[Piece]:
+        step(f"writing {parameter.names[GOOGLE]}", place, len(wanted))
+        return plan.storage.pieces(parameter, source, most)
+
+    return {
+        name: TensorToWrite(name, plan.storage.shape(parameter), partial(pieces, parameter, place))
+        for place, parameter in enumerate(wanted)
+        for name in [plan.storage.name(parameter)]
+    }
+
+
 def weight_files(plan: Plan) -> dict[str, list[str]]:
     """File → names of its tensors, in order: what a folder's weights are to be kept in, without an index."""
-    layout = LAYOUTS[plan.layout]
-    shapes = {layout.parameter_name(p): layout.shape(p) for p in parameters(plan.architecture)}
-    if layout.name == GOOGLE:
+    shapes = {plan.storage.name(p): plan.storage.shape(p) for p in parameters(plan.architecture)}
+    if plan.layout == GOOGLE:
         return {f"{plan.name}.npz": list(shapes)}
     return split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
 
@@ -86,23 +91,17 @@ def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
     return int(np.prod(shape, dtype=np.int64)) * itemsize
 
 
-def _write_npz(path: Path, wanted: Mapping[str, Parameter], source: GoogleView, progress: _Counter) -> None:
-    """Stored members under 128-byte npy headers, as the released files have them."""
+def write_npz(path: Path, tensors: Sequence[TensorToWrite]) -> None:
+    """Writes float32 tensors as stored members under 128-byte npy headers, as the released files have them."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, parameter in wanted.items():
-            progress(name)
-            tensor = LAYOUTS[GOOGLE].store(parameter, source.read(name), "bits")
-            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+        for tensor in tensors:
+            info = zipfile.ZipInfo(f"{tensor.name}.npy", EPOCH)
             info.external_attr = 0o600 << 16
-            info.file_size = tensor.nbytes
+            info.file_size = _bytes(tensor.shape, 4)
+            header = {"descr": "<f4", "fortran_order": False, "shape": tensor.shape}
             with archive.open(info, "w") as member:
-                np.lib.format.write_array(member, tensor, version=(1, 0), allow_pickle=False)
-
-
-class _Counter:
-    def __init__(self, step: Progress, total: int) -> None:
-        self.step, self.total, self.done = step, total, 0
-
-    def __call__(self, name: str) -> None:
-        self.step(f"writing {name}", self.done, self.total)
-        self.done += 1
+                np.lib.format.write_array_header_1_0(member, header)
+                for piece in tensor.pieces(tensor.shape[0]):
+                    values = np.empty((piece.rows.stop - piece.rows.start, *tensor.shape[1:]), "<f4")
+                    piece.put(values)
+                    member.write(values.data)

@@ -172,7 +172,7 @@ class NpzSource(TensorFile):
                 rows = [[row.view(np.uint8).data for row in filled[:, w]] for w in range(filled.shape[1])]
             with self._blame(name):
                 for w, some in enumerate(rows):
-                    value = (w * inputs + tile.inputs.start) * outputs + tile.outputs.start
+                    value = (w * inputs + tile.inputs.start) * outputs + tile.rows.start
                     place = tensor.start + value * FLOAT32.itemsize
                     _read_rows(self._handle, some, place, outputs * FLOAT32.itemsize)
             yield tile

@@ -1,4 +1,4 @@
-"""What is stored, tile by tile and in rooms too small for a tensor, against the layouts' whole arrays."""
+"""What is stored, piece by piece, against the layouts' whole arrays."""
 
 import hashlib
 import os
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from converters import transposing
-from converters.blocks import store
 from converters.errors import CheckpointError
 from converters.layouts import LAYOUTS
 from converters.names import GOOGLE, parameters
 from converters.sources import open_checkpoint, passing
+from converters.storage import Storage
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources.writers import to_big_vision
 
@@ -31,32 +31,18 @@ def _small_memory(monkeypatch):
     monkeypatch.setattr(passing, "PIECE", 4096)
 
 
-class Room:
-    """Rooms of at most so many entries, each spoilt once the next is taken, as a buffer is used again."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken: list[np.ndarray] = []
-        self.room: np.ndarray | None = None
-
-    def take(self, count: int) -> np.ndarray:
-        assert count <= self.most
-        self.keep()
-        self.room = np.full((count, *self.shape[1:]), np.nan, np.float32)
-        return self.room
-
-    def keep(self) -> np.ndarray:
-        if self.room is not None:
-            self.taken.append(self.room.copy())
-            self.room[...] = np.nan
-        return np.concatenate(self.taken) if self.taken else np.empty(0)
-
-
-def stored(source, parameter, layout, exact, most=70):
-    room = Room(most if layout.forms[parameter.kind].is_outputs_first else 1 << 20)
-    room.shape = layout.shape(parameter)
-    store(source, parameter, layout, exact, "float32", room)
-    return room.keep()
+def stored(source, parameter, storage, most=70):
+    """The pieces end to end: those of the same rows follow each other, and the next rows begin where they end."""
+    groups: list[np.ndarray] = []
+    start = end = 0
+    for piece in storage.pieces(parameter, source, most):
+        if piece.rows.start == end:
+            start, end = end, piece.rows.stop
+            groups.append(np.full((end - start, *storage.shape(parameter)[1:]), np.nan, np.float32))
+        assert (piece.rows.start, piece.rows.stop) == (start, end)
+        assert end - start <= most
+        piece.put(groups[-1])
+    return np.concatenate(groups)
 
 
 SAVERS = {
@@ -70,13 +56,14 @@ SAVERS = {
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("exact", ["bits", "logits"])
-def test_rooms_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, layout, exact):
+def test_pieces_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, layout, exact):
     saver(tmp_path / "model.npz", **tensors)
+    storage = Storage(layout, exact)
     with open_checkpoint(tmp_path / "model.npz") as source:
         with source.checking():
             for parameter in parameters(source.architecture):
                 expected = layout.store(parameter, tensors[parameter.names[GOOGLE]], exact)
-                np.testing.assert_array_equal(stored(source, parameter, layout, exact), expected, strict=True)
+                np.testing.assert_array_equal(stored(source, parameter, storage), expected, strict=True)
         assert source.sha256 == hashlib.sha256((tmp_path / "model.npz").read_bytes()).hexdigest()
 
 
