@@ -1,6 +1,6 @@
 """The audit: stored values, then what every reader computes, then one verdict on both.
 
-target, source → stored.check → Stored; readers, oracle → evidence.gather → Evidence → Report
+target, source → stored.check → Stored; readers, oracle → evidence.gather → Evidence → Report → derived_verdict
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -21,8 +22,9 @@ from verify.faults import Fault
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
-from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, Verdict, WeightReport, figure
+from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, WeightReport, figure
 from verify.steps import Steps
+from verify.verdict import derived_verdict
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -101,13 +103,10 @@ def audit(
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
     step.end("report")
     readers = [_reader_report(run, evidence) for run in runs]
-    verdict, reason = _verdict(accounts, unmet, readers, evidence, len(singles))
-    if verdict == "failed" and not accounts.misfits and not unmet and readers[0].departs and faults:
-        reason += f"; {faults[0].kind}: {faults[0].detail}"
     comparisons = runs[0].comparisons if runs else []
-    return Report(
-        verdict=verdict,
-        reason=reason,
+    report = Report(
+        verdict="inconclusive",
+        reason="",
         max_abs_error=_top(c.max_abs_error for c in comparisons if c.name == evidence.final),
         floor=figure(evidence.floors.get(evidence.final, math.nan)),
         ratio=_top(c.ratio for c in comparisons),
@@ -131,8 +130,10 @@ def audit(
         inspected=tuple(target.inspected),
         feature_floor=figure(evidence.feature_floor),
         logits=_logit_reports(runs[0]) if runs else (),
-        faults=tuple(faults) if verdict == "failed" else (),
+        faults=tuple(faults),
     )
+    verdict, reason = derived_verdict(report)
+    return replace(report, verdict=verdict, reason=reason, faults=report.faults if verdict == "failed" else ())
 
 
 def _rounding(
@@ -223,36 +224,6 @@ def _departure(comparison: Comparison) -> str:
     figures = f"error {comparison.error:.2e} over the limit {comparison.limit:.2e}; "
     place = f"{comparison.name} departs on image {comparison.image + 1}: "
     return place + (figures if math.isfinite(comparison.error) else "") + comparison.detail
-
-
-def _verdict(
-    accounts: stored.Stored,
-    unmet: Sequence[Expectation],
-    readers: Sequence[ReaderReport],
-    evidence: Evidence,
-    images: int,
-) -> tuple[Verdict, str]:
-    """A stored misfit is named first, then a field, a reader that cannot run, and why nothing can be concluded."""
-    if accounts.misfits:
-        return "failed", accounts.reason
-    if unmet:
-        more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
-        return "failed", f"{unmet[0]}{more}"
-    if not accounts.tensors.bit_exact:
-        return "inconclusive", "nothing was compared: no stored tensor"
-    if not readers:
-        return "inconclusive", "nothing was compared: no reader"
-    declared = readers[0]
-    if declared.verdict == "not run":
-        return "inconclusive", f"{declared.name} was not run: {declared.reason}"
-    if declared.verdict == "failed":
-        return "failed", f"{declared.name}: {declared.reason}"
-    if declared.verdict == "inconclusive":
-        return "inconclusive", declared.reason
-    return "passed", (
-        f"{accounts.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
-        f"on {images} images, at most {declared.ratio:.2f} of {compare.FACTOR:.0f} floors"
-    )
 
 
 def _layer_reports(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> tuple[LayerReport, ...]:

@@ -8,47 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 
-from verify.compare import FACTOR, U
+from verify.compare import FACTOR
 from verify.oracles.numpy import NAME
-from verify.report import Report, Verdict
-
-ROUNDED = 2e-3
-"""What figures of four digits may differ by, relatively."""
+from verify.report import Report
+from verify.verdict import ROUNDED, derived_verdict
 
 
 def contradictions(report: Report) -> list[str]:
     """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
     found = [*_tensors(report), *_layers(report), *_witnesses(report), *_digests(report)]
-    derived = derived_verdict(report)
+    derived, reason = derived_verdict(report)
     if derived != report.verdict:
         found.append(f"the verdict is {report.verdict!r}, its figures say {derived!r}")
+    elif reason != report.reason:
+        found.append(f"the reason is {report.reason!r}, its figures say {reason!r}")
     if report.passed and report.faults:
         found.append("it passed with faults")
     return found
-
-
-def derived_verdict(report: Report) -> Verdict:
-    """The verdict that the recorded figures make: the order of the rules is the audit's."""
-    if report.misfits or any(not expectation.met for expectation in report.expectations):
-        return "failed"
-    if not report.tensors.bit_exact or not report.readers or not report.layers or not report.images:
-        return "inconclusive"
-    declared = report.readers[0]
-    if declared.verdict == "not run":
-        return "inconclusive"
-    cannot_run = declared.verdict == "failed" and declared.ratio is None and declared.departs is None
-    if cannot_run:
-        return "failed"
-    if any(witness.verdict == "objects" for witness in report.witnesses):
-        return "inconclusive"
-    if declared.verdict == "inconclusive" or report.feature_floor is None or report.feature_floor > math.sqrt(U):
-        return "inconclusive"
-    compared = [layer for layer in report.layers if layer.limit is not None]
-    if len(compared) < len(report.layers) and [layer.name for layer in compared] != ["logits"]:
-        return "failed"  # only a reader of logits alone leaves a layer out
-    if any(not _within(layer.error, layer.limit) for layer in compared):
-        return "failed"
-    return "passed" if declared.verdict == "passed" else "failed"
 
 
 def departures(report: Report, files: Callable[[str], str | None], tensors: Mapping[str, str]) -> list[str]:
@@ -110,10 +86,6 @@ def _digests(report: Report) -> Iterator[str]:
     for digest in digests:
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             yield f"{digest!r} is no sha256"
-
-
-def _within(error: float | None, limit: float | None) -> bool:
-    return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
 
 
 def _near(a: float | None, b: float | None) -> bool:

@@ -16,9 +16,6 @@ from verify.compare import Array, bits, stored_misfit
 from verify.protocols import Correspondence, Source, Target
 from verify.report import Tensors
 
-SHOWN = 3
-"""Misfits spelt out in a one-line reason."""
-
 
 @dataclass(frozen=True)
 class Account:
@@ -60,12 +57,6 @@ class Stored:
         """A line for each tensor that is not what it must be."""
         differing = [f"{a.pair.target} {a.misfit} (source: {a.pair.source})" for a in self.accounts if not a.exact]
         return (*differing, *(account.text for account in self.unbalanced))
-
-    @property
-    def reason(self) -> str:
-        """One line for all misfits; empty when there is none."""
-        more = len(self.misfits) - SHOWN
-        return "; ".join(self.misfits[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored:

@@ -9,8 +9,9 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Report, audit, default_images
-from verify.checking import contradictions, departures, derived_verdict
+from verify.checking import contradictions, departures
 from verify.report import content_digest, schema
+from verify.verdict import derived_verdict
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,7 @@ def set_path(*path):
         (set_path("readers", []), "its figures say 'inconclusive'"),
         (set_path("expectations", [{"place": "config.json x", "expected": "1", "found": "2"}]), "say 'failed'"),
         (set_path("faults", [{"kind": "stride", "place": "root", "detail": ""}]), "passed with faults"),
+        (set_path("reason", "25 stored tensors bit-exact"), "the reason is '25 stored tensors bit-exact', its figures"),
         (set_path("verdict", "inconclusive"), "the verdict is 'inconclusive', its figures say 'passed'"),
     ],
 )
@@ -98,7 +100,7 @@ def test_failed_report_that_was_made_to_pass_contradicts_itself(tensors):
         content["verdict"] = content["readers"][0]["verdict"] = "passed"
         content["faults"] = []
 
-    assert derived_verdict(forged(failed, pass_it)) == "failed"
+    assert derived_verdict(forged(failed, pass_it))[0] == "failed"
     assert contradictions(forged(failed, pass_it)) == ["the verdict is 'passed', its figures say 'failed'"]
 
 

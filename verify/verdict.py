@@ -1,0 +1,83 @@
+"""The verdict: one function of what a report records, for the audit that makes the report and for every check of it.
+
+Report → ``derived_verdict()`` → verdict, and why
+"""
+
+from __future__ import annotations
+
+import math
+
+from verify.compare import FACTOR, U
+from verify.report import ReaderReport, Report, Verdict
+
+ROUNDED = 2e-3
+"""What figures of four digits may differ by, relatively."""
+SHOWN = 3
+"""Misfits spelt out in a one-line reason."""
+
+
+def derived_verdict(report: Report) -> tuple[Verdict, str]:
+    """The verdict that the recorded figures make, and why; what the report itself says of them is not looked at.
+
+    A stored misfit is named first, then a field, a reader that cannot run, and why nothing can be concluded.
+    """
+    if report.misfits:
+        return "failed", _listed(report.misfits)
+    unmet = [expectation for expectation in report.expectations if not expectation.met]
+    if unmet:
+        more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
+        return "failed", f"{unmet[0]}{more}"
+    if not report.tensors.bit_exact:
+        return "inconclusive", "nothing was compared: no stored tensor"
+    if not report.readers:
+        return "inconclusive", "nothing was compared: no reader"
+    return _judged(report, report.readers[0])
+
+
+def _judged(report: Report, declared: ReaderReport) -> tuple[Verdict, str]:
+    """What the declared reader computes."""
+    if declared.verdict == "not run":
+        return "inconclusive", f"{declared.name} was not run: {declared.reason}"
+    if cannot_run(declared):
+        return "failed", f"{declared.name}: {declared.reason}"
+    if declared.verdict == "inconclusive":
+        return "inconclusive", declared.reason
+    objection = next((witness.reason for witness in report.witnesses if witness.verdict == "objects"), None)
+    if objection is not None:
+        return "inconclusive", objection
+    if not report.layers or not report.images:
+        return "inconclusive", "nothing was compared: no layer of any image"
+    if report.feature_floor is None or report.feature_floor > math.sqrt(U):
+        return "inconclusive", "the features' floor is too large to judge by"
+    beyond = _beyond(report)
+    if declared.verdict == "failed" or beyond:
+        reason = declared.reason if declared.verdict == "failed" else beyond
+        fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if declared.departs and report.faults else ""
+        return "failed", f"{declared.name}: {reason}{fault}"
+    return "passed", (
+        f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
+        f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:.0f} floors"
+    )
+
+
+def cannot_run(reader: ReaderReport) -> bool:
+    """Whether a library failed without computing anything."""
+    return reader.verdict == "failed" and reader.ratio is None and reader.departs is None
+
+
+def _beyond(report: Report) -> str:
+    """The first layer that was not compared or is beyond its limit; empty where there is none."""
+    compared = [layer for layer in report.layers if layer.limit is not None]
+    if len(compared) < len(report.layers) and [layer.name for layer in compared] != ["logits"]:
+        missing = next(layer.name for layer in report.layers if layer.limit is None)
+        return f"{missing} was not compared"  # only a reader of logits alone leaves a layer out
+    return next((f"{la.name} is beyond its limit" for la in compared if not _within(la.error, la.limit)), "")
+
+
+def _within(error: float | None, limit: float | None) -> bool:
+    return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
+
+
+def _listed(misfits: tuple[str, ...]) -> str:
+    more = len(misfits) - SHOWN
+    return "; ".join(misfits[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
