@@ -23,7 +23,7 @@ from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR
 from converters.folder import Folder, RoundedSource, audit_readers
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
-from converters.sources import open_checkpoint
+from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
 from verify.auditing import IMAGES
@@ -53,7 +53,7 @@ class Thoroughness:
 
 def audit_folder(
     folder: Path,
-    source: Source,
+    source: GoogleView,
     choose_readers: Callable[[Folder], Sequence[Reader]],
     pool_padding: PoolPadding,
     images: Path | None,
@@ -83,6 +83,7 @@ def audit_folder(
             ],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
+            changes=lambda: target.changes() | {f"the checkpoint's {n}": what for n, what in source.changes().items()},
         )
 
 

@@ -20,6 +20,7 @@ from converters.files import CONFIG, model_files, read_json, sha256
 from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
+from converters.watch import Watch, loaded_files
 from converters.weights import Weights, open_weights
 from verify.computing import USUAL, Computing
 from verify.protocols import Correspondence, Expectation, Inspected, Reader, Source
@@ -49,6 +50,7 @@ class Folder:
         digests: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
+        self._watch = Watch(lambda: loaded_files(folder))
         self._digests = digests
         self.source = source
         self.config = read_json(folder / CONFIG)
@@ -89,7 +91,15 @@ class Folder:
 
     @cached_property
     def files(self) -> Mapping[str, str]:
-        return {name: self._digests.get(name) or sha256(self.folder / name) for name in model_files(self.folder)}
+        """Of what is there before anything runs; ``changes()`` tells whether it still is."""
+        return {
+            name: self._digests.get(name) or self._watch.digest(name) or sha256(self.folder / name)
+            for name in model_files(self.folder)
+        }
+
+    def changes(self) -> dict[str, str]:
+        """Files that are not what they were when the folder was opened, and what happened to each."""
+        return self._watch.changes()
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""

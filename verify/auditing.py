@@ -18,7 +18,7 @@ import numpy.typing as npt
 from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader, walk_length
-from verify.faults import Fault
+from verify.faults import CHANGED, Fault
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
@@ -74,6 +74,7 @@ def audit(
     progress: Progress | None = None,
     release: str = "",
     judged_by: Source | None = None,
+    changes: Callable[[], Mapping[str, str]] = dict,
 ) -> Report:
     """Is ``target`` the model of ``source``?
 
@@ -82,13 +83,15 @@ def audit(
     are held against the oracle of ``source`` itself.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
     (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. ``witnesses`` make oracles that must
-    agree with the first before any judges (``verify.panel.MAKERS``). Whatever goes wrong in a reader or in the
-    checkpoint's network is part of the report; errors of reading source and target are not caught.
+    agree with the first before any judges (``verify.panel.MAKERS``). ``changes`` is called when all has been read: it
+    gives the files of target and source that are not what they were, and what happened to each. Whatever goes wrong in
+    a reader or in the checkpoint's network is part of the report; errors of reading source and target are not caught.
     Raises ValueError for images that are none.
     """
     singles = _single_images(default_images() if images is None else images)
     judged = judged_by or source
     forwards = len(target.readers) * len(singles) + (judged is not source)
+    files = dict(sorted(target.files.items()))  # before anything is read
     step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
         accounts = stored.check(target, source, step)
@@ -101,6 +104,8 @@ def audit(
         rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
         unmet = [expectation for expectation in target.expectations if not expectation.met]
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
+    changed = changes()
+    faults[:0] = [Fault(CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     step.end("report")
     readers = [_reader_report(run, evidence) for run in runs]
     comparisons = runs[0].comparisons if runs else []
@@ -121,9 +126,10 @@ def audit(
         exact=target.exact,
         pool_padding=pool_padding,
         source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
-        files=dict(sorted(target.files.items())),
+        files=files,
         images=tuple(_image_report(image) for image in singles),
         release=release,
+        changed=tuple(f"{name} {what}" for name, what in changed.items()),
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
         expectations=tuple(target.expectations),

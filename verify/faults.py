@@ -20,6 +20,8 @@ class Fault:
         return f"{self.place}: {self.kind}, {self.detail}" if self.detail else f"{self.place}: {self.kind}"
 
 
+CHANGED = "changed while audited"
+
 KINDS = {
     # what is stored
     "mirrored kernel": "A kernel is flipped along its height, its width or both.",
@@ -59,5 +61,6 @@ KINDS = {
     "cannot run": "The library cannot run the folder.",
     # what the files say
     "configuration": "A field of a file is not what the source and its catalogue say.",
+    CHANGED: "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
     "stale report": "The report in the folder is of other files.",
 }

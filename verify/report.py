@@ -151,6 +151,8 @@ class Report:
     """The target's files: name → sha256."""
     images: tuple[ImageReport, ...]
     release: str
+    changed: tuple[str, ...] = field(default=())
+    """Files of target or source that were replaced, added or removed while the audit ran."""
     misfits: tuple[str, ...] = field(default=())
     """Every stored value, source tensor or target parameter that is not what it must be."""
     weights: tuple[WeightReport, ...] = field(default=())

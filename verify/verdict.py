@@ -13,14 +13,17 @@ from verify.report import ReaderReport, Report, Verdict
 ROUNDED = 2e-3
 """What figures of four digits may differ by, relatively."""
 SHOWN = 3
-"""Misfits spelt out in a one-line reason."""
+"""Lines spelt out in a one-line reason."""
 
 
 def derived_verdict(report: Report) -> tuple[Verdict, str]:
     """The verdict that the recorded figures make, and why; what the report itself says of them is not looked at.
 
-    A stored misfit is named first, then a field, a reader that cannot run, and why nothing can be concluded.
+    A file that changed comes before all, since the rest is then not of one content; then a stored misfit, a field, a
+    reader that cannot run, and why nothing can be concluded.
     """
+    if report.changed:
+        return "failed", f"{_listed(report.changed)} while the audit ran: run it again when nothing else writes there"
     if report.misfits:
         return "failed", _listed(report.misfits)
     unmet = [expectation for expectation in report.expectations if not expectation.met]
@@ -78,6 +81,6 @@ def _within(error: float | None, limit: float | None) -> bool:
     return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
 
 
-def _listed(misfits: tuple[str, ...]) -> str:
-    more = len(misfits) - SHOWN
-    return "; ".join(misfits[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+def _listed(lines: tuple[str, ...]) -> str:
+    more = len(lines) - SHOWN
+    return "; ".join(lines[:SHOWN]) + (f"; and {more} more" if more > 0 else "")

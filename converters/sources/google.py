@@ -14,6 +14,7 @@ from converters.layouts import BY_SCHEME, Exact
 from converters.names import GOOGLE, infer, match, parameters
 from converters.sources.base import Array, Shape, TensorFile
 from converters.transposing import Tile, tiles_of
+from converters.watch import Watch
 from verify.protocols import PoolPadding
 
 DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
@@ -30,6 +31,7 @@ class GoogleView:
 
     def __init__(self, source: TensorFile) -> None:
         self._source = source
+        self._watch = Watch(lambda: source.files)
         self.path, self.location = source.path, source.location
         self.format, self.scheme = source.format, source.scheme
         self.exact: Exact = source.exact
@@ -57,6 +59,10 @@ class GoogleView:
     def sha256(self) -> str:
         """Of the file, or over the folder's files, as TensorFile has it."""
         return self._source.sha256
+
+    def changes(self) -> dict[str, str]:
+        """Files that are not what they were when the source was opened, and what happened to each."""
+        return self._watch.changes()
 
     def read(self, name: str) -> Array:
         """The values of one tensor: a fresh, C-contiguous float32 array in Google's layout."""

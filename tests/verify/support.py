@@ -46,10 +46,13 @@ class MemorySource:
         kernel = self.tensors[name].reshape(-1, inputs, outputs).transpose(1, 0, 2)
         for start in range(0, outputs, most):
             some = slice(start, min(start + most, outputs))
-            yield SimpleNamespace(inputs=slice(0, inputs), outputs=some, values=kernel[:, :, some].copy())
+            yield SimpleNamespace(inputs=slice(0, inputs), rows=some, values=kernel[:, :, some].copy())
 
     def checking(self):
         return nullcontext()
+
+    def changes(self):
+        return {}
 
 
 @dataclass
