@@ -50,9 +50,9 @@ class Column:
     A unit's names are ``unit`` and what follows it: three of each branch (norm scale, norm bias, kernel) and the
     projection's kernel. Templates are filled with block, unit, stage = block - 1, layer = unit - 1 and ``bit``, the
     prefix that transformers drops for a network without a head. ``prefixes`` are what files of the scheme put before
-    all names alike; ``numbered`` says that names may be made unique with a number, as TensorFlow does
-    (``standardized_conv2d_7``). ``dropped`` are the tensors beside the network, and why each is left out; ``{name}``
-    in them stands for any name of the column.
+    all names alike, beside what is read off the names themselves (``_resolve``); ``numbered`` says that names may be
+    made unique with a number, as TensorFlow does (``standardized_conv2d_7``). ``dropped`` are the tensors beside the
+    network, and why each is left out; ``{name}`` in them stands for any name of the column.
     """
 
     scheme: str
@@ -129,6 +129,7 @@ _FLAX_STATE = {
     **dict.fromkeys(("opt/state/param_states/{name}/momentum", "opt/state/param_states/{name}/grad_ema",
                      "opt/state/param_states/{name}/grad_sq_ema"), _SLOT),
 }
+_TORCH_STATE = {"n_averaged": _COUNTER}  # torch.optim.swa_utils.AveragedModel
 
 COLUMNS = (
     # Google's released npz files, TensorFlow 1 checkpoints and TF1-Hub modules: big_transfer bit_pytorch/models.py.
@@ -172,7 +173,7 @@ COLUMNS = (
            c=("gn3/scale", "gn3/bias", "conv3/kernel"),
            norm=("norm-pre-head/scale", "norm-pre-head/bias"),
            head=("head/kernel", "head/bias"), prefixes=("", "params/", "opt/target/"), dropped=_FLAX_STATE),
-    # Google's PyTorch: big_transfer bit_pytorch/models.py; its train.py wraps the model in DataParallel.
+    # Google's PyTorch: big_transfer bit_pytorch/models.py.
     Column("original",
            root="root.conv.weight",
            unit="body.block{block}.unit{unit:02d}.",
@@ -181,7 +182,7 @@ COLUMNS = (
            b=("gn2.weight", "gn2.bias", "conv2.weight"),
            c=("gn3.weight", "gn3.bias", "conv3.weight"),
            norm=("head.gn.weight", "head.gn.bias"),
-           head=("head.conv.weight", "head.conv.bias"), prefixes=("", "module.")),
+           head=("head.conv.weight", "head.conv.bias"), dropped=_TORCH_STATE),
     Column("transformers",
            root="{bit}embedder.convolution.weight",
            unit="{bit}encoder.stages.{stage}.layers.{layer}.",
@@ -190,7 +191,7 @@ COLUMNS = (
            b=("norm2.weight", "norm2.bias", "conv2.weight"),
            c=("norm3.weight", "norm3.bias", "conv3.weight"),
            norm=("{bit}norm.weight", "{bit}norm.bias"),
-           head=("classifier.1.weight", "classifier.1.bias")),
+           head=("classifier.1.weight", "classifier.1.bias"), dropped=_TORCH_STATE),
     Column("timm",
            root="stem.conv.weight",
            unit="stages.{stage}.blocks.{layer}.",
@@ -199,7 +200,7 @@ COLUMNS = (
            b=("norm2.weight", "norm2.bias", "conv2.weight"),
            c=("norm3.weight", "norm3.bias", "conv3.weight"),
            norm=("norm.weight", "norm.bias"),
-           head=("head.fc.weight", "head.fc.bias")),
+           head=("head.fc.weight", "head.fc.bias"), dropped=_TORCH_STATE),
 )
 # fmt: on
 
@@ -207,6 +208,10 @@ SCHEMES = tuple(column.scheme for column in COLUMNS)
 """The columns of the table, in order."""
 GOOGLE = "npz"
 """The scheme of the released npz files, in which every source presents its tensors."""
+
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""The attributes in which PyTorch's wrappers hold what they wrap, a network or a part of it, and which so stand in its
+names: DataParallel and DistributedDataParallel, torch.compile, FSDP, activation checkpointing. No scheme has them."""
 
 MAX_BLOCKS, MAX_UNITS = 9, 99
 """What the released names can spell: one digit for the block, two for the unit."""
@@ -233,6 +238,8 @@ class Match:
     """Name in the file → kind, of the known ones."""
     dropped: Mapping[str, str]
     """Name in the file → why that tensor is left out."""
+    removed: tuple[str, ...] = ()
+    """What names in the file have beside those of the scheme: wrappers (``module.``), a common prefix (``model.``)."""
 
 
 def parameters(architecture: Architecture) -> list[Parameter]:
@@ -280,7 +287,7 @@ def match(names: Iterable[str], scheme: str, where: str) -> Match:
                 "Remove the one that does not belong to it."
             )
     kinds = {name: known[table_name][0].kind for name, table_name in found.items()}
-    return Match(scheme, result, kinds, left_out)
+    return Match(scheme, result, kinds, left_out, _removed(found, prefix, scheme))
 
 
 def infer(shapes: Mapping[str, Shape], scheme: str, where: str) -> Architecture:
@@ -431,28 +438,62 @@ def words(name: str, scheme: str) -> list[str]:
     return [word for word in unnumbered(name, scheme).split("/") if word in _words(scheme)]
 
 
+def _plain(name: str, scheme: str) -> str:
+    """A file's name without wrappers and, where the scheme has them, numbers."""
+    bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    return unnumbered(bare, scheme) if _column(scheme).numbered else bare
+
+
 def _spelling(name: str, prefix: str, scheme: str) -> str | None:
     """The table's name for a file's, or None where it has none."""
-    if not name.startswith(prefix):
-        return None
-    bare = name[len(prefix) :]
-    bare = unnumbered(bare, scheme) if _column(scheme).numbered else bare
-    return bare if bare in _known(scheme) else None
+    bare = _plain(name, scheme).removeprefix(prefix)
+    return bare if prefix + bare == _plain(name, scheme) and bare in _known(scheme) else None
 
 
 def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
-    """The prefix that fits most names, and name in the file → name in the table for those it fits."""
-    candidates = {}
-    for prefix in _column(scheme).prefixes:
-        spellings = {name: _spelling(name, prefix, scheme) for name in names}
-        candidates[prefix] = {name: spelling for name, spelling in spellings.items() if spelling}
-    return max(candidates.items(), key=lambda candidate: len(candidate[1]))
+    """The prefix that fits most names, and name in the file → name in the table for those it fits.
+
+    A prefix is what stands before exact names of the table; of two that fit equally many, the scheme's own, then the
+    shorter.
+    """
+    before: dict[str, dict[str, str]] = {prefix: {} for prefix in _column(scheme).prefixes}
+    for name in names:
+        for prefix, spelling in _splits(_plain(name, scheme), scheme):
+            before.setdefault(prefix, {})[name] = spelling
+    return max(before.items(), key=lambda fit: (len(fit[1]), fit[0] in _column(scheme).prefixes, -len(fit[0])))
+
+
+def _splits(name: str, scheme: str) -> Iterator[tuple[str, str]]:
+    """Prefix and table's name, as far as the name ends in one: of ``model.norm.weight``, the whole ``norm.weight``."""
+    known = _known(scheme)
+    separator, most = _separator(scheme), _deepest(scheme)
+    parts = name.split(separator)
+    for start in range(max(0, len(parts) - most), len(parts)):
+        spelling = separator.join(parts[start:])
+        if spelling in known:
+            yield name[: len(name) - len(spelling)], spelling
+
+
+@cache
+def _deepest(scheme: str) -> int:
+    """The most parts that a name of the scheme has."""
+    return max(len(name.split(_separator(scheme))) for name in _known(scheme))
+
+
+def _separator(scheme: str) -> str:
+    return "/" if "/" in _column(scheme).root else "."
+
+
+def _removed(found: Iterable[str], prefix: str, scheme: str) -> tuple[str, ...]:
+    present = {part for name in found for part in name.split(".")}
+    wrappers = [f"{wrapper}." for wrapper in WRAPPERS if wrapper in present]
+    return (*wrappers, *([] if prefix in _column(scheme).prefixes else [prefix]))
 
 
 def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
     before, slot, after = template.partition("{name}")
     if not slot:
-        return name == template
+        return name in (template, prefix + template)
     middle = name[len(before) : len(name) - len(after)]
     framed = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
     return framed and any(_spelling(middle, p, scheme) is not None for p in {prefix, ""})

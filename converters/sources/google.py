@@ -24,8 +24,9 @@ DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
 class GoogleView:
     """A source under the names of the released npz files, in their order. Closes what it wraps.
 
-    ``architecture`` is read off names and shapes; ``dropped`` says what is left out and why; ``exact`` is what the
-    stored kernels are, those of ``logits`` being divided by ten again: within one unit in the last place of Google's.
+    ``architecture`` is read off names and shapes; ``dropped`` says what is left out and why, ``removed`` what was taken
+    off the names (``module.``); ``exact`` is what the stored kernels are, those of ``logits`` being divided by ten
+    again: within one unit in the last place of Google's.
     Raises CheckpointError, with all missing, unexpected and misshapen tensors, for anything but one whole BiT.
     """
 
@@ -40,6 +41,7 @@ class GoogleView:
         stored = source.shapes
         found = match(stored, source.scheme, source.path)
         self.dropped: Mapping[str, str] = {**source.dropped, **found.dropped}
+        self.removed = found.removed
         shapes = {
             name: self._layout.google_shape(found.kinds[own], stored[own]) if own in found.kinds else stored[own]
             for own, name in found.names.items()

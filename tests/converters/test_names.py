@@ -122,6 +122,61 @@ def test_prefixes_are_taken_off_alike(architecture: Architecture, column, data: 
     assert list(found.names.values()) == names
 
 
+@pytest.mark.parametrize("scheme", ["original", "transformers", "timm"])
+@pytest.mark.parametrize(
+    ("wrapped", "removed"),
+    [
+        ("module.{name}", ("module.",)),
+        ("_orig_mod.{name}", ("_orig_mod.",)),
+        ("module._orig_mod.{name}", ("module.", "_orig_mod.")),
+        ("_orig_mod.module.module.{name}", ("module.", "_orig_mod.")),
+        ("_fsdp_wrapped_module.{name}", ("_fsdp_wrapped_module.",)),
+        ("model.{name}", ("model.",)),
+        ("module.net.backbone.{name}", ("module.", "net.backbone.")),
+    ],
+)
+def test_what_wrappers_put_before_names_is_removed_and_said(scheme: str, wrapped: str, removed: tuple) -> None:
+    for architecture in (SMALL, HEADLESS):
+        names = list(in_scheme(architecture, scheme))
+        stored = [wrapped.format(name=name) for name in names]
+        found = match(stored, scheme, "file")
+        assert (list(found.names), list(found.names.values())) == (stored, names)
+        assert found.removed == removed
+        assert nearest(stored) == nearest(names)
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_checkpoint_wrapped_module"])
+@given(architecture=architectures, scheme=st.sampled_from(["original", "transformers", "timm"]), data=st.data())
+def test_parts_of_a_network_may_be_wrapped(wrapper: str, architecture: Architecture, scheme: str, data) -> None:
+    """torch.compile or DataParallel of a part stands in the middle of names."""
+    names = list(in_scheme(architecture, scheme))
+    part = data.draw(st.sampled_from([name.rpartition(".")[0] for name in names]))
+    stored = [name.replace(f"{part}.", f"{part}.{wrapper}.") for name in names]
+    found = match(stored, scheme, "file")
+    assert list(found.names.values()) == names
+    assert found.removed == (f"{wrapper}.",)
+
+
+def test_two_names_that_differ_in_a_wrapper_alone_are_one_tensor() -> None:
+    names = list(in_scheme(SMALL, "original"))
+    with pytest.raises(CheckpointError, match=r"root.conv.weight and module.root.conv.weight are the same tensor"):
+        match([*names, "module.root.conv.weight"], "original", "file")
+
+
+def test_a_prefix_that_only_some_names_have_is_not_removed() -> None:
+    names = list(in_scheme(SMALL, "original"))
+    found = match([*names, *(f"ema.{name}" for name in names)], "original", "file")
+    assert found.removed == ()
+    assert found.names["ema.root.conv.weight"] == "ema.root.conv.weight"
+
+
+def test_the_counter_of_an_averaged_model_is_left_out() -> None:
+    names = [f"module.{name}" for name in in_scheme(SMALL, "original")]
+    assert match([*names, "n_averaged"], "original", "file").dropped.keys() == {"n_averaged"}
+    lightning = [f"ema.{name}" for name in names]
+    assert match([*lightning, "ema.n_averaged"], "original", "file").dropped.keys() == {"ema.n_averaged"}
+
+
 def test_a_name_without_the_others_prefix_is_another_tensor() -> None:
     names = ["params/" + name for name in in_scheme(HEADLESS, "big_vision")]
     found = match([*names, "head/kernel"], "big_vision", "file")
