@@ -31,6 +31,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from converters.cache import VARIABLE, Entry, Slot, Version, cache_folder
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.files import sha256 as sha256_of
+from converters.zips import is_whole_zip
 
 if TYPE_CHECKING:
     import httpx
@@ -54,9 +55,6 @@ SAME_SECOND = timedelta(seconds=60)
 """A Last-Modified this much older than the answer cannot hide a second version (RFC 9110, 8.8.2.2)."""
 BUCKETS = "https://storage.googleapis.com"
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
-END_RECORD, ZIP64_LOCATOR = 22, 20
-"""Bytes of a zip archive's last record, without a comment, and of the one before it in an archive beyond 4 GB."""
-BEYOND_4_GB = 0xFFFFFFFF
 LOG = logging.getLogger(__name__)
 
 
@@ -378,7 +376,7 @@ class _Download:
             return digest, f"its sha256 is {digest}, not the {self._expected.sha256} expected. Check the URL."
         if version.md5 and version.md5 != _md5(path):
             return digest, "the bytes that arrived are not the server's (their MD5 differs). Run it again."
-        if self._slot.name.endswith(".npz") and not _is_whole_zip(path):
+        if self._slot.name.endswith(".npz") and not is_whole_zip(path):
             return digest, "no whole .npz file arrived (a zip archive with its directory). Check the URL."
         return digest, None
 
@@ -553,19 +551,3 @@ def _is_certificate(error: BaseException | None) -> bool:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _is_whole_zip(path: Path) -> bool:
-    """Whether the file begins as a zip archive and ends with the record that closes its directory."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(max(0, size - END_RECORD - ZIP64_LOCATOR))
-        tail = file.read()
-    locator, end = tail[:-END_RECORD], tail[-END_RECORD:]
-    if start not in (b"PK\x03\x04", b"PK\x05\x06") or not end.startswith(b"PK\x05\x06"):
-        return False
-    length, begin = int.from_bytes(end[12:16], "little"), int.from_bytes(end[16:20], "little")
-    if begin == BEYOND_4_GB:
-        return locator.startswith(b"PK\x06\x07")
-    return begin + length == size - END_RECORD

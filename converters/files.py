@@ -33,6 +33,13 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_macos_metadata(name: str) -> bool:
+    """Whether a file or a member of an archive is none of its owner's: macOS puts AppleDouble files (``._model.npz``)
+    and ``.DS_Store`` into folders, ``__MACOSX`` into archives."""
+    *folders, last = name.rstrip("/").split("/")
+    return "__MACOSX" in (*folders, last) or last.startswith("._") or last == ".DS_Store"
+
+
 def fsync(path: Path) -> None:
     """Waits until a file, or a folder's list of names, is on disk; some network file systems do not know how."""
     handle = os.open(path, os.O_RDONLY)

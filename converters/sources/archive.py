@@ -12,7 +12,7 @@ import gzip
 import io
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Self
@@ -69,6 +69,9 @@ class ArchiveSource(TensorFile):
     @property
     def shapes(self) -> Mapping[str, Shape]:
         return self._inner.shapes
+
+    def select(self, names: Collection[str]) -> None:
+        self._inner.select(names)
 
     def read(self, name: str) -> Array:
         return self._inner.read(name)

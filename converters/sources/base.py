@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,12 @@ class TensorFile(ABC):
 
         float16 and bfloat16 are widened exactly; float64 is rounded to float32, in which all of Google's code computes.
         Raises CheckpointError, naming file and tensor, for anything broken or not finite.
+        """
+
+    def select(self, names: Collection[str]) -> None:  # noqa: B027 - most readers look at a tensor when it is read
+        """Says which tensors will be read; what the others hold is of no account.
+
+        Raises CheckpointError where one of them holds anything but floats.
         """
 
     def tiles(self, name: str, most: int) -> Iterator[Tile]:

@@ -51,6 +51,7 @@ class GoogleView:
         self._rows = {
             row.names[GOOGLE]: (row, own_names[row.names[source.scheme]]) for row in parameters(self.architecture)
         }
+        source.select([own for _, own in self._rows.values()])
 
     @property
     def shapes(self) -> Mapping[str, Shape]:

@@ -1,8 +1,8 @@
 """Reads ``.npz`` checkpoints: names and shapes first, values one tensor at a time, never a pickle.
 
-Nothing a header claims is believed before the file's real bytes bear it out: members may not overlap or leave the
-file, the local header must agree with the central directory, a tensor must fill its member exactly, and all tensors
-together may be only so much larger than the file. The CRC of every member is checked when it is read.
+Any valid archive is read, whoever wrote it (``converters.zips``). Nothing a header claims is believed before the file's
+real bytes bear it out: members may not overlap or leave the file, a tensor must fill its member exactly, and all
+tensors together may be only so much larger than the file. The CRC of every member is checked when it is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +26,12 @@ import numpy as np
 from zlib_ng.zlib_ng import crc32
 
 from converters.errors import CheckpointError
+from converters.files import is_macos_metadata
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
 from converters.sources.passing import Pass
 from converters.transposing import Tile, empty_tiles
+from converters.zips import FIRST_BYTES, data_start, first_name, is_whole_zip, open_zip
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
@@ -38,16 +40,17 @@ MAX_HEADER = 10_000
 """Bytes of an npy header that NumPy itself accepts."""
 CHUNK = 1 << 20
 FLOAT32 = np.dtype("<f4")
-LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
-DIRECTORY_ENTRY = struct.Struct("<4s24xHHH12x")
-ZIP64_EXTRA = struct.Struct("<HHQQ")
-ZIP64 = 0xFFFFFFFF
-END_RECORD = struct.Struct("<4sHHHHIIH")
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
-HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-FLOATS = (FLOAT32, np.dtype("<f2"), np.dtype("<f8"))
+HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
+"""3.0 differs from 2.0 in the encoding of field names, which floats have none of."""
 BFLOAT16 = np.dtype("V2")
 """How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
+TORCH_PICKLE = "/data.pkl"
+COUNTER = "a single integer: a counter of the training"
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -76,9 +79,13 @@ class Member:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the file's bytes are those of a float32 matrix in memory."""
+        """Whether the file's bytes are those of a float32 array in memory."""
         stored = self.info.compress_type == zipfile.ZIP_STORED
         return stored and self.dtype == FLOAT32 and self.order == "C" and 0 not in (*self.shape, len(self.shape))
+
+    @property
+    def is_counter(self) -> bool:
+        return self.dtype.kind in "iu" and self.shape == ()
 
     def compare_crc(self, crc: int) -> None:
         """Raises ValueError where the archive's is another."""
@@ -97,7 +104,9 @@ class NpzSource(TensorFile):
 
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
-        return head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and not is_torch_archive(path)
+        if not head.startswith(FIRST_BYTES):  # an archive may have other data before it, which only its name tells
+            return bool(head) and path.suffix == ".npz" and is_whole_zip(path)
+        return not is_torch_archive(path)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -107,15 +116,16 @@ class NpzSource(TensorFile):
         self.path = str(path)
         self._size = path.stat().st_size
         with self._blame("the archive"):
-            self._archive = zipfile.ZipFile(path)
-            self._handle = cast(IO[bytes], self._archive.fp).fileno()
-            self._compare_end_record()
-            self._walk_directory()
+            self._archive = open_zip(path)
         try:
-            self._members = {name: self._member(name, info) for name, info in self._entries().items()}
+            self._handle = cast(IO[bytes], self._archive.fp).fileno()
+            members = {name: self._member(name, *entry) for name, entry in self._entries().items()}
         except BaseException:
             self._archive.close()
             raise
+        self.dropped = {name: COUNTER for name, member in members.items() if member.is_counter}
+        self._members = {name: member for name, member in members.items() if name not in self.dropped}
+        self._used: Collection[str] = self._members
         self.scheme = nearest(self._members)
 
     def close(self) -> None:
@@ -129,8 +139,20 @@ class NpzSource(TensorFile):
     def shapes(self) -> Mapping[str, Shape]:
         return {name: member.shape for name, member in self._members.items()}
 
+    def select(self, names: Collection[str]) -> None:
+        for name in names:
+            self._refuse_other_values(name)
+        self._used = names
+
+    def _refuse_other_values(self, name: str) -> None:
+        dtype = self._members[name].dtype
+        if dtype.kind != "f" and dtype != BFLOAT16:
+            what = "Python objects, which are never unpickled" if dtype.hasobject else str(dtype)
+            raise CheckpointError(f"{self.path}: {name} holds {what}, not float32. Save it as float32.")
+
     def read(self, name: str) -> Array:
         tensor = self._members[name]
+        self._refuse_other_values(name)
         if tensor.is_plain:
             return self._read_plain(name, tensor)
         values = np.empty(math.prod(tensor.shape), tensor.dtype)
@@ -209,75 +231,52 @@ class NpzSource(TensorFile):
                         crc = crc32(piece, crc)
                         finite = finite and bool(np.isfinite(np.frombuffer(piece, FLOAT32)).all())
                     member.compare_crc(crc)
-                if not finite:
+                if not finite and name in self._used:
                     raise not_finite(self.path, name)
             return reading.hexdigest()
 
-    def _walk_directory(self) -> None:
-        """The directory's entries must fill it exactly; zipfile lets the last one be longer than the directory."""
-        with open(self.path, "rb") as file:
-            file.seek(self._archive.start_dir)
-            for _ in self._archive.infolist():
-                entry = DIRECTORY_ENTRY.unpack(file.read(DIRECTORY_ENTRY.size))
-                file.seek(sum(entry[1:]), io.SEEK_CUR)  # name, extra field and comment
-            if file.read(4) not in (b"PK\x05\x06", b"PK\x06\x06"):
-                raise ValueError("its directory does not end where its entries do")
-
-    def _compare_end_record(self) -> None:
-        """The archive's last bytes repeat the number of members, which zipfile does not look at."""
-        with open(self.path, "rb") as file:
-            file.seek(self._size - END_RECORD.size)
-            magic, disk, start_disk, here, count, _, _, comment = END_RECORD.unpack(file.read())
-        expected = len(self._archive.infolist())
-        if (magic, disk, start_disk, here, count, comment) != (b"PK\x05\x06", 0, 0, expected, expected, 0):
-            raise ValueError("its directory is cut short or contradicts its end")
-
-    def _entries(self) -> dict[str, zipfile.ZipInfo]:
+    def _entries(self) -> dict[str, tuple[zipfile.ZipInfo, int]]:
+        """Tensor → its entry, and where its bytes begin. Folders, and what macOS puts beside files, are passed over."""
         infos = self._archive.infolist()
         if not infos:
-            raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Get the file anew.")
+            raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Download it again.")
         if len(infos) > MAX_MEMBERS:
             raise CheckpointError(f"{self.path}: {len(infos)} members, more than any BiT checkpoint has.")
-        entries: dict[str, zipfile.ZipInfo] = {}
+        starts = self._starts(infos)
+        self._refuse_bomb(infos)
+        entries: dict[str, tuple[zipfile.ZipInfo, int]] = {}
         for info in infos:
+            if is_macos_metadata(info.filename) or (info.is_dir() and info.file_size == 0):
+                continue
             name = info.filename.removesuffix(SUFFIX)
             if name in entries:
-                raise CheckpointError(f"{self.path}: two tensors of the name {name}. Get the file anew.")
+                raise CheckpointError(f"{self.path}: two tensors of the name {name}. Download it again.")
             if name == info.filename or ".." in name.split("/") or name.startswith("/") or "\\" in name:
                 raise CheckpointError(
-                    f"{self.path}: member {info.filename[:120]!r} has no tensor's name. Remove it or get the file anew."
+                    f"{self.path}: member {info.filename[:120]!r} has no tensor's name. Remove it or download it again."
                 )
             if info.flag_bits & 0x1 or info.compress_type not in METHODS:
                 raise CheckpointError(
                     f"{self.path}: {name} is encrypted or not {' or '.join(METHODS.values())}. Save it with np.savez."
                 )
-            entries[name] = info
-        self._refuse_odd_entries(infos)
-        self._refuse_overlaps(infos)
-        self._refuse_bomb(infos)
+            entries[name] = info, starts[info.header_offset]
         return entries
 
-    def _refuse_odd_entries(self, infos: list[zipfile.ZipInfo]) -> None:
-        """One writer gives all its members the same attributes; nothing else protects these fields."""
-        for info in infos:
-            attributes, first = (
-                (i.create_system, i.create_version, i.reserved, i.volume, i.internal_attr, i.external_attr)
-                for i in (info, infos[0])
-            )
-            if attributes != first:
-                raise CheckpointError(
-                    f"{self.path}: the directory entry of {info.filename[:120]} is damaged: its attributes differ from "
-                    "the first member's.\nGet the file anew."
-                )
-
-    def _refuse_overlaps(self, infos: list[zipfile.ZipInfo]) -> None:
+    def _starts(self, infos: list[zipfile.ZipInfo]) -> dict[int, int]:
+        """Of each member, where its header is → where its bytes begin. Raises CheckpointError where two overlap."""
+        starts: dict[int, int] = {}
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset < end:
-                raise CheckpointError(f"{self.path}: {info.filename} overlaps another member. Get the file anew.")
-            end = info.header_offset + LOCAL_HEADER.size + len(info.filename.encode()) + info.compress_size
-        if end > self._size:
-            raise CheckpointError(f"{self.path}: cut short: {end} bytes of members in {self._size}. Get it anew.")
+                raise CheckpointError(f"{self.path}: {info.filename} overlaps another member. Download it again.")
+            with self._blame(info.filename):
+                starts[info.header_offset] = data_start(self._handle, info)
+            end = starts[info.header_offset] + info.compress_size
+        if end > self._archive.start_dir:
+            raise CheckpointError(
+                f"{self.path}: cut short: {end} bytes of members in {self._archive.start_dir}. Download it again."
+            )
+        return starts
 
     def _refuse_bomb(self, infos: list[zipfile.ZipInfo]) -> None:
         claimed = sum(info.file_size for info in infos)
@@ -285,67 +284,31 @@ class NpzSource(TensorFile):
         if lying or claimed > bounded(self._size):
             raise CheckpointError(
                 f"{self.path}: {self._size} bytes that claim to expand to {claimed}: a zip bomb, not a checkpoint.\n"
-                "Get the file anew."
+                "Download it again."
             )
 
-    def _member(self, name: str, info: zipfile.ZipInfo) -> Member:
+    def _member(self, name: str, info: zipfile.ZipInfo, start: int) -> Member:
         with self._blame(name):
-            start = self._compare_headers(info)
             with self._archive.open(info) as file:
                 head = io.BytesIO(file.read(MAX_HEADER + 16))
             version = np.lib.format.read_magic(head)
             if version not in HEADER_READERS:
                 raise ValueError(f"its npy format version {version} is unknown")
             shape, fortran, dtype = HEADER_READERS[version](head, max_header_size=MAX_HEADER)
-        if dtype not in (*FLOATS, BFLOAT16):
-            what = "Python objects, which are never unpickled" if dtype.hasobject else str(dtype)
-            raise CheckpointError(f"{self.path}: {name} holds {what}, not float32. Save it as float32.")
-        if any(size < 0 for size in shape) or head.tell() + dtype.itemsize * math.prod(shape) != info.file_size:
+        fills = head.tell() + dtype.itemsize * math.prod(shape) == info.file_size
+        if any(size < 0 for size in shape) or not (fills or dtype.hasobject):
             raise CheckpointError(
-                f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Get the file anew."
+                f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Download it again."
             )
         header = head.getvalue()[: head.tell()]
         return Member(info, shape, dtype, "F" if fortran else "C", header, start + len(header))
-
-    def _compare_headers(self, info: zipfile.ZipInfo) -> int:
-        """The local header repeats the central directory; where they differ, one of them is damaged.
-
-        Returns where the member's data begins.
-        """
-        with open(self.path, "rb") as file:
-            file.seek(info.header_offset)
-            raw = file.read(LOCAL_HEADER.size)
-            fields = LOCAL_HEADER.unpack(raw)
-            magic, version, flags, method, time, date, crc, packed, size, name_length, extra_length = fields
-            name, extra = file.read(name_length), file.read(extra_length)
-        streamed = flags & 0x8  # sizes and CRC then follow the data
-        if ZIP64 in (packed, size):
-            tag, length, *sizes = ZIP64_EXTRA.unpack_from(extra)
-            if (tag, length) != (1, 16) or size not in (ZIP64, sizes[0]) or packed not in (ZIP64, sizes[1]):
-                raise ValueError("its local header has no sizes")
-            size, packed = sizes
-        year, month, day, hour, minute, second = info.date_time
-        agree = (
-            magic == b"PK\x03\x04"
-            and version == info.extract_version
-            and flags == info.flag_bits
-            and method == info.compress_type
-            and name == info.orig_filename.encode("utf-8" if flags & 0x800 else "cp437")
-            and date == (year - 1980) << 9 | month << 5 | day
-            and time == hour << 11 | minute << 5 | second // 2
-            and (streamed or crc == info.CRC)
-            and (streamed or (packed, size) == (info.compress_size, info.file_size))
-        )
-        if not agree:
-            raise ValueError("its local header contradicts the archive's directory")
-        return info.header_offset + len(raw) + len(name) + len(extra)
 
     @contextmanager
     def _blame(self, what: str) -> Iterator[None]:
         try:
             yield
         except (*BROKEN, MemoryError) as error:
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
+            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
 
 
 def _read_into(file: int, rest: memoryview, offset: int) -> None:
@@ -367,7 +330,12 @@ def _read_rows(file: int, rows: list[memoryview], offset: int, apart: int) -> No
 
 
 def is_torch_archive(path: Path) -> bool:
-    """Whether a zip archive is one that torch.save wrote: its first member is the pickle of one folder."""
-    with path.open("rb") as file:
-        fields = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size).ljust(LOCAL_HEADER.size, b"\0"))
-        return file.read(min(fields[9], 256)).endswith(b"/data.pkl")
+    """Whether a zip archive is one that torch.save wrote: it holds the pickle of one folder, as its first member where
+    no other tool has written it again."""
+    if first_name(path).endswith(TORCH_PICKLE.encode()):
+        return True
+    try:
+        with open_zip(path) as archive:
+            return any(name.endswith(TORCH_PICKLE) for name in archive.namelist())
+    except BROKEN:
+        return False
