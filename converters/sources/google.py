@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Self
 
+from converters.architecture import Architecture
 from converters.layouts import BY_SCHEME, Exact
-from converters.names import GOOGLE, infer, match, parameters
+from converters.names import GOOGLE, Match, infer, match, parameters
 from converters.sources.base import Array, Shape, TensorFile
 from converters.transposing import Tile, tiles_of
 from converters.watch import Watch
@@ -39,14 +40,9 @@ class GoogleView:
         self.pool_padding: PoolPadding = source.pool_padding or DEFAULT_PADDING.get(source.scheme, "zeros")
         self._layout = BY_SCHEME[source.scheme]
         stored = source.shapes
-        found = match(stored, source.scheme, source.path)
+        found, self.architecture = understand(stored, source.scheme, source.path)
         self.dropped: Mapping[str, str] = {**source.dropped, **found.dropped}
         self.removed = found.removed
-        shapes = {
-            name: self._layout.google_shape(found.kinds[own], stored[own]) if own in found.kinds else stored[own]
-            for own, name in found.names.items()
-        }
-        self.architecture = infer(shapes, source.scheme, source.path)
         own_names = {name: own for own, name in found.names.items()}
         self._rows = {
             row.names[GOOGLE]: (row, own_names[row.names[source.scheme]]) for row in parameters(self.architecture)
@@ -92,3 +88,16 @@ class GoogleView:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def understand(stored: Mapping[str, Shape], scheme: str, path: str) -> tuple[Match, Architecture]:
+    """What each of the tensors of these names and stored shapes is, and the network that they are together.
+
+    Raises CheckpointError, naming ``path``, for anything but one whole BiT.
+    """
+    found, layout = match(stored, scheme, path), BY_SCHEME[scheme]
+    shapes = {
+        name: layout.google_shape(found.kinds[own], stored[own]) if own in found.kinds else stored[own]
+        for own, name in found.names.items()
+    }
+    return found, infer(shapes, scheme, path)

@@ -83,8 +83,7 @@ class SafetensorsSource(ShardedSource[Tensor]):
             return cls.holds(path)
         return path.name == INDEX or head[LENGTH.size :].startswith(b"{")
 
-    @staticmethod
-    def _load(file: Path) -> dict[str, Tensor]:
+    def _load(self, file: Path) -> dict[str, Tensor]:
         return tensors_of(file)
 
     @property

@@ -29,9 +29,8 @@ class ShardedSource(TensorFile, Generic[T]):
     schemes: ClassVar[tuple[str, ...]]
     """The naming schemes that are met in such files, the likeliest first."""
 
-    @staticmethod
     @abstractmethod
-    def _load(file: Path) -> Mapping[str, T]:
+    def _load(self, file: Path) -> Mapping[str, T]:
         """What one file holds. Raises CheckpointError where it is broken or unsafe."""
 
     @classmethod

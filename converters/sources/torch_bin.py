@@ -1,45 +1,88 @@
-"""Reads ``pytorch_model.bin``, one file or a Hub folder's shards: weights only, never a pickled object.
+"""Reads what torch.save wrote: ``pytorch_model.bin``, one file or a Hub folder's shards, or a training's checkpoint.
 
-zip members checked → the pickle's opcodes checked → ``torch.load(weights_only=True, mmap=True)`` → tensors
+Both of its formats: the zip archive, and the one before PyTorch 1.6, of pickles and values one after the other. The
+pickles are read as data (``torch_pickle``), the values straight from the file, one tensor at a time, without PyTorch.
+
+    file → pickles, and where each storage's values begin → the network's tensors (``training``) → ``read`` seeks
 """
 
 from __future__ import annotations
 
-import pickletools
+import math
+import struct
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+import numpy as np
 
 from converters.errors import CheckpointError
-from converters.sources.base import Array, Shape, as_float32, one_line
+from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
 from converters.sources.npz import is_torch_archive
+from converters.sources.safetensors import FLOATS, SIZES
 from converters.sources.shards import ShardedSource
-
-if TYPE_CHECKING:
-    import torch
+from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor
+from converters.sources.training import state_dict
+from converters.zips import data_start
 
 WEIGHTS, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-MAX_PICKLE = 4 << 20
-"""Bytes of the pickle that says which tensor is where; that of the largest network has 60 kB."""
+ZIP, PICKLE = b"PK\x03\x04", "data.pkl"
 MAX_MEMBERS = 8192
-STATE_DICT_GLOBALS = {
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    *(f"torch {name}Storage" for name in ("Half", "BFloat16", "Float", "Double", "Long")),
-}
-"""All that the pickle of a state dict refers to. torch.load allows more, some of which reserves memory on demand."""
+ByteOrder = Literal["<", ">"]
+BYTE_ORDERS: Mapping[bytes, ByteOrder] = {b"little": "<", b"big": ">"}
+LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+"""The first two pickles of the older format."""
+MAGIC_BYTES, MAGIC_WITHIN = LEGACY_MAGIC.to_bytes(10, "little"), 16
+"""The first pickle's value, and the bytes of the file that it lies in, whichever the pickle's protocol."""
+COUNT = struct.Struct("<q")
+"""In the older format a storage begins with its number of values; all is little-endian."""
 
 
-class TorchBinSource(ShardedSource["torch.Tensor"]):
+@dataclass(frozen=True)
+class Content:
+    """A file's pickled value, where the values of each storage begin, by its key, and their byte order."""
+
+    value: Any
+    starts: Mapping[str, int]
+    order: ByteOrder
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor, and where its values are: a storage's part from ``offset`` in the file."""
+
+    file: Path
+    view: Tensor
+    offset: int
+    order: ByteOrder
+
+    def values(self, name: str) -> Array:
+        """Of bfloat16, which NumPy lacks, the uint16 bits. Raises CheckpointError, with the tensor's ``name``."""
+        kind = self.view.storage.dtype
+        if kind not in FLOATS:
+            raise CheckpointError(f"{self.file}: {name} holds {kind}, not F32. Save it as float32.")
+        dtype = FLOATS[kind].newbyteorder(self.order)
+        try:
+            run = np.fromfile(self.file, dtype, self.view.span, offset=self.offset)
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: {name} cannot be read: {one_line(error)}.") from error
+        if run.size != self.view.span:
+            raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
+        strides = [stride * dtype.itemsize for stride in self.view.strides]
+        return np.lib.stride_tricks.as_strided(run, self.view.shape, strides, writeable=False)
+
+
+class TorchBinSource(ShardedSource[Stored]):
     """``pytorch_model.bin`` of a folder, whole or in shards, or a single file that torch.save wrote.
 
-    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
+    A single file may be a training's checkpoint, of which the network is found. Raises CheckpointError, naming file and
+    tensor, for anything broken, unsafe, not of floats or not finite.
     """
 
     format = "torch-bin"
-    looked_for = "a model folder (pytorch_model.bin)"
+    looked_for = "a model folder (pytorch_model.bin) or a file that torch.save wrote"
 
     weights, index = WEIGHTS, INDEX
     schemes = ("transformers", "timm", "original")
@@ -48,63 +91,113 @@ class TorchBinSource(ShardedSource["torch.Tensor"]):
     def recognises(cls, path: Path, head: bytes) -> bool:
         if path.is_dir():
             return cls.holds(path)
-        return path.name == INDEX or (head.startswith(b"PK\x03\x04") and is_torch_archive(path))
+        zipped = head.startswith(ZIP) and is_torch_archive(path)
+        return path.name == INDEX or zipped or MAGIC_BYTES in head[: MAGIC_WITHIN + len(MAGIC_BYTES)]
 
-    @staticmethod
-    def _load(file: Path) -> dict[str, torch.Tensor]:
-        return _load(file)
+    def _load(self, file: Path) -> Mapping[str, Stored]:
+        try:
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                zipped = stream.read(len(ZIP)) == ZIP
+            content = (_archive if zipped else _legacy)(file, size)
+            value = content.value
+            if isinstance(value, dict) and value and all(isinstance(tensor, Tensor) for tensor in value.values()):
+                tensors = value
+            else:
+                tensors, self.dropped = state_dict(value, self.schemes, str(file))
+            if not all(isinstance(name, str) for name in tensors):
+                raise ValueError("it has tensors without names")
+            _refuse_claims(tensors, size)
+        except Forbidden as error:
+            raise CheckpointError(
+                f"{file}: not a file of weights alone: {error}.\n"
+                "Load it where you trust it, and save the network's state_dict() alone with torch.save."
+            ) from error
+        except (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{file}: not a file of weights alone: {one_line(error)}.\n"
+                "Download it again, or save the network's state_dict() alone with torch.save."
+            ) from error
+        return {name: _stored(file, tensor, content) for name, tensor in tensors.items()}
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
-        return {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        return {name: stored.view.shape for name, stored in self._tensors.items()}
 
     def read(self, name: str) -> Array:
-        import torch
-
-        tensor = self._tensors[name]
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{self.path}: {name} holds {tensor.dtype}, not float32. Save it as float32.")
-        return as_float32(tensor.detach().to(torch.float32, copy=True).numpy(), self.path, name)
-
-    def close(self) -> None:
-        self._tensors = {}
+        stored = self._tensors[name]
+        values = stored.values(name)
+        if stored.view.storage.dtype == "BF16":
+            values = from_bfloat16(values)
+        return as_float32(values, self.path, name)
 
 
-def _load(file: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    try:
-        _refuse_unsafe(file)
-        content: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-            raise ValueError("it is no state dict")
-        odd = next((name for name, value in content.items() if not isinstance(value, torch.Tensor)), None)
-        if odd is not None:
-            raise ValueError(f"{odd[:120]} is no tensor: save the model's state_dict() alone")
-        if sum(tensor.numel() * tensor.element_size() for tensor in content.values()) > file.stat().st_size:
-            raise ValueError("its tensors claim more bytes than the file has")
-    except Exception as error:  # the unpickler of hostile bytes raises whatever it comes upon
-        raise CheckpointError(f"{file}: not a file of weights alone: {one_line(error)}.\nGet the file anew.") from error
-    return dict(content)
+def _stored(file: Path, tensor: Tensor, content: Content) -> Stored:
+    start = content.starts[tensor.storage.key] + tensor.offset * SIZES[tensor.storage.dtype]
+    return Stored(file, tensor, start, content.order)
 
 
-def _refuse_unsafe(file: Path) -> None:
-    """Raises ValueError for packed members, or a pickle that refers to more than a state dict's parts."""
+def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
+    """Views may share a storage, and be larger than it by strides of zero."""
+    if sum(math.prod(tensor.shape) * SIZES[tensor.storage.dtype] for tensor in tensors.values()) > size:
+        raise ValueError("its tensors claim more bytes than the file has")
+    for name, tensor in tensors.items():
+        if tensor.span and tensor.offset + tensor.span > tensor.storage.count:
+            raise ValueError(f"{name[:120]} is larger than its storage")
+
+
+def _archive(file: Path, size: int) -> Content:
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        packed = any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members)
-        if packed or len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > file.stat().st_size:
-            raise ValueError("its members are packed, or more than any network has")
-        damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"its member {damaged[:120]} does not agree with its CRC")
-        pickles = [member for member in members if member.filename.endswith(".pkl")]
-        if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE:
-            raise ValueError("it has not the one pickle that torch.save writes")
-        for opcode, argument, _ in pickletools.genops(archive.read(pickles[0])):
-            if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4") or (
-                opcode.name == "GLOBAL" and argument not in STATE_DICT_GLOBALS
-            ):
-                raise ValueError(
-                    f"it holds more than tensors ({str(argument or opcode.name)[:60]}), which is never opened"
-                )
+        members = {member.filename: member for member in archive.infolist()}
+        _refuse_packed(archive, size)
+        pickles = [name for name in members if name.endswith(".pkl")]
+        if len(pickles) != 1 or not pickles[0].endswith(PICKLE) or members[pickles[0]].file_size > MAX_PICKLE:
+            raise ValueError("it has not the one pickle that torch.save writes for a state dict")
+        folder = pickles[0].removesuffix(PICKLE)
+        reading = Reading(archive.read(pickles[0]))
+        value = reading.value()
+        order = archive.read(folder + "byteorder") if folder + "byteorder" in members else b"little"
+        if order not in BYTE_ORDERS:
+            raise ValueError("its values are of an unknown byte order")
+        with file.open("rb") as stream:
+            starts = {}
+            for key, storage in reading.storages.items():
+                member = members.get(f"{folder}data/{key}")
+                if member is None or member.file_size < _bytes(storage):
+                    raise ValueError(f"the values of its storage {key[:40]} are missing or cut short")
+                starts[key] = data_start(stream.fileno(), member)
+    return Content(value, starts, BYTE_ORDERS[order])
+
+
+def _refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
+    members = archive.infolist()
+    packed = any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members)
+    if packed or len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > size:
+        raise ValueError("its members are packed, or more than any network has")
+    damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"its member {damaged[:120]} does not agree with its CRC")
+
+
+def _legacy(file: Path, size: int) -> Content:
+    """magic number, version, the writer's platform, the value, the storages' keys; then the storages, in that order."""
+    with file.open("rb") as stream:
+        reading = Reading(stream.read(MAX_PICKLE))
+        magic, version, _, value, keys = (reading.value() for _ in range(5))
+        if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION) or not isinstance(keys, list):
+            raise ValueError("it is no file of torch.save")
+        starts, place = {}, reading.position
+        for key in keys:
+            storage = reading.storages.get(key) if isinstance(key, str) else None
+            stream.seek(place)
+            if storage is None or COUNT.unpack(stream.read(COUNT.size)) != (storage.count,):
+                raise ValueError(f"its storage {str(key)[:40]} is not as long as it says")
+            starts[key] = place + COUNT.size
+            place = starts[key] + _bytes(storage)
+        if place != size or starts.keys() != reading.storages.keys():
+            raise ValueError(f"its values end at {place}, the file at {size}")
+    return Content(value, starts, BYTE_ORDERS[b"little"])
+
+
+def _bytes(storage: Storage) -> int:
+    return storage.count * SIZES[storage.dtype]

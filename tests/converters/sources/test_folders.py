@@ -375,14 +375,6 @@ def test_tensors_larger_than_their_bytes_are_refused(tmp_path: Path, written) ->
     assert peak_of_refusal(tmp_path, written("original .bin")) < 20 * MB
 
 
-def test_a_training_state_is_refused_with_what_to_do(tmp_path: Path, tensors) -> None:
-    import torch
-
-    state = {name: torch.from_numpy(v) for name, v in writers.torch_names(tensors, "original").items()}
-    torch.save({"model": state, "step": 7}, tmp_path / "pytorch_model.bin")
-    assert "state_dict() alone" in refuse(tmp_path)
-
-
 @pytest.fixture
 def bin_folder(written, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written("original .bin"), tmp_path / "bin"))
