@@ -71,7 +71,7 @@ class Stored:
         if run.size != self.view.span:
             raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
         strides = [stride * dtype.itemsize for stride in self.view.strides]
-        return np.lib.stride_tricks.as_strided(run, self.view.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(run, self.view.shape, strides)
 
 
 class TorchBinSource(ShardedSource[Stored]):
