@@ -19,7 +19,7 @@ import numpy.typing as npt
 from converters.catalogue import Variant
 from converters.errors import UsageError
 from converters.expectations import expectations
-from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
@@ -70,7 +70,7 @@ def audit_folder(
     wanted = thoroughness or Thoroughness()
     pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers, digests or {}) as target:
-        target.expectations = expectations(folder, _plan_of(target, source, variant, pool_padding))
+        target.expectations = expectations(folder, plan_of_folder(target, source, variant, pool_padding))
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,
@@ -93,7 +93,7 @@ def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*own, *asked]))
 
 
-def _plan_of(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:
+def plan_of_folder(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:
     """What a conversion of the source into this folder's layout and dtype would be."""
     return Plan(
         name=target.folder.name,
@@ -132,22 +132,21 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
     return pixels
 
 
-def verify_target(
+def audit_target(
     target: Path,
     checkpoint: Path,
-    report_folder: Path,
     pool_padding: PoolPadding | None,
     progress: Progress,
     variant: Variant | None,
     thoroughness: Thoroughness,
-    command: str,
 ) -> Report:
-    """What ``bit-verify`` does: audits ``target`` in every library that is installed, and leaves the report.
+    """What ``bit-verify`` finds: ``target`` in every library that is installed. Nothing is written.
 
-    ``command`` is what repeats it, for parity.html.
+    Raises UsageError where the target is its own source.
     """
     with open_checkpoint(checkpoint) as source:
-        report = audit_folder(
+        refuse_own_source(target, source)
+        return audit_folder(
             target,
             source,
             lambda folder: audit_readers(folder, thoroughness.runners, thoroughness.computing),
@@ -157,8 +156,29 @@ def verify_target(
             variant,
             thoroughness,
         )
-    write_report(report, report_folder, command)
-    return report
+
+
+def refuse_own_source(folder: Path, source: GoogleView) -> None:
+    """Raises UsageError where the source is made of the weights that the folder holds, by whatever path or link."""
+    own = {_inode(folder / name) for name in _weights_of(folder)}
+    same = next((path for path in source.files.values() if _inode(path) in own), None)
+    if same is not None:
+        raise UsageError(
+            f"{folder}: is its own source: {same} holds its own weights, and would agree with itself.\n"
+            "Give the checkpoint that it was made from, by path, URL or a name of bit-convert --list."
+        )
+
+
+def _weights_of(folder: Path) -> list[str]:
+    """The files that a library takes the weights from, where a folder holds several kinds."""
+    files = model_files(folder)
+    kinds = ([name for name in files if name.endswith(suffix)] for suffix in (".safetensors", ".bin", ".npz"))
+    return next(filter(None, kinds), [])
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def write_report(report: Report, folder: Path, command: str) -> None:

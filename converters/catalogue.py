@@ -165,6 +165,19 @@ def find(pattern: str) -> tuple[Variant, ...]:
     raise UsageError(f"no released checkpoint is called {pattern}{nearest}.\n`bit-convert --list` shows all names.")
 
 
+def named(word: str) -> Variant | None:
+    """The variant that is called exactly so; such a name wins over a path, which is written ``./NAME``."""
+    return next((variant for variant in variants() if variant.name == word), None)
+
+
+def find_one(pattern: str) -> Variant:
+    """As ``find``, where one variant is meant. Raises UsageError where the pattern names several."""
+    found = find(pattern)
+    if len(found) > 1:
+        raise UsageError(f"{pattern} names {len(found)} variants, but one is meant. Name one: {found[0].name}, …")
+    return found[0]
+
+
 def listing(pattern: str | None = None, *, as_json: bool = False) -> str:
     """The catalogue, or what ``find`` gives of it, as a table or as JSON, newline at the end."""
     chosen = find(pattern) if pattern else variants()

@@ -186,7 +186,11 @@ def convert(list_only: bool, **options: Any) -> int:
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
 @click.argument("target", required=False)
-@click.option("--against", metavar="SOURCE", help="The checkpoint: a path, a URL, or a name of bit-convert --list.")
+@click.option(
+    "--against",
+    metavar="SOURCE",
+    help="The checkpoint: a name of bit-convert --list, which wins over a path (write ./NAME), a path or a URL.",
+)
 @click.option(
     "--check",
     "check_report",

@@ -13,9 +13,10 @@ from pathlib import Path
 from converters import card, repository
 from converters.auditing import RELEASE, Thoroughness, audit_folder, oracles_of, write_report
 from converters.catalogue import Variant
+from converters.checking import held_departures, listed, read_report
 from converters.configs import json_files
 from converters.errors import CheckpointError, ParityError, UsageError
-from converters.files import CARD, PARITY, PARITY_PAGE, json_text, model_files, sha256
+from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
 from converters.plan import MAX_SHARD_BYTES, Plan
@@ -117,11 +118,11 @@ def convert(request: Request, progress: Progress) -> Conversion:
         plan = plan_of(request, source)
         place = place_of(request, plan)
         _refuse_place(place, request.force)
-        held = _held_report(place, plan, source, oracles_of(source, request.oracles), progress)
+        held, otherwise = _held_report(place, plan, source, oracles_of(source, request.oracles), progress)
         if held is not None:
             return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
         if request.verify:  # an unverified folder that is already there can only be told by making it again
-            _refuse_occupied(place, request.force)
+            _refuse_occupied(place, request.force, otherwise)
         with workspace(place) as folder:
             digests = repository.write(folder, source, plan, progress, hashed=request.verify)
             report = None
@@ -144,7 +145,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
             (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
             made = not (place.exists() and _same_files(folder, place))
             if made:
-                _refuse_occupied(place, request.force)
+                _refuse_occupied(place, request.force, otherwise)
                 install(folder, place)
     return Conversion(plan, place, report, made, time.monotonic() - start)
 
@@ -162,31 +163,41 @@ def _refuse_place(place: Path, force: bool) -> None:
         raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
 
 
-def _refuse_occupied(place: Path, force: bool) -> None:
+def _refuse_occupied(place: Path, force: bool, why: str) -> None:
     if place.exists() and any(place.iterdir()) and not force:
-        raise UsageError(f"{place}: holds something else. Replace it with --force, or choose another with --output.")
+        raise UsageError(
+            f"{place}: holds something else: {why}.\nReplace it with --force, or choose another with --output."
+        )
 
 
 def _held_report(
     place: Path, plan: Plan, source: GoogleView, oracles: Sequence[str], progress: Progress
-) -> Report | None:
-    """The report of the folder that is there already, where it holds this very result, whole."""
+) -> tuple[Report | None, str]:
+    """The report of the folder that is there already, where it holds this very result, whole; or what is not so.
+
+    Nothing that lies there is believed: every stored value is held against the source, every file against what would
+    be written, and the report against its own figures.
+    """
+    if not (place / PARITY).is_file():
+        return None, "it has no report"
     try:
-        report = Report.from_json((place / PARITY).read_text(encoding="utf-8"))
-        progress("comparing digests", 0, 1)
-        digests = {name: sha256(place / name) for name in model_files(place)}
-        described = all(
-            (place / name).read_text(encoding="utf-8") == json_text(content)
-            for name, content in json_files(plan).items()
-        )
-    except (OSError, ValueError):
-        return None
-    whole = digests == dict(report.files) and (place / CARD).is_file()
+        report = read_report(place / PARITY)
+    except (OSError, ParityError) as error:
+        return None, str(error)
     wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
-    heard = {witness.oracle for witness in report.witnesses}
-    same = held == wanted and heard == set(oracles) and described and weight_files(plan).keys() <= digests.keys()
-    return report if whole and same and report.passed else None
+    if held != wanted or {witness.oracle for witness in report.witnesses} != set(oracles) or not report.passed:
+        return None, f"{PARITY} is of another conversion"
+    progress("comparing with the checkpoint", 0, 1)
+    texts = {name: json_text(content) for name, content in json_files(plan).items()}
+    texts[CARD] = card.render(plan, source, report, RELEASE)
+    try:
+        found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
+        found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]
+        found = found or held_departures(report, source, place, plan.variant, plan.pool_padding)
+    except OSError as error:
+        return None, f"{error.filename}: {error.strerror}"
+    return (None, listed(found)) if found else (report, "")
 
 
 def _same_files(folder: Path, place: Path) -> bool:

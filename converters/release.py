@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from converters import catalogue
-from converters.auditing import RELEASE, Thoroughness, verify_target
+from converters.auditing import RELEASE, Thoroughness, audit_target, write_report
 from converters.catalogue import Variant
 from converters.convert import Conversion, Request, convert, plan_of
 from converters.errors import BitConvertError, ParityError, UsageError
@@ -151,7 +152,7 @@ def verify(
     if as_json and as_markdown:
         raise UsageError("--json and --markdown are two answers. Leave one out.")
     if check_report is not None:
-        return _check(check_report, target, against, offline, as_json, as_markdown, quiet)
+        return _check(check_report, target, against, variant, pool_padding, offline, as_json, as_markdown, quiet)
     if target is None or against is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
     computing = Computing(compute, device)
@@ -162,17 +163,9 @@ def verify(
         folder = _target(target, offline, progress)
         checkpoint, known = _against(against, offline, progress)
         if variant is not None:
-            known = catalogue.find(variant)[0]
-        report = verify_target(
-            folder,
-            checkpoint,
-            report_folder,
-            pool_padding,
-            progress,
-            known,
-            thoroughness,
-            command=_command_line("bit-verify"),
-        )
+            known = catalogue.find_one(variant)
+        report = audit_target(folder, checkpoint, pool_padding, progress, known, thoroughness)
+    write_report(report, report_folder, _command_line("bit-verify"))
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif as_markdown:
@@ -207,24 +200,38 @@ def _printable(word: str) -> str:
 
 
 def _target(target: str, offline: bool, progress: Progress) -> Path:
+    """The folder to audit: a name of the catalogue is none, so here a path of that name is meant."""
     folder = fetch(locate(target, None), offline=offline, progress=progress)
     if not folder.is_dir():
-        raise UsageError(f"{target}: not a folder. Give a converted folder, or hf://NAMESPACE/NAME.")
+        is_name = not folder.exists() and catalogue.named(target) is not None
+        what = "a released checkpoint, not a converted folder" if is_name else "not a folder"
+        raise UsageError(f"{target}: {what}. Give a converted folder, or hf://NAMESPACE/NAME.")
     return folder
 
 
 def _against(against: str, offline: bool, progress: Progress) -> tuple[Path, Variant | None]:
-    """The checkpoint of a path, a URL or a name of the catalogue, and the variant of a name."""
-    is_name = "://" not in against and not any(Path(path).exists() for path in (against, against + ".index"))
-    variant = catalogue.find(against)[0] if is_name else None
-    place = locate(None if is_name else against, variant)
+    """The checkpoint of a name of the catalogue, a path or a URL, and the variant of a name.
+
+    A variant's name wins over a path; its other spellings (a glob, the published file's path or URL) do not.
+    """
+    variant = catalogue.named(against)
+    if variant is None and "://" not in against and not _is_checkpoint(against):
+        variant = catalogue.find_one(against)
+    place = locate(None if variant else against, variant)
     return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
+
+
+def _is_checkpoint(path: str) -> bool:
+    """Whether there is such a file or folder, or a TensorFlow checkpoint of this prefix."""
+    return any(Path(candidate).exists() for candidate in (path, path + ".index"))
 
 
 def _check(
     parity: Path,
     target: str | None,
     against: str | None,
+    variant: str | None,
+    pool_padding: PoolPadding | None,
     offline: bool,
     as_json: bool,
     as_markdown: bool,
@@ -233,19 +240,24 @@ def _check(
     """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
     from converters.checking import check
 
-    digest = None
-    with shown(parity.name, quiet) as progress:
+    with shown(parity.name, quiet) as progress, ExitStack() as opened:
         folder = None if target is None else _target(target, offline, progress)
+        source, known = None, None
         if against is not None:
-            with open_checkpoint(_against(against, offline, progress)[0]) as source:
-                digest = source.sha256
-    report, checked = check(parity, folder, digest)
+            checkpoint, known = _against(against, offline, progress)
+            source = opened.enter_context(open_checkpoint(checkpoint))
+        if variant is not None:
+            known = catalogue.find_one(variant)
+        found = check(parity, folder, source, known, pool_padding)
+    report = found.report
     if as_json:
-        click.echo(report.to_json(), nl=False)
+        content = json.loads(report.to_json()) | {"checked": found.to_json()}
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     elif as_markdown:
         click.echo(_markdown(report, target or parity.resolve().parent), nl=False)
     else:
-        click.echo(f"{parity}: holds ({checked}); {report.verdict}: {report.reason}")
+        click.echo(f"{parity}: holds ({found.what}); {report.verdict}: {report.reason}")
+        click.echo(f"This compares {found.proves}." if found.against_source else f"This proves {found.proves}.")
     return 0 if report else ParityError.exit_status
 
 

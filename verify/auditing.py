@@ -5,7 +5,6 @@ target, source → stored.check → Stored; readers, oracle → evidence.gather 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +21,15 @@ from verify.faults import CHANGED, Fault
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
-from verify.report import ImageReport, LayerReport, LogitReport, ReaderReport, Report, WeightReport, figure
+from verify.report import (
+    LayerReport,
+    LogitReport,
+    ReaderReport,
+    Report,
+    WeightReport,
+    figure,
+    image_report,
+)
 from verify.steps import Steps
 from verify.verdict import derived_verdict
 
@@ -127,7 +134,7 @@ def audit(
         pool_padding=pool_padding,
         source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
         files=files,
-        images=tuple(_image_report(image) for image in singles),
+        images=tuple(image_report(image) for image in singles),
         release=release,
         changed=tuple(f"{name} {what}" for name, what in changed.items()),
         misfits=accounts.misfits,
@@ -269,8 +276,3 @@ def _top(values: Iterable[float]) -> float | None:
     """The largest figure; None of nothing, and where one is not finite."""
     listed = list(values)
     return figure(max(listed)) if listed and all(math.isfinite(value) for value in listed) else None
-
-
-def _image_report(image: Image) -> ImageReport:
-    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
-    return ImageReport(image.shape[2], image.shape[3], digest)

@@ -1,6 +1,7 @@
 """The check of a report: the verdict derived again from the figures it records, and its digests from the files.
 
-Report → ``contradictions()``;  Report, files, tensors → ``departures()`` → a line for each thing that does not hold
+Report → ``contradictions()``; Report, digests → ``file_departures()``, ``tensor_departures()`` → a line for each thing
+that does not hold
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ def contradictions(report: Report) -> list[str]:
     return found
 
 
-def departures(report: Report, files: Callable[[str], str | None], tensors: Mapping[str, str]) -> list[str]:
-    """What of the files and stored tensors is not what the report recorded.
-
-    ``files`` gives the sha256 of a file by its name, None where it is missing; ``tensors`` the digest of each.
-    """
+def file_departures(report: Report, files: Callable[[str], str | None]) -> list[str]:
+    """Files that are not those of the report; ``files`` gives the sha256 of one, None where it is missing."""
     found = []
     for name, recorded in report.files.items():
         actual = files(name)
         if actual != recorded:
             found.append(f"{name} is missing" if actual is None else f"{name} is another file: sha256 {actual}")
-    for weight in report.weights:
-        if tensors.get(weight.name) != weight.sha256:
-            found.append(f"{weight.name} holds other values than the report recorded")
     return found
+
+
+def tensor_departures(report: Report, tensors: Mapping[str, str]) -> list[str]:
+    """Stored tensors that are not those of the report; ``tensors`` are the digests of those that are there."""
+    changed = [weight.name for weight in report.weights if tensors.get(weight.name) != weight.sha256]
+    return [f"{name} holds other values than the report recorded" for name in changed]
 
 
 def _tensors(report: Report) -> Iterator[str]:

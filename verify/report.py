@@ -12,11 +12,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from verify.faults import Fault
 from verify.protocols import Expectation, Inspected
 from verify.schema import json_schema, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Verdict = Literal["passed", "failed", "inconclusive"]
 
@@ -107,6 +111,12 @@ class ImageReport:
     height: int
     width: int
     sha256: str
+
+
+def image_report(image: npt.NDArray[np.float32]) -> ImageReport:
+    """Of a (1, 3, height, width) image."""
+    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
+    return ImageReport(image.shape[2], image.shape[3], digest)
 
 
 @dataclass(frozen=True)

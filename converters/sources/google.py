@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from converters.architecture import Architecture
@@ -58,6 +59,11 @@ class GoogleView:
     def sha256(self) -> str:
         """Of the file, or over the folder's files, as TensorFile has it."""
         return self._source.sha256
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that are read: name relative to the source → path."""
+        return self._source.files
 
     def changes(self) -> dict[str, str]:
         """Files that are not what they were when the source was opened, and what happened to each."""

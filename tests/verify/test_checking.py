@@ -9,7 +9,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Report, audit, default_images
-from verify.checking import contradictions, departures
+from verify.checking import contradictions, file_departures, tensor_departures
 from verify.report import content_digest, schema
 from verify.verdict import derived_verdict
 
@@ -113,13 +113,14 @@ def test_any_edit_without_its_digest_is_refused(report):
 
 def test_files_and_tensors_are_held_against_the_report(report):
     digests = {weight.name: weight.sha256 for weight in report.weights}
-    assert departures(report, report.files.get, digests) == []
+    assert file_departures(report, report.files.get) == []
+    assert tensor_departures(report, digests) == []
     name = report.weights[4].name
-    assert departures(report, report.files.get, digests | {name: "00" * 32}) == [
+    assert tensor_departures(report, digests | {name: "00" * 32}) == [
         f"{name} holds other values than the report recorded"
     ]
-    assert departures(report, lambda _: None, digests) == ["model.safetensors is missing"]
-    assert departures(report, lambda _: "ee" * 32, digests)[0].startswith("model.safetensors is another file")
+    assert file_departures(report, lambda _: None) == ["model.safetensors is missing"]
+    assert file_departures(report, lambda _: "ee" * 32)[0].startswith("model.safetensors is another file")
 
 
 def test_shipped_schema_is_that_of_the_report(report):
