@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
 from verify.oracles.numpy import NAME
-from verify.report import Report
+from verify.report import LogitReport, Report
 from verify.verdict import ROUNDED, derived_verdict
 
 
 def contradictions(report: Report) -> list[str]:
     """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
-    found = [*_tensors(report), *_layers(report), *_witnesses(report), *_digests(report)]
+    found = [*_tensors(report), *_layers(report), *_readers(report), *_witnesses(report), *_digests(report)]
+    if report.passed:
+        found += _repeated(report)
     derived, reason = derived_verdict(report)
     if derived != report.verdict:
         found.append(f"the verdict is {report.verdict!r}, its figures say {derived!r}")
@@ -66,6 +68,46 @@ def _layers(report: Report) -> Iterator[str]:
         yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"
     if report.readers and report.readers[0].ratio != report.ratio:
         yield f"the ratio {report.ratio} is not that of {report.readers[0].name}"
+
+
+def _readers(report: Report) -> Iterator[str]:
+    for reader in report.readers:
+        beyond = reader.ratio is None or reader.ratio > FACTOR * (1 + ROUNDED)
+        if reader.verdict == "passed" and (beyond or reader.departs):
+            yield f"{reader.name} passed with the ratio {reader.ratio}, departing at {reader.departs or 'nothing'}"
+        if reader.top1 is not None and not 0 <= reader.top1 <= len(report.images):
+            yield f"{reader.name} agrees on {reader.top1} of {len(report.images)} images"
+
+
+def _repeated(report: Report) -> Iterator[str]:
+    """Figures that a report which passed has in several places."""
+    final = next((layer for layer in reversed(report.layers) if layer.name in ("logits", "features")), None)
+    if final is None or not report.readers:
+        yield "it passed without logits or features"
+        return
+    errors = {report.max_abs_error, final.max_abs_error, report.readers[0].max_abs_error}
+    if len(errors) > 1 or None in errors:
+        yield f"the largest error of {final.name} is {' and '.join(map(str, errors))}"
+    if report.floor != final.floor:
+        yield f"the floor of {final.name} is {report.floor} and {final.floor}"
+    if (report.dtype == "float32") != (report.rounding == 0):
+        yield f"values stored in {report.dtype} moved by {report.rounding}"
+    for layer in report.layers:
+        if not 0 <= layer.image < len(report.images):
+            yield f"{layer.name} is of image {layer.image + 1} of {len(report.images)}"
+    classes = [logit.index for logit in report.logits]
+    if classes != sorted({*classes}):
+        yield "the plotted logits are not in order"
+    for logit in report.logits:
+        if not _plotted(logit, report.max_abs_error):
+            yield f"logit {logit.index} is {logit.oracle} and {logit.model}, further apart than the largest error"
+
+
+def _plotted(logit: LogitReport, error: float | None) -> bool:
+    """Whether the two values of a logit, four digits each, may be ``error`` apart."""
+    if logit.oracle is None or logit.model is None or error is None:
+        return False
+    return abs(logit.oracle - logit.model) <= error * (1 + ROUNDED) + ROUNDED * max(abs(logit.oracle), abs(logit.model))
 
 
 def _witnesses(report: Report) -> Iterator[str]:

@@ -72,6 +72,15 @@ def set_path(*path):
         (set_path("layers", 1, "ratio", 0.01), "block1/unit01: the ratio 0.01 is not"),
         (set_path("ratio", 0.1), "the ratio 0.1 is not the largest"),
         (set_path("readers", 0, "ratio", 0.1), "is not that of torch"),
+        (set_path("readers", 0, "max_abs_error", 0.0), "the largest error of logits is"),
+        (set_path("max_abs_error", 0.0), "the largest error of logits is"),
+        (set_path("floor", 1e-9), "the floor of logits is 1e-09 and"),
+        (set_path("rounding", 0.1), "values stored in float32 moved by 0.1"),
+        (set_path("layers", 1, "image", 7), "block1/unit01 is of image 8 of 2"),
+        (set_path("readers", 0, "top1", 3), "torch agrees on 3 of 2 images"),
+        (set_path("readers", 0, "departs", "root"), "torch passed with the ratio"),
+        (set_path("logits", 0, "model", 1e3), "logit 0 is"),
+        (set_path("logits", 0, "index", 9), "the plotted logits are not in order"),
         (set_path("readers", 0, "verdict", "failed"), "its figures say 'failed'"),
         (set_path("tensors", "bit_exact", 20), "20 tensors are said to be bit-exact, 25 are listed"),
         (set_path("weights", 3, "bit_exact", False), "25 tensors are said to be bit-exact, 24 are listed"),
@@ -101,7 +110,7 @@ def test_failed_report_that_was_made_to_pass_contradicts_itself(tensors):
         content["faults"] = []
 
     assert derived_verdict(forged(failed, pass_it))[0] == "failed"
-    assert contradictions(forged(failed, pass_it)) == ["the verdict is 'passed', its figures say 'failed'"]
+    assert "the verdict is 'passed', its figures say 'failed'" in contradictions(forged(failed, pass_it))
 
 
 def test_any_edit_without_its_digest_is_refused(report):
