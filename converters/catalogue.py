@@ -30,6 +30,8 @@ Format = Literal["npz", "h5", "saved_model"]
 
 BUCKET = "https://storage.googleapis.com/bit_models/"
 TFHUB = "https://tfhub.dev/"
+KAGGLE_MODULES = "google/bit/"
+"""The modules of tfhub.dev that are seen on Kaggle (docs/catalogue.md)."""
 
 RELEASED = Path(__file__).with_name("released.csv")
 
@@ -252,3 +254,17 @@ def _variant(name: str, architecture: str, cells: Mapping[str, str]) -> Variant:
         defect=cells["defect"] or None,
         instead=cells["instead"] or None,
     )
+
+
+def kaggle_handle(url: str) -> str | None:
+    """Where Kaggle has a module of tfhub.dev, under its handle; None for other addresses.
+
+    ``google/bit/m-r50x1/ilsvrc2012_classification/1`` is ``google/bit/tensorFlow2/m-r50x1-ilsvrc2012-classification/1``
+    there; whether the experts moved is not known.
+    """
+    if not url.startswith(TFHUB + KAGGLE_MODULES):
+        return None
+    *variation, last = url.partition("?")[0].removeprefix(TFHUB + KAGGLE_MODULES).strip("/").split("/")
+    version = [last] if variation and last.isdecimal() else []
+    name = "-".join([*variation, *([] if version else [last])]).replace("_", "-")
+    return "/".join([f"{KAGGLE_MODULES}tensorFlow2", name, *version])

@@ -103,7 +103,11 @@ VERSION = click.option(
     metavar="NAME_OR_GLOB",
     help="A released checkpoint by its name (see --list), or several by a glob such as 'BiT-M-*'.",
 )
-@click.option("--checkpoint", metavar="PATH_OR_URL", help="Read this file or URL instead of the released one.")
+@click.option(
+    "--checkpoint",
+    metavar="PATH_OR_URL",
+    help="Read this path or address (https://, gs://, hf://, kaggle://) instead of the released one.",
+)
 @click.option(
     "--output",
     type=FOLDER,

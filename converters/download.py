@@ -136,8 +136,7 @@ def cached(
 def fetchable(url: str) -> str:
     """The http(s) address of a file that is named as ``gs://bucket/path``, on tfhub.dev, or as http(s) already.
 
-    A module of tfhub.dev is a .tar.gz (tensorflow.org/hub/hosting). Raises UsageError for any other scheme, HubError
-    for a Kaggle address, which needs a sign-in.
+    A module of tfhub.dev is a .tar.gz (tensorflow.org/hub/hosting). Raises UsageError for any other scheme.
     """
     try:
         parts = urlsplit(url)
@@ -146,11 +145,6 @@ def fetchable(url: str) -> str:
         raise UsageError("not a well-formed URL to fetch a file from. Check it.") from error
     if parts.scheme == "gs" and parts.netloc and parts.path.strip("/"):
         return f"{BUCKETS}/{parts.netloc}{quote(unquote(parts.path))}"
-    if parts.scheme == "kaggle" or host == "kaggle.com":
-        raise HubError(
-            f"{shown(url)}: Kaggle asks for a sign-in (kaggle.com/settings, 'Create New Token').\n"
-            "Fetch it with kagglehub.model_download(...) and give the folder it names with --checkpoint."
-        )
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"{shown(url)}: not an address to fetch a file from. Give an https:// or gs:// URL.")
     if host == "tfhub.dev" and "tf-hub-format" not in parts.query:
@@ -525,8 +519,6 @@ def _date(text: str) -> datetime | None:
 
 
 def _remedy(status: int, url: str) -> str:
-    if status in (401, 403) and urlsplit(url).hostname == "tfhub.dev":
-        return "Kaggle asks for a sign-in: fetch it with kagglehub and give the folder with --checkpoint."
     if status in (401, 403):
         return "It needs a sign-in, or is not public: fetch it by hand and give the file with --checkpoint."
     if status in (404, 410):

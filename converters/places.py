@@ -9,7 +9,8 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from converters.catalogue import Variant
+from converters import kaggle
+from converters.catalogue import Variant, kaggle_handle
 from converters.errors import CheckpointError, HubError, UsageError
 from verify.protocols import Progress
 
@@ -40,9 +41,11 @@ def locate(given: str | None, variant: Variant | None) -> Path | str:
 def fetch(place: Path | str, *, size: int | None = None, offline: bool = False, progress: Progress) -> Path:
     """A path as it is; an address out of a cache, downloaded if need be.
 
-    ``hf://NAMESPACE/NAME[@REVISION]``, or the same as a page of the Hub, is a repository; an address that ends in a
-    slash is a TF-Hub module's folder; any other is a file, of ``size`` bytes where that is known. Raises HubError where
-    it cannot be had, CheckpointError for a repository without weights, and as ``download.cached`` does.
+    ``hf://NAMESPACE/NAME[@REVISION]``, or the same as a page of the Hub, is a repository; ``kaggle://HANDLE``, or a
+    page of Kaggle's, a model there; an address that ends in a slash is a TF-Hub module's folder; any other is a file,
+    of ``size`` bytes where that is known. A module of tfhub.dev that is not to be had there is fetched from Kaggle.
+    Raises HubError where it cannot be had, CheckpointError for a repository without weights, and as
+    ``download.cached`` does.
     """
     if isinstance(place, Path):
         return place
@@ -50,6 +53,36 @@ def fetch(place: Path | str, *, size: int | None = None, offline: bool = False, 
     if repository:
         progress("downloading", 0, 0)
         return _snapshot(*repository, offline)
+    if model := kaggle.model(place):
+        progress("downloading", 0, 0)
+        return kaggle.fetch(model, offline=_is_offline(offline))
+    if handle := kaggle_handle(place):
+        return _module(place, handle, offline, progress)
+    return _files(place, size, offline, progress)
+
+
+def _is_offline(asked: bool) -> bool:
+    variables = ("BIT_CONVERT_OFFLINE", "HF_HUB_OFFLINE")
+    return asked or any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in variables)
+
+
+def _module(address: str, handle: str, offline: bool, progress: Progress) -> Path:
+    """A module of tfhub.dev, which has led to Kaggle since 2023: from the cache, tfhub.dev or Kaggle."""
+    try:
+        return _files(address, None, offline, progress)
+    except (HubError, CheckpointError) as error:  # no file, or Kaggle's page instead of it
+        model = kaggle.model(f"{kaggle.SCHEME}://{handle}")
+        assert model is not None, "the catalogue makes handles"
+        progress("downloading", 0, 0)
+        try:
+            return kaggle.fetch(model, offline=_is_offline(offline))
+        except (HubError, UsageError) as other:
+            reason = str(error).splitlines()[0]
+            raise HubError(f"{reason}\n{' '.join(str(other).splitlines())}") from other
+
+
+def _files(place: str, size: int | None, offline: bool, progress: Progress) -> Path:
+    """A file, or the files of a module's folder."""
     from converters.download import cached
 
     def loaded(done: int, total: int | None) -> None:

@@ -539,12 +539,6 @@ def test_addresses_become_what_can_be_fetched(given_, fetched):
     assert fetchable(fetched) == fetched
 
 
-def test_kaggle_asks_for_a_sign_in():
-    for url in ("https://www.kaggle.com/models/google/bit/tensorFlow2/m-r50x1/1", "kaggle://google/bit"):
-        with pytest.raises(HubError, match="sign-in"):
-            fetchable(url)
-
-
 @pytest.mark.parametrize(
     "url", ["ftp://host/x.npz", "file:///etc/passwd", "gs://bucket", "https://", "x", "http://[::1/x"]
 )
