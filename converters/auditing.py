@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from converters.catalogue import Variant
 from converters.errors import UsageError
-from converters.expectations import expectations
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
+from converters.inspection import inspect_folder
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from converters.sources import GoogleView, open_checkpoint
@@ -70,7 +70,9 @@ def audit_folder(
     wanted = thoroughness or Thoroughness()
     pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers, digests or {}) as target:
-        target.expectations = expectations(folder, plan_of_folder(target, source, variant, pool_padding))
+        target.inspection = inspect_folder(
+            folder, plan_of_folder(target, source, variant, pool_padding), target.weights
+        )
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,

@@ -18,9 +18,9 @@ from converters.auditing import plan_of_folder, refuse_own_source
 from converters.catalogue import Variant
 from converters.dtypes import DTYPES
 from converters.errors import CheckpointError, ParityError
-from converters.expectations import expectations
 from converters.files import model_files, sha256
 from converters.folder import Folder
+from converters.inspection import inspect_folder
 from converters.layouts import KERNEL_FACTOR, LAYOUTS
 from converters.names import GOOGLE, parameters
 from converters.sources import GoogleView
@@ -179,7 +179,7 @@ def source_departures(
             found += _stored_departures(report, stored)
         plan = plan_of_folder(target, source, variant, pool_padding)
         known = {str(expectation) for expectation in report.expectations if not expectation.met}
-        unmet = [str(expectation) for expectation in expectations(folder, plan) if not expectation.met]
+        unmet = map(str, inspect_folder(folder, plan, target.weights).unmet)
         found += [line for line in unmet if line not in known]
     return found
 

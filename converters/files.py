@@ -13,8 +13,12 @@ from converters.errors import CheckpointError
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 INDEX = WEIGHTS + ".index.json"
+TORCH_WEIGHTS = "pytorch_model.bin"
+TORCH_INDEX = TORCH_WEIGHTS + ".index.json"
+PROCESSOR = "processor_config.json"
+"""Whose image processor, where it has one, is read instead of PREPROCESSOR."""
 CARD, PARITY = "README.md", "parity.json"
-MODEL_FILES = ("*.safetensors", INDEX, "*.npz", CONFIG, PREPROCESSOR)
+MODEL_FILES = ("*.safetensors", INDEX, "pytorch_model*.bin", TORCH_INDEX, "*.npz", CONFIG, PREPROCESSOR, PROCESSOR)
 """What makes a folder the model it is, whatever its layout: parity.json records the digests of these files."""
 PARITY_PAGE = "parity.html"
 """The report for people, which stays where it was made."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from converters.architecture import Architecture
 from converters.dtypes import round_to, widened
 from converters.files import CONFIG, model_files, read_json, sha256
+from converters.inspection import Inspection
 from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
@@ -53,20 +54,19 @@ class Folder:
         self._watch = Watch(lambda: loaded_files(folder))
         self._digests = digests
         self.source = source
-        self.config = read_json(folder / CONFIG)
-        self._weights: Weights = open_weights(folder)
+        self.weights: Weights = open_weights(folder)
         self.form = self._recognise()
-        self.dtype = self._weights.dtype
-        self.readers = choose_readers(self)
-        self.expectations: Sequence[Expectation] = ()
-        self.inspected: Sequence[Inspected] = ()
-        self.misleading = ""
+        needed = self.form.name in STOCK or (folder / CONFIG).is_file()
+        self.config = read_json(folder / CONFIG) if needed else {}
+        self.dtype = self.weights.dtype
+        self._choose_readers = choose_readers
+        self.inspection = Inspection((), (), "")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._weights.close()
+        self.weights.close()
 
     @property
     def path(self) -> str:
@@ -77,13 +77,30 @@ class Folder:
         return self.form.name
 
     @cached_property
+    def readers(self) -> Sequence[Reader]:
+        """Chosen when they are first asked for: by then the folder has been inspected."""
+        return self._choose_readers(self)
+
+    @property
+    def expectations(self) -> Sequence[Expectation]:
+        return self.inspection.expectations
+
+    @property
+    def inspected(self) -> Sequence[Inspected]:
+        return self.inspection.inspected
+
+    @property
+    def misleading(self) -> str:
+        return self.inspection.misleading
+
+    @cached_property
     def exact(self) -> Exact:
         """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits."""
         return declared(self.folder).exact
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
-        return self._weights.shapes
+        return self.weights.shapes
 
     @cached_property
     def correspondences(self) -> Sequence[Correspondence]:
@@ -100,6 +117,12 @@ class Folder:
     def changes(self) -> dict[str, str]:
         """Files that are not what they were when the folder was opened, and what happened to each."""
         return self._watch.changes()
+
+    @property
+    def loads_itself(self) -> bool:
+        """Whether bit_ref may load the folder: it has safetensors, and a config.json that is as it must be."""
+        misled = self.misleading or any(each.place.startswith(CONFIG) for each in self.inspection.unmet)
+        return not misled and self.weights.file_names[0].endswith(".safetensors")
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
@@ -118,7 +141,7 @@ class Folder:
         import torch
 
         def value(parameter: Parameter) -> Array:
-            stored = widened(self._weights.read(self.form.parameter_name(parameter)), self.dtype)
+            stored = widened(self.weights.read(self.form.parameter_name(parameter)), self.dtype)
             return TRANSFORMERS.store(parameter, self.form.restore(parameter.kind, stored), "bits")
 
         return {TRANSFORMERS.parameter_name(p): torch.from_numpy(value(p).copy()) for p in self._wanted}
@@ -132,10 +155,10 @@ class Folder:
         return infer(self.source.shapes, GOOGLE, self.source.path)
 
     def _recognise(self) -> Layout:
-        if self._weights.is_npz:
+        if self.weights.is_npz:
             return NPZ
         schemes = [layout.scheme for layout in LAYOUTS.values() if layout is not NPZ]
-        return next(la for la in LAYOUTS.values() if la.scheme == nearest(self._weights.shapes, schemes))
+        return next(la for la in LAYOUTS.values() if la.scheme == nearest(self.weights.shapes, schemes))
 
     def _correspondence(self, parameter: Parameter) -> Correspondence:
         name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)
@@ -143,7 +166,7 @@ class Folder:
         def expected() -> Array:
             return round_to(self.form.store(parameter, self.source.read(name), self.exact), self.dtype)
 
-        return Correspondence(name, target, expected, lambda: self._weights.read(target))
+        return Correspondence(name, target, expected, lambda: self.weights.read(target))
 
 
 class RoundedSource:
@@ -226,7 +249,7 @@ def _default_readers(folder: Folder, computing: Computing) -> list[Reader]:
 
 
 def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = USUAL) -> Reader:
-    if folder.layout == TRANSFORMERS.name:
+    if folder.layout == TRANSFORMERS.name and folder.loads_itself:
         return BitRefReader(folder.folder, epsilon, computing)
     return RemappedReader(folder, epsilon, computing)
 

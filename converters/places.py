@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from converters import kaggle
 from converters.catalogue import Variant, kaggle_handle
@@ -25,6 +26,11 @@ MODULE_FILES = (
 """A module that was published as a folder (google-research/big_transfer@140de6e, README.md)."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
 """Of a repository, the files of the first kind that it has are fetched, beside its JSON."""
+NEVER_LOADED = [
+    *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "runs/*", "checkpoint-*/*"),
+    *("*.csv", "*.parquet", "*.mp4", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf"),
+]
+"""What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
 
 
 def locate(given: str | None, variant: Variant | None) -> Path | str:
@@ -38,8 +44,12 @@ def locate(given: str | None, variant: Variant | None) -> Path | str:
     return place
 
 
-def fetch(place: Path | str, *, size: int | None = None, offline: bool = False, progress: Progress) -> Path:
+def fetch(
+    place: Path | str, *, size: int | None = None, offline: bool = False, whole: bool = False, progress: Progress
+) -> Path:
     """A path as it is; an address out of a cache, downloaded if need be.
+
+    Of a repository come its JSON files and one kind of weights, or with ``whole`` every file that a loader could open.
 
     ``hf://NAMESPACE/NAME[@REVISION]``, or the same as a page of the Hub, is a repository; ``kaggle://HANDLE``, or a
     page of Kaggle's, a model there; an address that ends in a slash is a TF-Hub module's folder; any other is a file,
@@ -52,7 +62,7 @@ def fetch(place: Path | str, *, size: int | None = None, offline: bool = False, 
     repository = _repository(place)
     if repository:
         progress("downloading", 0, 0)
-        return _snapshot(*repository, offline)
+        return _snapshot(*repository, offline, whole)
     if model := kaggle.model(place):
         progress("downloading", 0, 0)
         return kaggle.fetch(model, offline=_is_offline(offline))
@@ -108,7 +118,7 @@ def _repository(address: str) -> tuple[str, str | None] | None:
     return None
 
 
-def _snapshot(repo_id: str, revision: str | None, offline: bool) -> Path:
+def _snapshot(repo_id: str, revision: str | None, offline: bool, whole: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     from converters.hub_requests import progress_bars
@@ -122,7 +132,10 @@ def _snapshot(repo_id: str, revision: str | None, offline: bool) -> Path:
         if kind is None:
             raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
         with progress_bars(False):
-            return Path(snapshot_download(repo_id, revision=revision, allow_patterns=["*.json", kind]))
+            wanted: dict[str, Any] = (
+                {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
+            )
+            return Path(snapshot_download(repo_id, revision=revision, **wanted))
     except CheckpointError:
         raise
     except Exception as error:  # the client, its HTTP library and the system each have their own

@@ -201,7 +201,7 @@ def _printable(word: str) -> str:
 
 def _target(target: str, offline: bool, progress: Progress) -> Path:
     """The folder to audit: a name of the catalogue is none, so here a path of that name is meant."""
-    folder = fetch(locate(target, None), offline=offline, progress=progress)
+    folder = fetch(locate(target, None), offline=offline, whole=True, progress=progress)
     if not folder.is_dir():
         is_name = not folder.exists() and catalogue.named(target) is not None
         what = "a released checkpoint, not a converted folder" if is_name else "not a folder"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from converters.errors import CheckpointError
+from converters.files import TORCH_INDEX, TORCH_WEIGHTS
 from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
 from converters.sources.npz import is_torch_archive
 from converters.sources.safetensors import FLOATS, SIZES
@@ -27,7 +28,6 @@ from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Stor
 from converters.sources.training import state_dict
 from converters.zips import data_start
 
-WEIGHTS, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ZIP, PICKLE = b"PK\x03\x04", "data.pkl"
 MAX_MEMBERS = 8192
 ByteOrder = Literal["<", ">"]
@@ -84,15 +84,17 @@ class TorchBinSource(ShardedSource[Stored]):
     format = "torch-bin"
     looked_for = "a model folder (pytorch_model.bin) or a file that torch.save wrote"
 
-    weights, index = WEIGHTS, INDEX
+    weights, index = TORCH_WEIGHTS, TORCH_INDEX
     schemes = ("transformers", "timm", "original")
+    is_training = False
+    """Whether a file holds more than a state dict."""
 
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
         if path.is_dir():
             return cls.holds(path)
         zipped = head.startswith(ZIP) and is_torch_archive(path)
-        return path.name == INDEX or zipped or MAGIC_BYTES in head[: MAGIC_WITHIN + len(MAGIC_BYTES)]
+        return path.name == TORCH_INDEX or zipped or MAGIC_BYTES in head[: MAGIC_WITHIN + len(MAGIC_BYTES)]
 
     def _load(self, file: Path) -> Mapping[str, Stored]:
         try:
@@ -104,6 +106,7 @@ class TorchBinSource(ShardedSource[Stored]):
             if isinstance(value, dict) and value and all(isinstance(tensor, Tensor) for tensor in value.values()):
                 tensors = value
             else:
+                self.is_training = True
                 tensors, self.dropped = state_dict(value, self.schemes, str(file))
             if not all(isinstance(name, str) for name in tensors):
                 raise ValueError("it has tensors without names")
@@ -130,6 +133,16 @@ class TorchBinSource(ShardedSource[Stored]):
         if stored.view.storage.dtype == "BF16":
             values = from_bfloat16(values)
         return as_float32(values, self.path, name)
+
+    @property
+    def codes(self) -> Mapping[str, str]:
+        """Name → dtype, by safetensors' names."""
+        return {name: stored.view.storage.dtype for name, stored in self._tensors.items()}
+
+    def stored(self, name: str) -> Array:
+        """The values as they are stored, little-endian and C-contiguous; of bfloat16, the uint16 bits."""
+        values = self._tensors[name].values(name)
+        return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
 def _stored(file: Path, tensor: Tensor, content: Content) -> Stored:

@@ -9,8 +9,8 @@ import pytest
 from converters.catalogue import EMBEDDED_NAME, find
 from converters.configs import model_config, preprocessor_config
 from converters.errors import CheckpointError
-from converters.expectations import expectations
 from converters.folder import Folder
+from converters.inspection import inspect_folder
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from tests.checkpoints import make_checkpoint
@@ -42,7 +42,7 @@ def planted_report(folder, tensors, fault: Planted, size: int = SIZE, variant=No
         fault.file(folder)
     reader = TorchModel(tensors, **fault.compute) if fault.compute else BitRefReader(folder)
     with Folder(folder, source, lambda _: [reader]) as target:
-        target.expectations = expectations(folder, plan)
+        target.inspection = inspect_folder(folder, plan, target.weights)
         return audit(target, source, images=default_images(size))
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from converters import repository
 from converters.cli import convert, verify
-from converters.expectations import expectations
 from converters.folder import Folder, RoundedSource, own_readers
+from converters.inspection import inspect_folder
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from tests.checkpoints import make_checkpoint
@@ -45,7 +45,7 @@ def converted_report(network: dict, size: tuple[int, int], exact: str, padding: 
         repository.write(folder, source, plan, lambda *_: None, hashed=False)
         with Folder(folder, source, own_readers) as target:
             target.readers = target.readers[:1]
-            target.expectations = expectations(folder, plan)
+            target.inspection = inspect_folder(folder, plan, target.weights)
             assert (target.dtype, target.layout) == (dtype, layout)
             return audit(
                 target,

@@ -1,0 +1,448 @@
+"""Folders to inspect, as data: what is wrong with each, and what is honest though it looks unusual.
+
+Each case is a change of an honest folder. The transformers folders hold a tiny network of one unit and 1,000 classes;
+those of timm are described alone, since timm has no tiny network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Change = Callable[[Path], None]
+DELETED = object()
+
+
+@dataclass(frozen=True)
+class Case:
+    """``config`` and ``recipe`` are fields that are set in config.json and preprocessor_config.json, by dotted path."""
+
+    name: str
+    place: str = ""
+    """What a fault is found at: the start of an expectation's place. Empty of an honest folder."""
+    found: str = ""
+    """Words of what is said of a fault."""
+    config: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    change: Change | None = None
+    misleads: bool = False
+    """Whether no library may be given the folder."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def set_fields(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    for path, value in changes.items():
+        *outer, last = path.split("/")
+        place = content
+        for key in outer:
+            place = place.setdefault(key, {})
+        if value is DELETED:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    return content
+
+
+def write(name: str, content: bytes | str | dict) -> Change:
+    def change(folder: Path) -> None:
+        data = json.dumps(content) if isinstance(content, dict) else content
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+    return change
+
+
+def together(*changes: Change) -> Change:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def save_torch(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    import torch
+
+    torch.save({name: torch.from_numpy(values.copy()) for name, values in tensors.items()}, path)
+
+
+def bin_beside(name: str = "pytorch_model.bin", scale: float = 1.0) -> Change:
+    return lambda folder: save_torch(folder / name, {n: v * np.float32(scale) for n, v in stored(folder).items()})
+
+
+def bin_alone(folder: Path) -> None:
+    bin_beside()(folder)
+    (folder / "model.safetensors").unlink()
+
+
+def bin_shards(folder: Path) -> None:
+    tensors = stored(folder)
+    names = sorted(tensors)
+    homes = {name: f"pytorch_model-0000{1 + (i % 2)}-of-00002.bin" for i, name in enumerate(names)}
+    for file in set(homes.values()):
+        save_torch(folder / file, {name: tensors[name] for name in names if homes[name] == file})
+    index = {"metadata": {"total_size": 1}, "weight_map": homes}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+
+
+def safe_shards(folder: Path, metadata: Any = None, alone: bool = True, scale: float = 1.0) -> None:
+    from safetensors.numpy import save_file
+
+    tensors = stored(folder)
+    names = sorted(tensors)
+    homes = {name: f"model-0000{1 + (i % 2)}-of-00002.safetensors" for i, name in enumerate(names)}
+    for file in set(homes.values()):
+        held = {name: tensors[name] * np.float32(scale) for name in names if homes[name] == file}
+        save_file(held, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1} if metadata is None else metadata, "weight_map": homes}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if alone:
+        (folder / "model.safetensors").unlink()
+
+
+def safe_beside(name: str, scale: float = 1.0, dtype: type = np.float32) -> Change:
+    from safetensors.numpy import save_file
+
+    return lambda folder: save_file(
+        {n: (v * np.float32(scale)).astype(dtype) for n, v in stored(folder).items()}, folder / name
+    )
+
+
+def saved_with(metadata: dict[str, str] | None) -> Change:
+    from safetensors.numpy import save_file
+
+    return lambda folder: save_file(stored(folder), folder / "model.safetensors", metadata=metadata)
+
+
+def in_dtype(dtype: type, declared: str | None) -> Change:
+    from safetensors.numpy import save_file
+
+    def change(folder: Path) -> None:
+        save_file({n: v.astype(dtype) for n, v in stored(folder).items()}, folder / "model.safetensors")
+        config = json.loads((folder / "config.json").read_text())
+        config.pop("torch_dtype", None)
+        if declared is not None:
+            config["dtype"] = declared
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def nested_processor(**recipe: Any) -> Change:
+    def change(folder: Path) -> None:
+        own = json.loads((folder / "preprocessor_config.json").read_text())
+        write("processor_config.json", {"image_processor": {**own, **recipe}})(folder)
+
+    return change
+
+
+def edit_labels(edit: Callable[[dict[str, str]], dict[str, str]], inverse: bool = True) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["id2label"] = edit(config["id2label"])
+        if inverse:
+            config["label2id"] = {label: int(index) for index, label in config["id2label"].items()}
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def edit_inverse(edit: Callable[[dict[str, int]], dict]) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["label2id"] = edit(config["label2id"])
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def exchanged(labels: dict[str, str], a: str, b: str) -> dict[str, str]:
+    return {**labels, a: labels[b], b: labels[a]}
+
+
+def without_id(label: str) -> str:
+    return label.partition(" (n")[0]
+
+
+CODE = "def anything():\n    raise SystemExit('ran')\n"
+
+FAULTS = [
+    # the loader is sent elsewhere
+    Case("other weights", "config.json transformers_weights", "other.safetensors", misleads=True,
+         config={"transformers_weights": "other.safetensors"}, change=safe_beside("other.safetensors", 1.01)),
+    Case("an index elsewhere", "config.json transformers_weights", "index", misleads=True,
+         config={"transformers_weights": "x.safetensors.index.json"}),
+    Case("another config", "config.json configuration_files", "config.4.0.0.json", misleads=True,
+         config={"configuration_files": ["config.4.0.0.json"]}, change=write("config.4.0.0.json", {})),
+    Case("attributes renamed", "config.json attribute_map", "depths", misleads=True,
+         config={"attribute_map": {"num_groups": "depths"}}),
+    Case("other values for layers", "config.json per_layer_config", misleads=True,
+         config={"per_layer_config": {"0": {"num_groups": 16}}}),
+    Case("a text config", "config.json text_config", misleads=True, config={"text_config": {"model_type": "bert"}}),
+    Case("fused modules", "config.json fusion_config", misleads=True, config={"fusion_config": {"x": True}}),
+    Case("image processor in config.json", "config.json pretrained_cfg", misleads=True,
+         config={"pretrained_cfg": {"input_size": [3, 9, 9]}}),
+    # another precision
+    Case("dtype float16", "config.json dtype", "float16", config={"dtype": "float16"}),
+    Case("dtype bfloat16", "config.json dtype", "bfloat16", config={"dtype": "bfloat16"}),
+    Case("dtype half", "config.json dtype", "half", config={"dtype": "half"}),
+    Case("dtype float64", "config.json dtype", "float64", config={"dtype": "float64"}),
+    Case("torch_dtype float16", "config.json torch_dtype", "float16", config={"torch_dtype": "float16"}),
+    Case("torch_dtype bfloat16", "config.json torch_dtype", "bfloat16", config={"torch_dtype": "bfloat16"}),
+    Case("torch_dtype beside a right dtype", "config.json torch_dtype",
+         config={"dtype": "float32", "torch_dtype": "float16"}),
+    Case("dtype with a prefix", "config.json dtype", config={"dtype": "torch.float32"}),
+    Case("dtype auto", "config.json dtype", config={"dtype": "auto"}),
+    Case("dtype by layer", "config.json dtype", config={"dtype": {"": "float16"}}),
+    Case("float16 declared bfloat16", "config.json dtype", "bfloat16", change=in_dtype(np.float16, "bfloat16")),
+    Case("half in the index", "model.safetensors.index.json metadata.dtype", "float16",
+         config={"dtype": DELETED, "torch_dtype": DELETED},
+         change=lambda folder: safe_shards(folder, {"total_size": 1, "dtype": "float16"})),
+    Case("index without metadata", "model.safetensors.index.json metadata",
+         change=lambda folder: safe_shards(folder, [])),
+    # cannot be loaded
+    Case("no model_type", "config.json model_type", "absent", config={"model_type": DELETED}),
+    Case("another model_type", "config.json model_type", "resnet", config={"model_type": "resnet"}),
+    Case("model_type in capitals", "config.json model_type", "BiT", config={"model_type": "BiT"}),
+    Case("quantised", "config.json quantization_config", "bitsandbytes", misleads=True,
+         config={"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}),
+    Case("quantised by nothing", "config.json quantization_config", misleads=True, config={"quantization_config": {}}),
+    Case("compressed", "config.json compression_config", misleads=True,
+         config={"compression_config": {"quant_method": "compressed-tensors"}}),
+    Case("divided widths", "config.json width_factor", "4", misleads=True,
+         config={"width_factor": 4, "hidden_sizes": [32]}),
+    Case("width factor alone", "config.json hidden_sizes", misleads=True, config={"width_factor": 2}),
+    Case("other depths", "config.json depths", misleads=True, config={"depths": [2]}),
+    Case("other widths", "config.json hidden_sizes", misleads=True, config={"hidden_sizes": [256]}),
+    Case("other root", "config.json embedding_size", misleads=True, config={"embedding_size": 64}),
+    Case("four channels", "config.json num_channels", misleads=True, config={"num_channels": 4}),
+    Case("ten labels", "config.json number of labels", "1000", misleads=True,
+         config={"id2label": {str(i): f"{i}" for i in range(10)}, "label2id": DELETED}),
+    Case("no labels", "config.json number of labels", misleads=True,
+         config={"id2label": DELETED, "label2id": DELETED}),
+    Case("num_labels beside the labels", "config.json number of labels", misleads=True, config={"num_labels": 10}),
+    Case("num_labels null", "config.json number of labels", misleads=True, config={"num_labels": None}),
+    Case("no tuple but a dictionary", "config.json return_dict", "false", config={"return_dict": False}),
+    Case("output_hidden_states a text", "config.json output_hidden_states", config={"output_hidden_states": "yes"}),
+    Case("version a number", "config.json transformers_version", config={"transformers_version": 5}),
+    Case("attention heads to prune", "config.json pruned_heads", config={"pruned_heads": {"0": [1]}}),
+    Case("attention of no kind", "config.json attn_implementation", misleads=True,
+         config={"attn_implementation": "flash_attention_2"}),
+    Case("layer types", "config.json layer_types", misleads=True, config={"layer_types": 7}),
+    Case("a method replaced", "config.json to_dict", "replaces", config={"to_dict": "x"}),
+    Case("a property set", "config.json use_return_dict", "replaces", config={"use_return_dict": True}),
+    Case("stages that are none", "config.json out_features", config={"out_features": ["stage9"]}),
+    Case("stage numbers that are none", "config.json out_indices", config={"out_indices": [7]}),
+    Case("stages that disagree", "config.json out_indices", config={"out_features": ["stem"], "out_indices": [1]}),
+    Case("problem of no kind", "config.json problem_type", config={"problem_type": "detection"}),
+    # another network
+    Case("leaky", "config.json hidden_act", config={"hidden_act": "leaky_relu"}),
+    Case("16 groups", "config.json num_groups", config={"num_groups": 16}),
+    Case("post-activation", "config.json layer_type", config={"layer_type": "bottleneck"}),
+    Case("SAME padding", "config.json global_padding", config={"global_padding": "SAME"}),
+    Case("dynamic padding", "config.json embedding_dynamic_padding", config={"embedding_dynamic_padding": True}),
+    Case("output stride 8", "config.json output_stride", config={"output_stride": 8}),
+    Case("another architecture", "config.json architectures", config={"architectures": ["BitBackbone"]}),
+    # code
+    Case("code for the model", "config.json auto_map", misleads=True,
+         config={"auto_map": {"AutoModelForImageClassification": "modeling.Net"}}, change=write("modeling.py", CODE)),
+    Case("code for the config", "config.json auto_map", misleads=True,
+         config={"auto_map": {"AutoConfig": "someone/else--configuration.Config"}}),
+    Case("code for the processor", "preprocessor_config.json auto_map", misleads=True,
+         recipe={"auto_map": {"AutoImageProcessor": "processing.P"}}, change=write("processing.py", CODE)),
+    Case("code for a pipeline", "config.json custom_pipelines", misleads=True,
+         config={"custom_pipelines": {"image-classification": {"impl": "pipe.Pipe"}}}),
+    Case("code that nobody names", "handler.py", "code", misleads=True, change=write("handler.py", CODE)),
+    Case("code in a folder", "src/modeling.py", "code", misleads=True, change=write("src/modeling.py", CODE)),
+    Case("compiled code", "fast.so", "code", misleads=True, change=write("fast.so", b"\x7fELF")),
+    # other weights beside
+    Case("an adapter", "adapter_config.json", "adapter", misleads=True,
+         change=write("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "x/y"})),
+    Case("an adapter's weights", "adapter_model.safetensors", "adapter", misleads=True,
+         change=safe_beside("adapter_model.safetensors")),
+    Case("a distributed checkpoint", "shard-00001-model-00001-of-00001.safetensors", "instead", misleads=True,
+         change=safe_beside("shard-00001-model-00001-of-00001.safetensors")),
+    Case("other values in pytorch_model.bin", "pytorch_model.bin", "other values", change=bin_beside(scale=1.01)),
+    Case("pytorch_model.bin that is none", "pytorch_model.bin", change=write("pytorch_model.bin", b"nothing")),
+    Case("other values in shards", "model.safetensors.index.json", "other values",
+         change=lambda folder: safe_shards(folder, alone=False, scale=1.01)),
+    Case("other safetensors", "other.safetensors", "other values", change=safe_beside("other.safetensors", 0.5)),
+    Case("a half variant of other values", "model.fp16.safetensors", "other values",
+         change=safe_beside("model.fp16.safetensors", 0.5, np.float16)),
+    Case("a shard without an index", "model-00001-of-00002.safetensors", "other values",
+         change=safe_beside("model-00001-of-00002.safetensors", 2.0)),
+    Case("a checkpoint of unknown kind", "best.ckpt", "not compared", change=write("best.ckpt", b"?")),
+    Case("weights in GGUF", "model.gguf", "not compared", change=write("model.gguf", b"GGUF")),
+    Case("weights in a pickle", "weights/model.pkl", "not compared", change=write("weights/model.pkl", b"?")),
+    # another image processor
+    Case("ViT's processor", "preprocessor_config.json image_processor_type", "ViT",
+         recipe={"image_processor_type": "ViTImageProcessor"}),
+    Case("CLIP's extractor", "preprocessor_config.json feature_extractor_type", "CLIP",
+         recipe={"image_processor_type": DELETED, "feature_extractor_type": "CLIPFeatureExtractor"}),
+    Case("CLIP's processor", "preprocessor_config.json processor_class", "CLIP",
+         recipe={"processor_class": "CLIPProcessor"}),
+    Case("processor named in config.json", "config.json image_processor_type", "ViT", misleads=True,
+         config={"image_processor_type": "ViTImageProcessor"}, recipe={"image_processor_type": DELETED}),
+    Case("a shadow of another mean", "processor_config.json image_processor.image_mean", "0.1",
+         change=nested_processor(image_mean=[0.1, 0.1, 0.1])),
+    Case("a shadow of another class", "processor_config.json image_processor.image_processor_type", "ViT",
+         change=nested_processor(image_processor_type="ViTImageProcessor")),
+    Case("a shadow that is empty", "processor_config.json image_processor",
+         change=write("processor_config.json", {"image_processor": None})),
+    Case("a processor of text and images", "processor_config.json processor_class", "CLIP",
+         change=write("processor_config.json", {"processor_class": "CLIPProcessor"})),
+    Case("channels last", "preprocessor_config.json input_data_format", recipe={"input_data_format": "channels_last"}),
+    Case("padded", "preprocessor_config.json do_pad", recipe={"do_pad": True, "pad_size": {"height": 9, "width": 9}}),
+    Case("BGR", "preprocessor_config.json do_convert_rgb", recipe={"do_convert_rgb": False}),
+    Case("another factor", "preprocessor_config.json rescale_factor", recipe={"rescale_factor": 1 / 127.5}),
+    Case("ImageNet's mean by default", "preprocessor_config.json image_mean", recipe={"image_mean": DELETED}),
+    Case("a step replaced", "preprocessor_config.json normalize", "replaces", recipe={"normalize": 1}),
+    Case("too small", "preprocessor_config.json size", recipe={"size": {"height": 8, "width": 8}}),
+    Case("too large", "preprocessor_config.json size", recipe={"size": {"height": 10**13, "width": 10**13}}),
+    # labels
+    Case("goose and crane", "config.json id2label 134", "'goose', not 'crane'",
+         change=edit_labels(lambda labels: {**labels, "134": "goose"}, inverse=False)),
+    Case("two exchanged", "config.json id2label 3",
+         change=edit_labels(lambda labels: exchanged(labels, "3", "5"))),
+    Case("maillots exchanged", "config.json id2label 638",
+         change=edit_labels(lambda labels: exchanged(labels, "638", "639"))),
+    Case("another WordNet id", "config.json id2label 134", "n03126707",
+         change=edit_labels(lambda labels: {**labels, "134": "crane (n03126707)"}, inverse=False)),
+    Case("all shifted", "config.json id2label 0",
+         change=edit_labels(lambda labels: {k: labels[str((int(k) + 1) % 1000)] for k in labels})),
+    Case("an empty label", "config.json id2label 7", change=edit_labels(lambda labels: {**labels, "7": ""})),
+    Case("a label that is a number", "config.json id2label's classes", misleads=False,
+         change=edit_labels(lambda labels: {**labels, "7": 7})),
+    Case("numbers from one", "config.json id2label's classes",
+         change=edit_labels(lambda labels: {str(int(k) + 1): v for k, v in labels.items()})),
+    Case("label2id of another class", "config.json label2id", "goldfish",
+         change=edit_inverse(lambda back: {**back, "tench, Tinca tinca": 1})),
+    Case("label2id lacks a class", "config.json label2id", "without",
+         change=edit_inverse(lambda back: {k: v for k, v in back.items() if v != 3})),
+    Case("label2id beyond the classes", "config.json label2id", change=edit_inverse(lambda back: {**back, "x": 1000})),
+]  # fmt: skip
+
+HONEST = [
+    Case("as it is written"),
+    # what transformers 4 leaves
+    Case("transformers 4's fields", config={
+        "torch_dtype": "float32", "transformers_version": "4.26.0", "_name_or_path": "google/bit-50",
+        "conv_layer": "std_conv", "finetuning_task": None, "use_bfloat16": False, "pruned_heads": {},
+        "torchscript": False, "return_dict": True, "output_hidden_states": False, "output_attentions": False,
+        "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "problem_type": None,
+        "chunk_size_feed_forward": 0, "tie_word_embeddings": True, "tie_encoder_decoder": False,
+        "tf_legacy_loss": False,
+        "out_features": ["stage1"], "out_indices": [1], "stage_names": ["stem", "stage1"], "_commit_hash": None,
+        "cross_attention_hidden_size": None, "tokenizer_class": None, "prefix": None, "bos_token_id": None,
+        "pad_token_id": None, "eos_token_id": None, "sep_token_id": None, "decoder_start_token_id": None,
+        "task_specific_params": None, "max_length": 20, "min_length": 0, "do_sample": False, "num_beams": 1,
+        "_attn_implementation_autoset": False}),
+    Case("parameters of text generation", config={"temperature": 0.7, "top_k": 3, "use_cache": False, "max_length": 9}),
+    Case("output_hidden_states", config={"output_hidden_states": True}),
+    Case("dropped paths in training", config={"drop_path_rate": 0.3}),
+    Case("no dtype", config={"dtype": DELETED, "torch_dtype": DELETED}),
+    Case("both dtypes", config={"dtype": "float32", "torch_dtype": "float32"}),
+    Case("dtype float", config={"dtype": "float"}),
+    Case("dtype null", config={"dtype": None, "torch_dtype": None}),
+    Case("defaults left out", config=dict.fromkeys(
+        ["num_channels", "hidden_act", "num_groups", "global_padding", "embedding_dynamic_padding", "output_stride",
+         "width_factor", "pool_padding", "drop_path_rate"], DELETED)),
+    Case("no architectures", config={"architectures": DELETED}),
+    Case("architectures null", config={"architectures": None}),
+    Case("num_labels that agrees", config={"num_labels": 1000}),
+    Case("stages of a backbone", config={"out_features": ["stem", "stage1"], "out_indices": [0, 1]}),
+    Case("the last stage", config={"out_features": None, "out_indices": [-1]}),
+    Case("nothing quantised", config={"quantization_config": None, "transformers_weights": None}),
+    Case("single label", config={"problem_type": "single_label_classification"}),
+    Case("an unknown field", config={"my_own_note": "hello"}),
+    # weights
+    Case("pytorch_model.bin alone", change=bin_alone),
+    Case("pytorch_model.bin in shards", change=bin_shards),
+    Case("both, of equal values", change=bin_beside()),
+    Case("safetensors in shards", change=safe_shards),
+    Case("shards with float32 in the index", change=lambda folder: safe_shards(
+        folder, {"total_size": 1, "total_parameters": 1, "dtype": "float32"})),
+    Case("shards beside, of equal values", change=lambda folder: safe_shards(folder, alone=False)),
+    Case("a copy of the weights", change=safe_beside("copy.safetensors")),
+    Case("a half variant of the same values", change=safe_beside("model.fp16.safetensors", dtype=np.float16)),
+    Case("a half variant of the .bin", change=lambda folder: save_torch(
+        folder / "pytorch_model.fp16.bin", {n: v.astype(np.float16) for n, v in stored(folder).items()})),
+    Case("safetensors without metadata", change=saved_with(None)),
+    Case("metadata of NumPy", change=saved_with({"format": "np"})),
+    Case("metadata of its own", change=saved_with({"format": "pt", "author": "me"})),
+    Case("float16 that says so", change=in_dtype(np.float16, "float16")),
+    Case("float16 read as float32", change=in_dtype(np.float16, "float32")),
+    Case("float16 without a word", change=in_dtype(np.float16, None)),
+    # files beside
+    Case("documents", change=together(*(write(name, b"x") for name in (
+        "README.md", "LICENSE", "NOTICE.txt", "figure.png", "paper.pdf", ".gitattributes", ".gitignore", "usage.ipynb",
+        "requirements.txt", "scores.csv", "assets/logo.svg", "CITATION.cff")))),
+    Case("git and the Hub's cache", change=together(
+        write(".git/config", b"x"), write(".git/hooks/pre-commit.sh", b"x"), write(".cache/huggingface/x.lock", b""))),
+    Case("what a Trainer leaves", change=together(*(write(name, b"\x80\x04}.") for name in (
+        "training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth", "rng_state_0.pth",
+        "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json",
+        "runs/Nov26/events.out.tfevents.1.host", "checkpoint-500/model.safetensors", "checkpoint-500/optimizer.pt",
+        "random_states_0.pkl")))),
+    Case("TensorFlow's and Flax's weights", change=together(
+        write("tf_model.h5", b"x"), write("flax_model.msgpack", b"x"), write("rust_model.ot", b"x"))),
+    Case("ONNX and TFLite", change=together(
+        write("model.onnx", b"x"), write("onnx/model_quantized.onnx", b"x"), write("model.tflite", b"x"))),
+    Case("a tokenizer", change=together(*(write(name, b"{}") for name in (
+        "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt",
+        "special_tokens_map.json", "spiece.model")))),
+    Case("our own records", change=together(write("parity.html", b"x"), write("provenance.json", b"{}"))),
+    Case("a file of nobody", change=write("model.params", b"x")),
+    # image processor
+    Case("no preprocessor", change=lambda folder: (folder / "preprocessor_config.json").unlink()),
+    Case("transformers 4's fast processor", recipe={
+        "image_processor_type": "BitImageProcessorFast", "data_format": "channels_first", "input_data_format": None,
+        "device": None, "return_tensors": None, "default_to_square": False, "disable_grouping": None, "do_pad": None,
+        "pad_size": None}),
+    Case("an older extractor", recipe={"feature_extractor_type": "BitFeatureExtractor"}),
+    Case("an older extractor alone", recipe={
+        "feature_extractor_type": "BitFeatureExtractor", "image_processor_type": DELETED}),
+    Case("no class", recipe={"image_processor_type": DELETED}),
+    Case("class in config.json", config={"image_processor_type": "BitImageProcessor"}),
+    Case("keys that transformers 4 listed", recipe={"_valid_processor_keys": ["images", "do_resize"]}),
+    Case("no processor class", recipe={"processor_class": None}),
+    Case("a factor of fewer digits", recipe={"rescale_factor": 0.00392156862745098}),
+    Case("size as a pair", recipe={"size": [480, 480]}),
+    Case("a shadow of the same", change=nested_processor()),
+    Case("a shadow of nothing", change=write("processor_config.json", {})),
+    Case("a size that no step uses", recipe={"crop_size": {"height": 7, "width": 7}}),
+    # labels
+    Case("labels without WordNet ids", change=edit_labels(
+        lambda labels: {k: without_id(v) for k, v in labels.items()})),
+    Case("labels without ids, and every id of a repeated one", change=together(
+        edit_labels(lambda labels: {k: without_id(v) for k, v in labels.items()}),
+        edit_inverse(lambda back: {**back, "crane": 134}))),
+    Case("first lemmas", change=edit_labels(
+        lambda labels: {k: without_id(v).partition(",")[0] for k, v in labels.items()})),
+    Case("last lemmas", change=edit_labels(
+        lambda labels: {k: without_id(v).rpartition(",")[2].strip() for k, v in labels.items()})),
+    Case("underscores", change=edit_labels(
+        lambda labels: {k: without_id(v).partition(",")[0].replace(" ", "_") for k, v in labels.items()})),
+    Case("capitals", change=edit_labels(lambda labels: {k: without_id(v).upper() for k, v in labels.items()})),
+    Case("lemmas the other way round", change=edit_labels(
+        lambda labels: {k: ", ".join(reversed(without_id(v).split(", "))) for k, v in labels.items()})),
+    Case("label2id in the order of its texts", change=edit_inverse(lambda back: dict(sorted(back.items())))),
+    Case("label2id of texts", change=edit_inverse(lambda back: {k: str(v) for k, v in back.items()})),
+    Case("id2label in another order", change=edit_labels(lambda labels: dict(sorted(labels.items())))),
+    Case("no label2id", config={"label2id": DELETED}),
+]  # fmt: skip

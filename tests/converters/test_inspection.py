@@ -1,0 +1,104 @@
+"""What a folder says beside its weights: every fault is found, no honest folder is refused, nothing is unknown."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from converters.catalogue import Variant, find
+from converters.folder import Folder
+from converters.inspection import Inspection, inspect_folder
+from converters.labels import id2label
+from converters.names import GOOGLE, infer
+from converters.plan import Plan
+from tests.checkpoints import make_checkpoint
+from tests.converters.inspection_cases import FAULTS, HONEST, Case, set_fields
+from tests.verify.folders import write_folder
+from tests.verify.support import MemorySource
+
+IMAGENET = "BiT-M-R50x1-ILSVRC2012"
+RECIPE = {
+    "image_processor_type": "BitImageProcessor", "do_convert_rgb": True, "do_resize": True,
+    "size": {"height": 480, "width": 480}, "resample": 2, "do_center_crop": False,
+    "crop_size": {"height": 480, "width": 480}, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+"""big_transfer's, in transformers' terms."""
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    return make_checkpoint((1,), 32, 1000, seed=3, kernel_std=1e-3, mids=(32,))
+
+
+@pytest.fixture(scope="module")
+def honest(tensors, tmp_path_factory) -> Path:
+    folder = write_folder(tmp_path_factory.mktemp("honest") / "folder", tensors, torch_dtype="float32")
+    config = json.loads((folder / "config.json").read_text())
+    names = id2label("ilsvrc2012")
+    config["id2label"] = {str(index): name for index, name in enumerate(names)}
+    config["label2id"] = {name: index for index, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(RECIPE))
+    return folder
+
+
+def made(case: Case, honest: Path, folder: Path) -> Path:
+    shutil.copytree(honest, folder)
+    for name, changes in (("config.json", case.config), ("preprocessor_config.json", case.recipe)):
+        if changes:
+            content = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(set_fields(content, changes)))
+    if case.change is not None:
+        case.change(folder)
+    return folder
+
+
+def inspected(folder: Path, tensors, variant: Variant | None) -> Inspection:
+    source = MemorySource(tensors)
+    with Folder(folder, source, lambda _: []) as target:
+        architecture = infer(source.shapes, GOOGLE, "tiny")
+        plan = Plan("tiny", architecture, variant, target.exact, "zeros", target.layout, target.dtype)
+        return inspect_folder(folder, plan, target.weights)
+
+
+@pytest.fixture
+def imagenet() -> Variant:
+    return find(IMAGENET)[0]
+
+
+@pytest.fixture(autouse=True)
+def no_libraries(monkeypatch) -> None:
+    """As where the stock libraries are not installed: an inspection is the same without them."""
+    for name in ("transformers", "timm", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_there_are_sixty_of_each():
+    for cases in (FAULTS, HONEST):
+        assert len({case.name for case in cases}) == len(cases) >= 60
+
+
+@pytest.mark.parametrize("case", FAULTS, ids=str)
+def test_fault_is_found(case, honest, tensors, imagenet, tmp_path):
+    inspection = inspected(made(case, honest, tmp_path / "folder"), tensors, imagenet)
+    wrong = [each for each in inspection.unmet if each.place.startswith(case.place)]
+    assert wrong, [str(each) for each in inspection.unmet]
+    assert case.found in " ".join(map(str, wrong))
+    assert bool(inspection.misleading) == case.misleads, inspection.misleading
+
+
+@pytest.mark.parametrize("case", HONEST, ids=str)
+def test_honest_folder_is_not_refused(case, honest, tensors, imagenet, tmp_path):
+    folder = made(case, honest, tmp_path / "folder")
+    for variant in (imagenet, None):
+        inspection = inspected(folder, tensors, variant)
+        assert [str(each) for each in inspection.unmet] == []
+        assert inspection.misleading == ""
+        expected = ["config.json my_own_note"] if "my_own_note" in case.config else []
+        expected += ["model.params"] if case.name == "a file of nobody" else []
+        assert [each.place for each in inspection.unknown] == expected
