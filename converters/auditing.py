@@ -21,6 +21,7 @@ from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
 from converters.inspection import inspect_folder
+from converters.inspection.processor_fields import SMALLEST
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
 from converters.sources import GoogleView, open_checkpoint
@@ -68,11 +69,12 @@ def audit_folder(
     are the sha256 of the folder's files, as far as they are known.
     """
     wanted = thoroughness or Thoroughness()
-    pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images else [])
     with Folder(folder, source, choose_readers, digests or {}) as target:
         target.inspection = inspect_folder(
             folder, plan_of_folder(target, source, variant, pool_padding), target.weights
         )
+        can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
+        pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images and can_prepare else [])
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,
@@ -130,6 +132,9 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
                 values = processor.preprocess(image, return_tensors="np")["pixel_values"]
         except (OSError, Image.DecompressionBombError) as error:
             raise UsageError(f"{path}: cannot be read as an image: {error}. Remove it or mend it.") from error
+        if min(values.shape[2:]) < SMALLEST:
+            size = " x ".join(map(str, values.shape[2:]))
+            raise UsageError(f"{path}: {size} pixels are too few to judge, {SMALLEST} a side are needed. Leave it out.")
         pixels.append(np.asarray(values, np.float32))
     return pixels
 

@@ -121,7 +121,7 @@ class Folder:
     @property
     def loads_itself(self) -> bool:
         """Whether bit_ref may load the folder: it has safetensors, and a config.json that is as it must be."""
-        misled = self.misleading or any(each.place.startswith(CONFIG) for each in self.inspection.unmet)
+        misled = self.misleading or self.inspection.wrong(CONFIG)
         return not misled and self.weights.file_names[0].endswith(".safetensors")
 
     def bit_ref_config(self) -> dict[str, Any]:

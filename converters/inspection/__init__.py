@@ -47,6 +47,10 @@ class Inspection:
     def unmet(self) -> list[Expectation]:
         return [each for each in self.expectations if not each.met]
 
+    def wrong(self, file: str) -> bool:
+        """Whether something in a file, or in a field of it, is not what it must be."""
+        return any(each.place.partition(" ")[0] == file for each in self.unmet)
+
     @property
     def unknown(self) -> list[Inspected]:
         return [each for each in self.inspected if each.fate == "unknown"]
