@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,7 +86,7 @@ def fetch(wanted: Model, *, offline: bool = False) -> Path:
     kagglehub = _client()
     if offline:
         return _cached(kagglehub, wanted)
-    with _quiet():
+    with _quiet(), _names_checked(kagglehub):
         try:
             return Path(kagglehub.model_download(str(wanted)))
         except Exception as error:  # the client, its HTTP library, tarfile and the system each have their own
@@ -154,6 +154,30 @@ def _why(error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError) and error.errno and not isinstance(error, tarfile.TarError):
         return text, "Check the disk that KAGGLEHUB_CACHE, or the home directory, is on."
     return f"what arrived is damaged or unsafe: {text}", "Run it again, or fetch the files by hand from kaggle.com."
+
+
+@contextmanager
+def _names_checked(kagglehub: Any) -> Iterator[None]:
+    """Inside, kagglehub, which writes files to wherever a server's list of them says, fetches none from outside of the
+    model's folder."""
+    home = kagglehub.http_resolver
+    fetch_all = getattr(home, "thread_map", None)
+    if fetch_all is None:  # a release that does it otherwise
+        yield
+        return
+
+    def checked(fetch_one: Any, names: Any, *arguments: Any, **options: Any) -> Any:
+        for name in names:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+                raise ValueError(f"its file {name[:80]!r} leads out of the model's folder")
+        return fetch_all(fetch_one, names, *arguments, **options)
+
+    home.thread_map = checked
+    try:
+        yield
+    finally:
+        home.thread_map = fetch_all
 
 
 @contextmanager
