@@ -415,6 +415,13 @@ def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
 
 
 @cache
+def _headless(scheme: str) -> frozenset[str]:
+    """Every name that a scheme can give without a head."""
+    expanded = _expand([MAX_UNITS] * MAX_BLOCKS, False, [_column(scheme)])
+    return frozenset(name for *_, (name,) in expanded)
+
+
+@cache
 def _words(scheme: str) -> frozenset[str]:
     """The parts between slashes of all names of a scheme."""
     return frozenset(word for name in _known(scheme) for word in name.split("/"))
@@ -460,7 +467,16 @@ def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
     for name in names:
         for prefix, spelling in _splits(_plain(name, scheme), scheme):
             before.setdefault(prefix, {})[name] = spelling
+    for prefix, found in before.items():
+        before[prefix] = _of_one_form(found, scheme)
     return max(before.items(), key=lambda fit: (len(fit[1]), fit[0] in _column(scheme).prefixes, -len(fit[0])))
+
+
+def _of_one_form(found: dict[str, str], scheme: str) -> dict[str, str]:
+    """Those of a network with a head, or without one: of ``bit.norm.weight`` without a head, ``bit.`` is a prefix."""
+    known = _known(scheme)
+    headless = {} if any(known[spelling][0] in HEAD for spelling in found.values()) else _headless(scheme)
+    return {name: spelling for name, spelling in found.items() if not headless or spelling in headless}
 
 
 def _splits(name: str, scheme: str) -> Iterator[tuple[str, str]]:

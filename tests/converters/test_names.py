@@ -157,6 +157,12 @@ def test_parts_of_a_network_may_be_wrapped(wrapper: str, architecture: Architect
     assert found.removed == (f"{wrapper}.",)
 
 
+def test_what_transformers_puts_before_the_names_of_a_network_with_a_head_is_else_a_prefix() -> None:
+    names = list(in_scheme(HEADLESS, "transformers"))
+    found = match([f"bit.{name}" for name in names], "transformers", "file")
+    assert (list(found.names.values()), found.removed) == (names, ("bit.",))
+
+
 def test_two_names_that_differ_in_a_wrapper_alone_are_one_tensor() -> None:
     names = list(in_scheme(SMALL, "original"))
     with pytest.raises(CheckpointError, match=r"root.conv.weight and module.root.conv.weight are the same tensor"):
