@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from converters.catalogue import Variant
 from converters.errors import UsageError
-from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
 from converters.inspection import inspect_folder
 from converters.inspection.processor_fields import SMALLEST
@@ -119,7 +119,8 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
 
     from bit_ref import BitImageProcessor
 
-    paths = sorted(path for path in directory.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+    images = (path for path in directory.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+    paths = sorted(path for path in images if not is_macos_metadata(path.name))
     if not paths:
         raise UsageError(f"{directory}: no image ({', '.join(PHOTOGRAPHS)}). Give a folder that holds some.")
     if not (folder / PREPROCESSOR).is_file():

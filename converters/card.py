@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from converters.configs import model_config
+from converters.left_out import left_out_line
 from converters.loading import loading
 from converters.plan import Plan
 from converters.sources import GoogleView
@@ -37,6 +38,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, release: str) 
         classes=_classes(plan),
         loading="\n".join(loading(plan, "FOLDER")),
         architecture_class=model_config(plan)["architectures"][0],
+        left_out=left_out_line(source),
         badge=markdown.badge(report) if report else "",
         parity=markdown.summary(report) if report else "",
         against=_against(plan, source),

@@ -19,6 +19,7 @@ from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
+from converters.left_out import left_out_line
 from converters.plan import MAX_SHARD_BYTES, Plan
 from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
@@ -62,6 +63,8 @@ class Conversion:
     made: bool
     """False where the folder held this result already."""
     seconds: float
+    left_out: str
+    """What of the checkpoint is not in the folder, and why, in one line; empty where all is."""
 
 
 def plan_of(request: Request, source: GoogleView) -> Plan:
@@ -116,11 +119,11 @@ def convert(request: Request, progress: Progress) -> Conversion:
     start = time.monotonic()
     with open_checkpoint(request.checkpoint) as source:
         plan = plan_of(request, source)
-        place = place_of(request, plan)
+        place, left_out = place_of(request, plan), left_out_line(source)
         _refuse_place(place, request.force)
         held, otherwise = _held_report(place, plan, source, oracles_of(source, request.oracles), progress)
         if held is not None:
-            return Conversion(plan, place, held, made=False, seconds=time.monotonic() - start)
+            return Conversion(plan, place, held, False, time.monotonic() - start, left_out)
         if request.verify:  # an unverified folder that is already there can only be told by making it again
             _refuse_occupied(place, request.force, otherwise)
         with workspace(place) as folder:
@@ -147,7 +150,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
             if made:
                 _refuse_occupied(place, request.force, otherwise)
                 install(folder, place)
-    return Conversion(plan, place, report, made, time.monotonic() - start)
+    return Conversion(plan, place, report, made, time.monotonic() - start, left_out)
 
 
 def failed_folder(place: Path) -> Path:

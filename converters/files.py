@@ -58,7 +58,8 @@ def fsync(path: Path) -> None:
 
 def model_files(folder: Path) -> list[str]:
     """The names of the folder's MODEL_FILES, sorted."""
-    return sorted({path.name for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    found = {path.name: path for pattern in MODEL_FILES for path in folder.glob(pattern)}
+    return sorted(name for name, path in found.items() if path.is_file() and not is_macos_metadata(name))
 
 
 def read_json(path: Path) -> dict[str, Any]:

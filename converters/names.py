@@ -52,7 +52,8 @@ class Column:
     prefix that transformers drops for a network without a head. ``prefixes`` are what files of the scheme put before
     all names alike, beside what is read off the names themselves (``_resolve``); ``numbered`` says that names may be
     made unique with a number, as TensorFlow does (``standardized_conv2d_7``). ``dropped`` are the tensors beside the
-    network, and why each is left out; ``{name}`` in them stands for any name of the column.
+    network, and why each is left out; ``{name}`` in them stands for any name of the column, ``{any}`` at their end for
+    whatever lies there. The first that fits counts; one without a reason says that such a tensor is not left out.
     """
 
     scheme: str
@@ -124,10 +125,16 @@ _TF2_STATE = {
     **dict.fromkeys(("{name}/momentum", "{name}/m", "{name}/v", "{name}/vhat", "{name}/rms", "{name}/accumulator"),
                     _SLOT),
 }
-_FLAX_STATE = {
+_JAX_STATE = {
+    # flax.optim's optimisers, beside their target.
     "opt/state/step": _COUNTER,
-    **dict.fromkeys(("opt/state/param_states/{name}/momentum", "opt/state/param_states/{name}/grad_ema",
-                     "opt/state/param_states/{name}/grad_sq_ema"), _SLOT),
+    "opt/state/param_states/{name}/{any}": _SLOT,
+    "opt/state/param_states/{any}": "",  # the slot of a tensor that the network has not
+    # optax: a tree of the optimiser's own, of numbers, slots and names (big_vision train.py, optax.py).
+    "opt/{any}": "the optimiser's state: not the network's",
+    "chrono/{any}": _COUNTER,
+    # Before chrono: accum_train_time and the generator's state.
+    "extra/{any}": _COUNTER,
 }
 _TORCH_STATE = {"n_averaged": _COUNTER}  # torch.optim.swa_utils.AveragedModel
 
@@ -172,7 +179,8 @@ COLUMNS = (
            b=("gn2/scale", "gn2/bias", "conv2/kernel"),
            c=("gn3/scale", "gn3/bias", "conv3/kernel"),
            norm=("norm-pre-head/scale", "norm-pre-head/bias"),
-           head=("head/kernel", "head/bias"), prefixes=("", "params/", "opt/target/"), dropped=_FLAX_STATE),
+           head=("head/kernel", "head/bias"), prefixes=("", "params/", "opt/target/", "opt/params/"),
+           dropped=_JAX_STATE),
     # Google's PyTorch: big_transfer bit_pytorch/models.py.
     Column("original",
            root="root.conv.weight",
@@ -212,6 +220,9 @@ GOOGLE = "npz"
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """The attributes in which PyTorch's wrappers hold what they wrap, a network or a part of it, and which so stand in its
 names: DataParallel and DistributedDataParallel, torch.compile, FSDP, activation checkpointing. No scheme has them."""
+
+ANY = "{any}"
+"""Ends a template of ``dropped``: whatever lies there."""
 
 MAX_BLOCKS, MAX_UNITS = 9, 99
 """What the released names can spell: one digit for the block, two for the unit."""
@@ -346,7 +357,7 @@ def _refuse_misfits(architecture: Architecture, shapes: Mapping[str, Shape], sch
     if faults:
         raise CheckpointError(
             f"{where}: not a whole BiT checkpoint, nearest is {architecture} in the {scheme} scheme: "
-            f"{'; '.join(faults)}.\nGet the file anew, or leave out the tensors that do not belong to the network."
+            f"{'; '.join(faults)}.\nDownload it again, or leave out the tensors that do not belong to the network."
         )
 
 
@@ -463,13 +474,15 @@ def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
     A prefix is what stands before exact names of the table; of two that fit equally many, the scheme's own, then the
     shorter.
     """
-    before: dict[str, dict[str, str]] = {prefix: {} for prefix in _column(scheme).prefixes}
+    own = _column(scheme).prefixes
+    before: dict[str, dict[str, str]] = {prefix: {} for prefix in own}
     for name in names:
         for prefix, spelling in _splits(_plain(name, scheme), scheme):
-            before.setdefault(prefix, {})[name] = spelling
+            if prefix in own or not _is_state(prefix, scheme):
+                before.setdefault(prefix, {})[name] = spelling
     for prefix, found in before.items():
         before[prefix] = _of_one_form(found, scheme)
-    return max(before.items(), key=lambda fit: (len(fit[1]), fit[0] in _column(scheme).prefixes, -len(fit[0])))
+    return max(before.items(), key=lambda fit: (len(fit[1]), fit[0] in own, -len(fit[0])))
 
 
 def _of_one_form(found: dict[str, str], scheme: str) -> dict[str, str]:
@@ -506,13 +519,27 @@ def _removed(found: Iterable[str], prefix: str, scheme: str) -> tuple[str, ...]:
     return (*wrappers, *([] if prefix in _column(scheme).prefixes else [prefix]))
 
 
+def _is_state(prefix: str, scheme: str) -> bool:
+    """Whether what this prefix leads to is left out: an optimiser's slots have the names of the network, too."""
+    whole = [template for template in _column(scheme).dropped if template.endswith(ANY) and "{name}" not in template]
+    return any(f"/{template.removesuffix(ANY)}" in f"/{prefix}" for template in whole)
+
+
 def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
+    stem = template.removesuffix(ANY)
+    if stem != template and "{name}" in stem:
+        ends = [end for end, character in enumerate(name) if character == "/"]
+        return any(_is_dropped(name[:end], stem[:-1], prefix, scheme) for end in ends)
+    if stem != template:  # beside the network, or beside what holds it
+        above = "".join(f"{part}/" for part in prefix.split("/")[:-2])
+        within = prefix.startswith(stem) and name.startswith(prefix)
+        return name.startswith((stem, above + stem)) and not within
     before, slot, after = template.partition("{name}")
     if not slot:
         return name in (template, prefix + template)
     middle = name[len(before) : len(name) - len(after)]
     framed = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
-    return framed and any(_spelling(middle, p, scheme) is not None for p in {prefix, ""})
+    return framed and any(_spelling(middle, p, scheme) is not None for p in {prefix, *_column(scheme).prefixes})
 
 
 def _template(row: int, scheme: str) -> str:

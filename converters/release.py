@@ -23,6 +23,7 @@ from converters.catalogue import Variant
 from converters.convert import Conversion, Request, convert, plan_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.layouts import Exact
+from converters.left_out import left_out_line
 from converters.places import fetch, locate
 from converters.plan import MAX_SHARD_BYTES
 from converters.progress import shown
@@ -103,6 +104,7 @@ class Result:
                 "folder": str(self.conversion.folder),
                 "made": self.conversion.made,
                 "architecture": str(self.conversion.plan.architecture),
+                "left_out": self.conversion.left_out,
                 "seconds": round(self.conversion.seconds, 3),
                 "report": json.loads(report.to_json()) if report else None,
             }
@@ -347,15 +349,17 @@ def _plan(job: Job, options: Options) -> dict[str, str]:
     request = _request(job, options, Path(place))
     if isinstance(place, Path):
         with open_checkpoint(place) as source:
-            plan = plan_of(request, source)
+            plan, left_out = plan_of(request, source), left_out_line(source)
         name, network, read = plan.name, str(plan.architecture), str(place)
     else:
+        left_out = ""
         name = job.variant.repository_name if job.variant else "(named after its architecture)"
         network = str(job.variant.network) if job.variant else "known when it is downloaded"
         read = f"{place} (download)"
     plan_lines = {
         "read": read,
         "architecture": network,
+        **({"left out": left_out} if left_out else {}),
         "write": str(request.output or request.parent / name),
         "layout": f"{options.layout}, {options.dtype}, exact {options.exact}",
         "verify": "yes" if options.verify else "no",

@@ -73,6 +73,8 @@ def _table(conversion: Conversion, publication: Publication | None, release: str
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("architecture", str(plan.architecture))
+    if conversion.left_out:
+        table.add_row("left out", escape(conversion.left_out))
     if report is None:
         table.add_row("verification", "[yellow]none: --no-verify[/]")
     else:

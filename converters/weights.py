@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from converters.dtypes import DTYPES
 from converters.errors import CheckpointError
-from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS
+from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_macos_metadata
 from converters.sources.npz import NpzSource
 from converters.sources.safetensors import tensors_of
 from converters.sources.shards import compare_shards, shards_of
@@ -54,7 +54,7 @@ def open_weights(folder: Path) -> Weights:
             return open_file(folder / whole)
         if (folder / index).is_file():
             return open_index(folder / index)
-    found = sorted(folder.glob("*.npz"))
+    found = sorted(file for file in folder.glob("*.npz") if not is_macos_metadata(file.name))
     if len(found) != 1:
         raise CheckpointError(
             f"{folder}: holds no {WEIGHTS}, {INDEX}, {TORCH_WEIGHTS} or single .npz. Give a converted model folder."

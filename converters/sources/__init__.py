@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import CheckpointError
+from converters.files import is_macos_metadata
 from converters.sources.archive import ArchiveSource
 from converters.sources.base import TensorFile
 from converters.sources.declared import declared
@@ -40,6 +41,7 @@ PRECEDENCE: tuple[tuple[type[TensorFile], type[TensorFile]], ...] = (
 SINGLE_FILES = (".npz", ".h5")
 """A folder may hold one checkpoint of these formats."""
 FIRST_BYTES = 512
+APPLE_DOUBLE = b"\x00\x05\x16\x07"
 
 
 def open_checkpoint(path: Path) -> GoogleView:
@@ -84,7 +86,8 @@ def open_source(path: Path) -> TensorFile:
 
 
 def _single_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in SINGLE_FILES and file.is_file())
+    files = (file for file in folder.iterdir() if file.suffix in SINGLE_FILES and not is_macos_metadata(file.name))
+    return sorted(file for file in files if file.is_file())
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -98,12 +101,14 @@ def _first_bytes(path: Path) -> bytes:
 def _describe(path: Path, head: bytes) -> str:
     text = head.lstrip().lower()
     if path.is_dir():
-        names = sorted(file.name for file in path.iterdir())
+        names = sorted(file.name for file in path.iterdir() if not is_macos_metadata(file.name))
         return f"the folder holds {', '.join(names[:5])[:200] or 'nothing'}" + (" and more" if len(names) > 5 else "")
     if not head:
         return "the file is empty; get it anew"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, probably a failed download; get the file anew"
+    if head.startswith(APPLE_DOUBLE):
+        return f"it is what macOS puts beside a file; give {path.name.removeprefix('._')}"
     if head.startswith(b"\x80"):
         return "it is a pickle, which is never opened"
     return f"it begins with {head[:8]!r}"

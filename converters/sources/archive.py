@@ -2,8 +2,9 @@
 
     archive → members checked one by one, written to a temporary folder → the source that the folder holds
 
-Only plain files and folders below the archive's own top are unpacked, no links; together they may be only so much
-larger than the archive. The temporary folder goes when the source is closed, or when anything fails.
+Only plain files and folders below the archive's own top are unpacked, no links, nothing that macOS put there; together
+they may be only so much larger than the archive. The temporary folder goes when the source is closed, or when anything
+fails.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, Self
 
 from converters.errors import CheckpointError
+from converters.files import is_macos_metadata
 from converters.sources.base import Array, Shape, TensorFile, bounded, one_line
 
 GZIP, TAR, TAR_AT = b"\x1f\x8b", b"ustar", 257
@@ -33,6 +35,7 @@ class ArchiveSource(TensorFile):
     def __init__(self, path: Path, inner: TensorFile, temporary: TemporaryDirectory[str]) -> None:
         self.path = str(path)
         self.format, self.scheme, self.dropped = inner.format, inner.scheme, inner.dropped
+        self.counters = inner.counters
         self.exact, self.pool_padding = inner.exact, inner.pool_padding
         self._inner, self._temporary = inner, temporary
 
@@ -106,7 +109,8 @@ def _unpack(path: Path, folder: Path) -> None:
                 for count, member in enumerate(archive):
                     if count >= MAX_MEMBERS:
                         raise ValueError(f"more than {MAX_MEMBERS} members")
-                    _write(archive, member, folder, limit)
+                    if not is_macos_metadata(member.name):
+                        _write(archive, member, folder, limit)
             while stream.read(CHUNK):  # to the end, where gzip compares the CRC
                 pass
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, RecursionError, MemoryError) as error:

@@ -54,6 +54,8 @@ class TensorFile(ABC):
     pool_padding: PoolPadding | None = None
     dropped: Mapping[str, str] = {}
     """What beside the tensors is left out, and why."""
+    counters: Collection[str] = ()
+    """Names of those that are a single integer, which no tensor of a network is."""
 
     @classmethod
     @abstractmethod

@@ -5,8 +5,9 @@ TensorFile (stored names, stored shapes) → the table of names, the layouts →
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,8 @@ from verify.protocols import PoolPadding
 
 DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
 """big_vision's network pads the max-pool with -inf (models/bit_paper.py: flax's max_pool); all others with zeros."""
+
+COUNTER = "a single integer, which no tensor of a network is"
 
 
 class GoogleView:
@@ -41,7 +44,7 @@ class GoogleView:
         self.pool_padding: PoolPadding = source.pool_padding or DEFAULT_PADDING.get(source.scheme, "zeros")
         self._layout = BY_SCHEME[source.scheme]
         stored = source.shapes
-        found, self.architecture = understand(stored, source.scheme, source.path)
+        found, self.architecture = understand(stored, source.scheme, source.path, source.counters)
         self.dropped: Mapping[str, str] = {**source.dropped, **found.dropped}
         self.removed = found.removed
         own_names = {name: own for own, name in found.names.items()}
@@ -96,14 +99,20 @@ class GoogleView:
         self.close()
 
 
-def understand(stored: Mapping[str, Shape], scheme: str, path: str) -> tuple[Match, Architecture]:
+def understand(
+    stored: Mapping[str, Shape], scheme: str, path: str, counters: Collection[str] = ()
+) -> tuple[Match, Architecture]:
     """What each of the tensors of these names and stored shapes is, and the network that they are together.
 
-    Raises CheckpointError, naming ``path``, for anything but one whole BiT.
+    ``counters`` are left out where the scheme does not know them. Raises CheckpointError, naming ``path``, for anything
+    but one whole BiT.
     """
     found, layout = match(stored, scheme, path), BY_SCHEME[scheme]
+    beside = {own: COUNTER for own in counters if own in found.names and own not in found.kinds}
+    names = {own: name for own, name in found.names.items() if own not in beside}
     shapes = {
         name: layout.google_shape(found.kinds[own], stored[own]) if own in found.kinds else stored[own]
-        for own, name in found.names.items()
+        for own, name in names.items()
     }
+    found = replace(found, names=names, dropped={**found.dropped, **beside})
     return found, infer(shapes, scheme, path)

@@ -50,7 +50,6 @@ HEADER_READERS = {
 BFLOAT16 = np.dtype("V2")
 """How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
 TORCH_PICKLE = "/data.pkl"
-COUNTER = "a single integer: a counter of the training"
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -119,12 +118,11 @@ class NpzSource(TensorFile):
             self._archive = open_zip(path)
         try:
             self._handle = cast(IO[bytes], self._archive.fp).fileno()
-            members = {name: self._member(name, *entry) for name, entry in self._entries().items()}
+            self._members = {name: self._member(name, *entry) for name, entry in self._entries().items()}
         except BaseException:
             self._archive.close()
             raise
-        self.dropped = {name: COUNTER for name, member in members.items() if member.is_counter}
-        self._members = {name: member for name, member in members.items() if name not in self.dropped}
+        self.counters = [name for name, member in self._members.items() if member.is_counter]
         self._used: Collection[str] = self._members
         self.scheme = nearest(self._members)
 

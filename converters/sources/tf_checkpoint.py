@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from converters.errors import BitConvertError, CheckpointError, UsageError
+from converters.files import is_macos_metadata
 from converters.names import nearest
 from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
 from verify.tensorflow import import_tensorflow
@@ -146,7 +147,8 @@ def _object_graph(serialised: bytes) -> Any:
 
 def _prefixes(folder: Path) -> list[Path]:
     """The checkpoints of a folder."""
-    indices = (file for file in folder.iterdir() if file.name.endswith(INDEX) and file.name != INDEX and file.is_file())
+    found = (file for file in folder.iterdir() if not is_macos_metadata(file.name))
+    indices = (file for file in found if file.name.endswith(INDEX) and file.name != INDEX and file.is_file())
     return sorted(file.with_name(file.name.removesuffix(INDEX)) for file in indices)
 
 
