@@ -20,6 +20,7 @@ from converters.catalogue import Variant
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
+from converters.heldout import held_out
 from converters.inspection import inspect_folder
 from converters.inspection.processor_fields import SMALLEST
 from converters.names import GOOGLE, infer
@@ -87,6 +88,7 @@ def audit_folder(
             ],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
+            held_out=lambda: held_out(target, source, variant, pool_padding),
             changes=lambda: target.changes() | {f"the checkpoint's {n}": what for n, what in source.changes().items()},
         )
 

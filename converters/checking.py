@@ -198,6 +198,8 @@ def _network_departures(report: Report, source: GoogleView) -> Iterator[str]:
         layers = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
         if [layer.name for layer in report.layers] != layers:
             yield "the report's layers are not those of the checkpoint's network"
+        if any(not 0 <= logit.index < (oracle.classes or 0) for logit in report.logits):
+            yield f"the report plots other logits than the checkpoint's {oracle.classes}"
     usual = tuple(image_report(image) for image in default_images())
     if report.images[: len(usual)] != usual:
         yield "the report's images are not those that every audit has"

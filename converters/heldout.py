@@ -1,61 +1,68 @@
-"""The held-out digits: what Google's layout and the converted folder make of images that the network never saw.
+"""The held-out images of a variant: the classes that the checkpoint and the converted folder give what neither saw.
 
-held-out images → NumPy oracle on the checkpoint; bit_ref on the folder → HeldOut
+images, labels → NumPy oracle on the checkpoint; the folder's declared reader → HeldOutReport
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from converters.folder import Folder, own_readers
-from converters.sources import open_checkpoint
+from converters.catalogue import Preprocessing, Variant
+from converters.configs import preprocessor_config
+from converters.folder import Folder
+from verify.compare import U
 from verify.oracles.numpy import NumpyOracle
+from verify.protocols import PoolPadding, Source
+from verify.report import HeldOutReport
 
 DATA = "digits/heldout.npz"
+BATCH = 60
+"""Images that run together."""
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Classes predicted for the held-out images, by the checkpoint and by the folder."""
+def held_out(
+    target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding
+) -> HeldOutReport | None:
+    """Both on the images that ship with the variant; None where none do, or where the folder cannot be run.
 
-    truth: list[str]
-    source: list[str]
-    folder: list[str]
+    Images are prepared as the catalogue says, whatever the folder's files say: those are compared by themselves.
+    """
+    if variant is None or not variant.embedded or target.misleading or not target.readers:
+        return None
+    images, labels = _images(variant.preprocessing)
+    reader = target.readers[0]
+    try:
+        given = [reader.run(batch)["logits"].argmax(1) for batch in images]
+    except Exception:  # the audit has run this reader, and says what is wrong with it
+        return None
+    finally:
+        reader.close()
+    oracle = NumpyOracle(source, float32_runs=0, pool_padding=pool_padding)
+    truth = np.concatenate([oracle.forward(batch)["logits"].argmax(1) for batch in images])
+    found = np.concatenate(given)
+    return HeldOutReport(
+        images=len(labels),
+        same=int((truth == found).sum()),
+        source_right=int((truth == labels).sum()),
+        target_right=int((found == labels).sum()),
+        label=int(labels[0]),
+        source_class=int(truth[0]),
+        target_class=int(found[0]),
+        exact=target.dtype == "float32" and reader.unit <= U,
+    )
 
-    @property
-    def correct(self) -> tuple[int, int]:
-        """How many images the checkpoint and the folder get right."""
-        right = [
-            sum(a == b for a, b in zip(self.truth, guessed, strict=True)) for guessed in (self.source, self.folder)
-        ]
-        return right[0], right[1]
 
-    @property
-    def agreement(self) -> int:
-        """On how many images both predict the same class."""
-        return _matches(self.source, self.folder)
-
-
-def _matches(first: list[str], second: list[str]) -> int:
-    return sum(a == b for a, b in zip(first, second, strict=True))
-
-
-def held_out(checkpoint: Path, folder: Path, names: list[str]) -> HeldOut:
-    """Runs both on the 360 held-out images: Google's layout in the oracle, the folder in its declared reader."""
+def _images(recipe: Preprocessing) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
+    """The held-out digits as the network takes them, in batches, and what they show."""
     from bit_ref import BitImageProcessor
 
     with files("converters").joinpath(DATA).open("rb") as file, np.load(file, allow_pickle=False) as data:
-        images, targets = data["images"], data["labels"]
-    processor: Any = BitImageProcessor.from_pretrained(folder)
+        images, labels = data["images"], data["labels"]
+    processor: Any = BitImageProcessor(**preprocessor_config(recipe))
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
     pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
-    with open_checkpoint(checkpoint) as source, Folder(folder, source, own_readers) as target:
-        truth = NumpyOracle(source).forward(pixels)["logits"]
-        logits = target.readers[0].run(pixels)["logits"]
-    return HeldOut(*([names[int(index)] for index in found] for found in (targets, truth.argmax(1), logits.argmax(1))))
+    return [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)], labels.astype(np.int64)

@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from converters.convert import Conversion
-from converters.heldout import held_out
 from converters.loading import loading
 from verify.compare import FACTOR
-from verify.report import ReaderReport, Report
+from verify.report import HeldOutReport, ReaderReport, Report
 
 if TYPE_CHECKING:
     from converters.publication import Publication
@@ -46,6 +45,8 @@ def render_report(target: Path, report: Report) -> str:
     for fault in report.faults[:FAULTS]:
         table.add_row("fault", escape(str(fault)))
     _add_report(table, report)
+    if report.held_out:
+        _add_held_out(table, report.held_out, None)
     console.print(table)
     return _text(console)
 
@@ -80,8 +81,8 @@ def _table(conversion: Conversion, publication: Publication | None, release: str
     else:
         table.add_row("verification", f"[green]{report.verdict}[/], against {report.oracle} on the source's tensors")
         _add_report(table, report)
-    if conversion.plan.variant and conversion.plan.variant.file:
-        _add_held_out(table, conversion)
+        if report.held_out:
+            _add_held_out(table, report.held_out, plan.labels)
     state = "" if conversion.made else " (was already there)"
     table.add_row("seconds", f"{conversion.seconds:.1f}{state}")
     table.add_row("folder", str(conversion.folder))
@@ -123,18 +124,17 @@ def _reader_line(reader: ReaderReport, report: Report, declared: bool) -> str:
     return line
 
 
-def _add_held_out(table: Table, conversion: Conversion) -> None:
-    variant = conversion.plan.variant
-    assert variant is not None
-    assert variant.file is not None
-    found = held_out(variant.file, conversion.folder, conversion.plan.labels or [])
-    count = len(found.truth)
-    source, folder = (f"{right} of {count} ({right / count:.1%})" for right in found.correct)
-    table.add_row(
-        "a real image",
-        f"a handwritten {found.truth[0]}: Google's layout says {found.source[0]}, the folder {found.folder[0]}",
+def _add_held_out(table: Table, found: HeldOutReport, labels: list[str] | None) -> None:
+    def name(index: int) -> str:
+        return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
+
+    if labels:
+        shown, source, folder = map(name, (found.label, found.source_class, found.target_class))
+        table.add_row("a real image", f"a handwritten {shown}: Google's layout says {source}, the folder {folder}")
+    source, folder = (
+        f"{right} of {found.images} ({right / found.images:.1%})" for right in (found.source_right, found.target_right)
     )
-    table.add_row("held-out accuracy", f"Google's layout {source}, the folder {folder}, agreeing on {found.agreement}")
+    table.add_row("held-out accuracy", f"Google's layout {source}, the folder {folder}, agreeing on {found.same}")
 
 
 def _published(publication: Publication) -> str:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader, walk_length
-from verify.faults import CHANGED, Fault
+from verify.faults import CHANGED, OTHER_CLASSES, Fault
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
 from verify.report import (
+    HeldOutReport,
     LayerReport,
     LogitReport,
     ReaderReport,
@@ -31,7 +32,7 @@ from verify.report import (
     image_report,
 )
 from verify.steps import Steps
-from verify.verdict import derived_verdict
+from verify.verdict import derived_verdict, other_classes
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -81,6 +82,7 @@ def audit(
     progress: Progress | None = None,
     release: str = "",
     judged_by: Source | None = None,
+    held_out: Callable[[], HeldOutReport | None] = lambda: None,
     changes: Callable[[], Mapping[str, str]] = dict,
 ) -> Report:
     """Is ``target`` the model of ``source``?
@@ -90,9 +92,10 @@ def audit(
     are held against the oracle of ``source`` itself.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
     (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. ``witnesses`` make oracles that must
-    agree with the first before any judges (``verify.panel.MAKERS``). ``changes`` is called when all has been read: it
-    gives the files of target and source that are not what they were, and what happened to each. Whatever goes wrong in
-    a reader or in the checkpoint's network is part of the report; errors of reading source and target are not caught.
+    agree with the first before any judges (``verify.panel.MAKERS``). ``held_out`` is called when the readers have run,
+    and gives the classes of labelled images; ``changes``, when all has been read, gives the files of target and source
+    that are not what they were, and what happened to each. Whatever goes wrong in a reader or in the checkpoint's
+    network is part of the report; errors of reading source and target are not caught.
     Raises ValueError for images that are none.
     """
     singles = _single_images(default_images() if images is None else images)
@@ -111,6 +114,9 @@ def audit(
         rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
         unmet = [expectation for expectation in target.expectations if not expectation.met]
         faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
+    classes = held_out()
+    if classes and classes.exact and classes.same != classes.images:
+        faults.append(Fault(OTHER_CLASSES, runs[0].name, other_classes(classes)))
     changed = changes()
     faults[:0] = [Fault(CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     step.end("report")
@@ -136,6 +142,7 @@ def audit(
         files=files,
         images=tuple(image_report(image) for image in singles),
         release=release,
+        held_out=classes,
         changed=tuple(f"{name} {what}" for name, what in changed.items()),
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
 from verify.oracles.numpy import NAME
-from verify.report import LogitReport, Report
+from verify.report import HeldOutReport, LogitReport, Report
 from verify.verdict import ROUNDED, derived_verdict
 
 
@@ -92,6 +92,9 @@ def _repeated(report: Report) -> Iterator[str]:
         yield f"the floor of {final.name} is {report.floor} and {final.floor}"
     if (report.dtype == "float32") != (report.rounding == 0):
         yield f"values stored in {report.dtype} moved by {report.rounding}"
+    held_out = report.held_out
+    if held_out and not _possible(held_out):
+        yield f"of {held_out.images} held-out images {held_out.same} get the same class"
     for layer in report.layers:
         if not 0 <= layer.image < len(report.images):
             yield f"{layer.name} is of image {layer.image + 1} of {len(report.images)}"
@@ -101,6 +104,13 @@ def _repeated(report: Report) -> Iterator[str]:
     for logit in report.logits:
         if not _plotted(logit, report.max_abs_error):
             yield f"logit {logit.index} is {logit.oracle} and {logit.model}, further apart than the largest error"
+
+
+def _possible(held_out: HeldOutReport) -> bool:
+    """Whether so many images can be right on both sides, with so many classes the same."""
+    both = held_out.source_right, held_out.target_right
+    others = held_out.images - held_out.same
+    return others >= abs(both[0] - both[1]) and min(*both, others) >= 0 and max(*both, others) <= held_out.images
 
 
 def _plotted(logit: LogitReport, error: float | None) -> bool:

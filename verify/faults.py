@@ -21,6 +21,7 @@ class Fault:
 
 
 CHANGED = "changed while audited"
+OTHER_CLASSES = "other classes"
 
 KINDS = {
     # what is stored
@@ -58,6 +59,7 @@ KINDS = {
     "dropped bias": "The head's bias is not added.",
     "unknown arithmetic": "A layer computes something else, in no way known.",
     "rounding": "No layer departs by itself; small errors add up.",
+    OTHER_CLASSES: "Images that the network never saw get another class than the checkpoint gives them.",
     "cannot run": "The library cannot run the folder.",
     # what the files say
     "configuration": "A field of a file is not what the source and its catalogue say.",

@@ -130,6 +130,23 @@ class LogitReport:
 
 
 @dataclass(frozen=True)
+class HeldOutReport:
+    """Labelled images that the network never saw, and the classes that source and target give them."""
+
+    images: int
+    same: int
+    """On how many both give the same class."""
+    source_right: int
+    target_right: int
+    label: int
+    """What the first image shows, and what each takes it for."""
+    source_class: int
+    target_class: int
+    exact: bool
+    """Whether every class must be the same: where values and arithmetic are float32."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The verdict of an audit; truthy when passed."""
 
@@ -174,6 +191,8 @@ class Report:
     """The largest floor of the pooled features over their size: above √u = 2⁻¹², nothing can be concluded."""
     logits: tuple[LogitReport, ...] = field(default=())
     """Some classes, evenly spaced, for a plot."""
+    held_out: HeldOutReport | None = field(default=None)
+    """None where the source is not known to be a variant with such images."""
     faults: tuple[Fault, ...] = field(default=())
     """What is wrong, where, and of which kind; the first is the one to mend first."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from verify.compare import FACTOR, U
-from verify.report import ReaderReport, Report, Verdict
+from verify.report import HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
 """What figures of four digits may differ by, relatively."""
@@ -57,10 +57,17 @@ def _judged(report: Report, declared: ReaderReport) -> tuple[Verdict, str]:
         reason = declared.reason if declared.verdict == "failed" else beyond
         fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if declared.departs and report.faults else ""
         return "failed", f"{declared.name}: {reason}{fault}"
+    if report.held_out and report.held_out.exact and report.held_out.same != report.held_out.images:
+        return "failed", f"{declared.name}: {other_classes(report.held_out)}"
     return "passed", (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
         f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:.0f} floors"
     )
+
+
+def other_classes(held_out: HeldOutReport) -> str:
+    """How many held-out images change their class."""
+    return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
 
 
 def cannot_run(reader: ReaderReport) -> bool:
