@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from converters.sources import GoogleView
 
-MAX_NAMED = 3
+MAX_NAMED = 12
 """Tensors of one reason that are named; more are counted."""
 
 

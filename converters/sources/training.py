@@ -22,7 +22,7 @@ DEEPEST = 16
 """Keys that may lead to the network."""
 OPTIMISERS = ("optim", "opt_")
 """How the names begin under which an optimiser's state is kept, that may have a tensor for each of the network's."""
-BESIDE = "training state, not the network's weights"
+BESIDE = "training state: not the network's weights"
 
 
 @dataclass(frozen=True)

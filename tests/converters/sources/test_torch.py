@@ -73,8 +73,10 @@ def test_what_google_s_training_writes_is_converted(tmp_path: Path, tensors, zip
         assert (source.format, source.scheme, source.removed) == ("torch-bin", "original", ("module.",))
         assert source.dropped.keys() == {"step", "optim"}
     np.savez(tmp_path / "bit.npz", **tensors)
-    for file in ("bit.pth.tar", "bit.npz"):
-        converted(tmp_path / file, tmp_path / f"{file}.d", "--no-verify")
+    said = {
+        file: converted(tmp_path / file, tmp_path / f"{file}.d", "--no-verify") for file in ("bit.pth.tar", "bit.npz")
+    }
+    assert said["bit.pth.tar"]["left_out"] == "step, optim (training state); module. (part of names)"
     one, other = (tmp_path / f"{file}.d" / "model.safetensors" for file in ("bit.pth.tar", "bit.npz"))
     assert one.read_bytes() == other.read_bytes()
 
