@@ -27,6 +27,7 @@ import numpy as np
 from common import apart
 
 from converters.architecture import Architecture
+from converters.catalogue import npz_bytes
 from converters.names import GOOGLE, parameters
 
 CLASSES = 21843
@@ -86,13 +87,18 @@ def run(*command: str | Path) -> Run:
 
 
 def make(path: Path, network: Architecture) -> None:
-    """A checkpoint of random values, tensor by tensor; the same every time."""
+    """A checkpoint of random values, tensor by tensor; the same every time, and to the byte of the released form:
+    sorted by name, without zip64 fields in local headers."""
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for parameter in parameters(network):
+        for parameter in sorted(parameters(network), key=lambda parameter: parameter.names[GOOGLE]):
             values = rng.standard_normal(parameter.shape, dtype=np.float32) * np.float32(0.02)
-            with archive.open(f"{parameter.names[GOOGLE]}.npy", "w", force_zip64=True) as member:
+            info = zipfile.ZipInfo(f"{parameter.names[GOOGLE]}.npy")
+            info.file_size = values.nbytes  # by which zipfile decides whether the local header needs a zip64 field
+            with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, values)
+    if path.stat().st_size != npz_bytes(network):
+        raise SystemExit(f"{path}: {path.stat().st_size} bytes, the released form has {npz_bytes(network)}")
 
 
 def ways(name: str, checkpoint: Path, result: Path) -> dict[str, Callable[[], Run]]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from mmap import mmap
 from pathlib import Path
 
 PIECE = 16 << 10
@@ -67,10 +68,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class FileServer:
-    """Serves ``files`` (path → bytes); one fault of ``faults`` a request, then none, or ``always``."""
+    """Serves ``files`` (path → bytes, or a mapped file); one fault of ``faults`` a request, then none, or ``always``."""
 
     def __init__(
-        self, files: Mapping[str, bytes], *, always: Fault = FINE, certificate: tuple[Path, Path] | None = None
+        self, files: Mapping[str, bytes | mmap], *, always: Fault = FINE, certificate: tuple[Path, Path] | None = None
     ) -> None:
         self.files = dict(files)
         self.faults: list[Fault | None] = []
@@ -135,7 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, path: str, fault: Fault) -> None:
         data = self.files.files[path] if fault.body is None else fault.body
-        headers = {"ETag": self.files.etag(path), "Last-Modified": DAY, "Accept-Ranges": "bytes"} | dict(fault.headers)
+        headers = {"Last-Modified": DAY, "Accept-Ranges": "bytes"} | dict(fault.headers)
+        if "ETag" not in headers:
+            headers["ETag"] = self.files.etag(path)
         etag, modified = headers["ETag"], headers["Last-Modified"]
         if etag and self.headers.get("If-None-Match") == etag:
             return self._answer(304, headers, b"", fault)
@@ -148,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         return self._answer(206, headers, data[start:], fault)
 
-    def _answer(self, status: int, headers: Mapping[str, str | None], body: bytes, fault: Fault) -> None:
+    def _answer(self, status: int, headers: Mapping[str, str | None], body: bytes | mmap, fault: Fault) -> None:
         headers = {"Content-Length": str(len(body)), **headers, **fault.headers}
         if fault.chunked:
             headers |= {"Content-Length": None, "Transfer-Encoding": "chunked"}
@@ -169,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.cut is not None and fault.cut < len(body):
             self._break(fault.reset)
 
-    def _send(self, body: bytes, fault: Fault) -> None:
+    def _send(self, body: bytes | mmap, fault: Fault) -> None:
         for at in range(0, len(body), PIECE):
             time.sleep(fault.pause)
             piece = body[at : at + PIECE]
