@@ -68,7 +68,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class FileServer:
-    """Serves ``files`` (path → bytes, or a mapped file); one fault of ``faults`` a request, then none, or ``always``."""
+    """Serves ``files`` (path → bytes, or a mapped file); one fault of ``faults`` a request, then ``always``."""
 
     def __init__(
         self, files: Mapping[str, bytes | mmap], *, always: Fault = FINE, certificate: tuple[Path, Path] | None = None
