@@ -17,7 +17,7 @@ import numpy.typing as npt
 from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader, walk_length
-from verify.faults import CHANGED, OTHER_CLASSES, Fault
+from verify.faults import CHANGED, OTHER_CLASSES, Fault, causes
 from verify.oracles.numpy import NAME, NumpyOracle
 from verify.panel import Witness
 from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
@@ -193,10 +193,10 @@ def _faults(
     declared = runs[0] if runs else None
     departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
     if declared is None or not departs or evidence.grounds or declared.unit > compare.U:
-        return faults
+        return causes(faults)
     oracle = NumpyOracle(source, pool_padding=pool_padding)
     wrong = [account.pair.source for account in accounts.accounts if not account.exact]
-    return faults + diagnosis.computed_faults(oracle, source, images, declared, wrong, step)
+    return causes(faults, diagnosis.computed_faults(oracle, source, images, declared, wrong, step))
 
 
 def _unmet_fault(expectation: Expectation) -> Fault:

@@ -8,6 +8,7 @@ computes with. ``spatial`` are the kernel's axes of height and width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
@@ -55,12 +56,38 @@ def float16(x: Array) -> Array:
         return x.astype(np.float16).astype(np.float32)
 
 
-def _standardized(x: Array, spatial: Spatial) -> Array:
-    axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
-    wide = x.astype(np.float64)
-    centred = wide - wide.mean(axis=axes, keepdims=True)
-    standardized: Array = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + 1e-10)
-    return standardized.astype(x.dtype)
+def _standardized(epsilon: float, correction: int = 0, divides: bool = True) -> Apply:
+    def apply(x: Array, spatial: Spatial) -> Array:
+        if x.ndim != 4:
+            return x
+        axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
+        wide = x.astype(np.float64)
+        centred = wide - wide.mean(axis=axes, keepdims=True)
+        variance = wide.var(axis=axes, keepdims=True, ddof=correction if wide[..., 0].size > 1 else 0)
+        standardized: Array = centred / np.sqrt(variance + epsilon) if divides else centred
+        return standardized.astype(x.dtype)
+
+    return apply
+
+
+def reread(x: Array, written: str, read: str) -> Array:
+    """A kernel in Google's axes, HWIO, whose bytes were written in one order of axes and read as if in another."""
+    sizes = dict(zip("HWIO", x.shape, strict=True))
+    flat = x.transpose(["HWIO".index(axis) for axis in written]).reshape([sizes[axis] for axis in read])
+    return np.ascontiguousarray(flat.transpose([read.index(axis) for axis in "HWIO"]))
+
+
+LAYOUT_ORDERS = tuple(permutations(("HWIO", "OIHW", "OHWI", "IOHW", "HWOI"), 2))
+"""Orders of a kernel's axes in which frameworks store them: as written, as read."""
+
+
+def _byte_order(x: Array, spatial: Spatial) -> Array:
+    with np.errstate(all="ignore"):
+        return x.byteswap()
+
+
+def _clipped(x: Array, spatial: Spatial) -> Array:
+    return np.clip(x, -1, 1)
 
 
 def _flip(*which: int) -> Apply:
@@ -112,7 +139,22 @@ REVALUATIONS = (
     Change("scaled values", "twice as large", _scale(2)),
     Change("scaled values", "half as large", _scale(0.5)),
     Change("scaled values", "divided by 255", _scale(1 / 255)),
-    Change("standardised kernel", "mean 0, variance 1", lambda x, s: x if x.ndim != 4 else _standardized(x, s)),
+    Change("constant values", "all ones", lambda x, _: np.ones_like(x)),
+    Change("standardised kernel", "mean 0, variance 1", _standardized(1e-10)),
+    Change("standardised kernel", "mean 0, variance 1, with the epsilon 1e-08", _standardized(1e-8)),
+    Change("standardised kernel", "mean 0, variance 1, with the epsilon 1e-05", _standardized(1e-5)),
+    Change("standardised kernel", "mean 0, unbiased variance 1", _standardized(1e-10, 1)),
+    Change("standardised kernel", "mean 0, the variance as it is", _standardized(0, divides=False)),
+    Change("shifted values", "1 more than the right ones", lambda x, _: x + x.dtype.type(1)),
+    Change("shifted values", "1 less than the right ones", lambda x, _: x - x.dtype.type(1)),
+    Change("other function", "absolute values", lambda x, _: np.abs(x)),
+    Change("other function", "squares", lambda x, _: x * x),
+    Change("other function", "square roots", lambda x, _: np.sqrt(np.abs(x)) * np.sign(x)),
+    Change("other function", "inverse values", lambda x, _: 1 / np.where(x == 0, np.inf, x).astype(x.dtype)),
+    Change("other function", "exponentials", lambda x, _: np.exp(np.minimum(x, 80))),
+    Change("other function", "negative values set to 0", lambda x, _: np.maximum(x, 0)),
+    Change("other function", "clipped to -1 … 1", _clipped),
+    Change("byte order", "the bytes of each value reversed", _byte_order),
 )
 """Every value is in its place, as another one."""
 # fmt: on
@@ -165,13 +207,21 @@ def _reordering(stored: Array, expected: Array, spatial: Spatial, class_axis: in
             return Difference(kind, f"along ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}")
     for order in permutations(range(expected.ndim)):
         if _equal(expected.transpose(order).reshape(stored.shape), stored):
-            return Difference("reshaped tensor", f"as axes {order} of the right one")
+            return Difference("reshaped tensor", f"the same bytes in another shape: as axes {order} of the right one")
     if stored.shape != expected.shape:
         return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
+    if spatial is not None:
+        google = (2, 3, 1, 0) if spatial == (2, 3) else (0, 1, 2, 3)
+        for written, read in LAYOUT_ORDERS:
+            if _equal(reread(expected.transpose(google), written, read), stored.transpose(google)):
+                detail = f"the same bytes in another shape: written as {written}, read as {read}"
+                return Difference("reshaped tensor", detail)
     return Difference("permuted channels", "every value is there, in another place")
 
 
 def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference:
+    if _equal(_byte_order(expected, spatial), stored):
+        return Difference("byte order", "the bytes of each value reversed")
     if not np.isfinite(stored).all():
         index = _first(~np.isfinite(stored))
         return Difference("not a number", f"{stored[index]!s} at {list(index)}")
@@ -180,17 +230,126 @@ def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference
     if count <= max(1, FEW * stored.size) and stored.size > 1:
         return Difference("changed values", _changed(stored, expected, differs, count))
     for change in REVALUATIONS:
-        if _near(change.apply(expected, spatial), stored):
+        candidate = change.apply(expected, spatial)
+        if _near(candidate, stored) and not _near(candidate, expected):
             return Difference(change.kind, change.detail)
     if (stored == stored.reshape(-1)[0]).all():
         return Difference("constant values", f"{stored.reshape(-1)[0]!s} everywhere")
+    for fit in FITS:
+        difference = fit(stored, expected, spatial)
+        if difference is not None:
+            return difference
+    return Difference("other values", f"{count} of {stored.size} values differ")
+
+
+# Changes that have a number of their own, which is read off the values
+
+
+def _scaled(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     ratio = float(np.vdot(stored, expected)) / (float(np.vdot(expected, expected)) or 1.0)
     if ratio and np.allclose(stored, expected * np.float32(ratio), rtol=1e-5, atol=0):
         return Difference("scaled values", f"{ratio:.6g} times as large")
+    return None
+
+
+def _shifted(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    shift = float(np.mean(stored.astype(np.float64) - expected))
+    largest = float(np.abs(expected).max()) + abs(shift)
+    if shift and np.allclose(stored - np.float32(shift), expected, rtol=0, atol=4e-7 * largest):
+        return Difference("shifted values", f"{shift:.6g} more than the right ones")
+    return None
+
+
+def _scaled_channels(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    """A factor for each index of an axis, as folding a norm into its kernel makes."""
+    for axis, length in enumerate(stored.shape):
+        others = tuple(other for other in range(stored.ndim) if other != axis)
+        if length < 2 or math.prod(stored.shape) < 3 * length:
+            continue
+        wide, right = stored.astype(np.float64), expected.astype(np.float64)
+        sizes = (right**2).sum(axis=others, keepdims=True)
+        factors = (wide * right).sum(axis=others, keepdims=True) / np.where(sizes, sizes, 1)
+        if np.allclose(wide, right * factors, rtol=1e-5, atol=0):
+            low, high = float(factors.min()), float(factors.max())
+            return Difference("scaled values", f"a factor of its own, {low:.3g} to {high:.3g}, along axis {axis}")
+    return None
+
+
+def _standardised_alike(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    """For each output (a - m) · s of the right values a, whatever m and s: standardised in one way or another."""
+    if stored.ndim != 4:
+        return None
+    axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
+    wide, right = stored.astype(np.float64), expected.astype(np.float64)
+    from_mean = [x - x.mean(axis=axes, keepdims=True) for x in (wide, right)]
+    sizes = (from_mean[1] ** 2).sum(axis=axes, keepdims=True)
+    factors = (from_mean[0] * from_mean[1]).sum(axis=axes, keepdims=True) / np.where(sizes, sizes, 1)
+    if math.prod(stored.shape[axis] for axis in axes) < 4 or not np.allclose(
+        from_mean[0], from_mean[1] * factors, rtol=1e-5, atol=1e-5 * float(np.abs(wide).max())
+    ):
+        return None
+    return Difference("standardised kernel", "each output centred or scaled by itself")
+
+
+def _half_right(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    """Values that are right, or else zero."""
+    differs = stored != expected
+    if (stored[differs] == 0).all():
+        return Difference("dropped values", f"{np.count_nonzero(differs)} of {stored.size} are zero")
+    return None
+
+
+def _bounded(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    low, high = stored.min(), stored.max()
+    if np.array_equal(np.clip(expected, low, high), stored):
+        return Difference("other function", f"clipped to {low:.4g} … {high:.4g}")
+    return None
+
+
+def _less_precise(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     kept = _mantissa(stored)
-    if kept < 22 and np.allclose(stored, expected, rtol=2.0**-kept, atol=0):
+    if kept < 22 and np.allclose(stored, expected, rtol=2.0**-kept, atol=2.0**-kept * 1e-3 * float(expected.std())):
         return Difference("reduced precision", f"{kept} bits of mantissa kept")
-    return Difference("other values", f"{count} of {stored.size} values differ")
+    return None
+
+
+def _quantised(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    """Few distinct values, each near those that it stands for: a grid of integers, one for the tensor or a channel."""
+    distinct = len(np.unique(stored))
+    step = float(stored.max() - stored.min()) / 2
+    if distinct * 2 > stored.size or distinct < 2:
+        return None
+    error = float(np.abs(stored - expected).max())
+    if error <= 1.01 * step / min(distinct - 1, 127):
+        return Difference("reduced precision", f"{distinct} distinct values in {stored.size}, as quantisation leaves")
+    return None
+
+
+def _mixed(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
+    """Whole channels are others, the rest is right."""
+    differs = stored != expected
+    for axis in range(stored.ndim):
+        others = tuple(other for other in range(stored.ndim) if other != axis)
+        wrong = np.flatnonzero(differs.any(axis=others))
+        if stored.ndim > 1 and len(wrong) < 0.6 * stored.shape[axis]:
+            return Difference("changed values", f"{len(wrong)} of {stored.shape[axis]} channels along axis {axis}")
+    if np.count_nonzero(differs) < 0.6 * stored.size:
+        return Difference("changed values", f"{np.count_nonzero(differs)} of {stored.size}")
+    return None
+
+
+Fit = Callable[[Array, Array, Spatial], Difference | None]
+FITS: tuple[Fit, ...] = (
+    _scaled,
+    _shifted,
+    _half_right,
+    _bounded,
+    _less_precise,
+    _scaled_channels,
+    _standardised_alike,
+    _mixed,
+    _quantised,
+)
 
 
 def _changed(stored: Array, expected: Array, differs: Array, count: int) -> str:
@@ -220,12 +379,13 @@ def _equal(candidate: Array, stored: Array) -> bool:
     """Bit for bit, a first slice before the whole."""
     if candidate.shape != stored.shape:
         return False
-    return np.array_equal(candidate[:1], stored[:1]) and np.array_equal(candidate, stored)
+    return np.array_equal(bits(candidate[:1]), bits(stored[:1])) and np.array_equal(bits(candidate), bits(stored))
 
 
 def _near(candidate: Array, stored: Array) -> bool:
-    """Within one rounding, a first slice before the whole."""
-    return all(np.allclose(candidate[part], stored[part], rtol=2e-7, atol=0) for part in (slice(1), slice(None)))
+    """Within a few roundings, a first slice before the whole."""
+    atol = 2e-7 * float(np.abs(candidate).max(initial=0))
+    return all(np.allclose(candidate[part], stored[part], rtol=1e-6, atol=atol) for part in (slice(1), slice(None)))
 
 
 def _shift(stored: Array, expected: Array, axis: int) -> int:

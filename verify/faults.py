@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -27,16 +28,19 @@ KINDS = {
     # what is stored
     "mirrored kernel": "A kernel is flipped along its height, its width or both.",
     "transposed kernel": "A tensor has its axes in another order.",
-    "reshaped tensor": "A tensor's values were read in another order of axes, as reshape does instead of transpose.",
+    "reshaped tensor": "A tensor holds the same bytes in another shape, as reshape leaves them instead of transpose.",
     "swapped tensors": "A tensor holds what another one of its shape must hold.",
     "permuted channels": "A tensor holds the right channels in another order.",
     "permuted labels": "The head holds the right classes in another order.",
     "shifted labels": "The head's classes are shifted by a fixed number of places.",
     "reduced precision": "Values went through a narrower format, or the network computes in one.",
-    "scaled values": "A tensor is a multiple of what it must be.",
+    "scaled values": "A tensor, or the logits, are a multiple of what they must be.",
     "dropped values": "A tensor is all zeros where it must not be.",
     "constant values": "A tensor holds one value everywhere, as a fresh layer does.",
     "standardised kernel": "A kernel is stored standardised; the network standardises it again.",
+    "shifted values": "A number was added to every value of a tensor.",
+    "other function": "A tensor holds a function of what it must be, such as squares.",
+    "byte order": "The bytes of each value are in reverse order.",
     "changed values": "Some values of a tensor are others.",
     "other values": "A tensor holds values of unknown origin.",
     "other checkpoint": "Nearly every tensor holds other values: these are another checkpoint's.",
@@ -50,10 +54,11 @@ KINDS = {
     "no standardisation": "Kernels are not standardised, or not as Google's code does it.",
     "norm epsilon": "Group norms have another epsilon than Google's 1e-5.",
     "group count": "Group norms have another number of groups than 32.",
+    "group norm": "Group norms normalise, scale or shift in another way.",
     "max-pool padding": "The stem's max-pool is surrounded by other values.",
     "pooling": "The stem or the end of the network pools in another way.",
-    "stride": "A stride is on another convolution.",
-    "convolution padding": "Convolutions pad unevenly, as TensorFlow's SAME does.",
+    "stride": "A stride is another one, or on another convolution, or became a dilation.",
+    "convolution padding": "Convolutions are padded in another way, as by TensorFlow's SAME.",
     "activation": "An activation is missing, another one, or in another place.",
     "shortcut": "A shortcut starts elsewhere.",
     "dropped bias": "The head's bias is not added.",
@@ -66,3 +71,49 @@ KINDS = {
     CHANGED: "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
     "stale report": "The report in the folder is of other files.",
 }
+
+FOLLOWS: Mapping[str, tuple[str, ...]] = {
+    "missing tensor": ("cannot run",),
+    "unexpected tensor": ("cannot run",),
+    "other shape": ("cannot run",),
+    "not a number": ("cannot run",),
+    "weight_standardization_eps": ("standardisation epsilon", "no standardisation"),
+    "num_groups": ("group count", "cannot run"),
+    "pool_padding": ("max-pool padding",),
+    "global_padding": ("convolution padding", "max-pool padding", "pooling", "other shape", "unknown arithmetic"),
+    "hidden_act": ("activation", "cannot run", "unknown arithmetic"),
+    "output_stride": ("stride", "other shape", "cannot run"),
+    "layer_type": ("shortcut", "activation", "other shape", "cannot run", "unknown arithmetic"),
+    "embedding_dynamic_padding": ("convolution padding", "pooling", "other shape", "unknown arithmetic"),
+    "embedding_size": ("cannot run", "other shape"),
+    "hidden_sizes": ("cannot run", "other shape"),
+    "width_factor": ("cannot run", "other shape"),
+    "depths": ("cannot run", "other shape"),
+    "model_type": ("cannot run",),
+    "architectures": ("cannot run", "other shape"),
+    "architecture": ("cannot run", "other shape"),
+    "num_classes": ("cannot run", "other shape"),
+    "model_args": ("activation", "shortcut", "stride", "pooling", "other shape", "cannot run", "unknown arithmetic"),
+}
+"""A kind of stored fault, or a word of the place of a field → kinds of computed faults that follow from it."""
+
+
+def causes(found: Sequence[Fault], computed: Sequence[Fault] = ()) -> list[Fault]:
+    """The faults of stored values and of files, and those computed ones that do not merely follow from them.
+
+    One fault is said once, where it is: nor do the pixels of a file count of which a field is wrong.
+    """
+    configured = [word for fault in found if fault.kind == "configuration" for word in _words(fault.place)]
+    follow = {kind for cause in (*(fault.kind for fault in found), *configured) for kind in FOLLOWS.get(cause, ())}
+    fields = {fault.place.split()[0] for fault in found if fault.kind == "configuration" and not _is_pixels(fault)}
+    first = [fault for fault in found if not _is_pixels(fault) or fault.place.split()[0] not in fields]
+    return [*first, *(fault for fault in computed if fault.kind not in follow)]
+
+
+def _is_pixels(fault: Fault) -> bool:
+    return fault.place.endswith(" pixels")
+
+
+def _words(place: str) -> list[str]:
+    """config.json hidden_sizes × width_factor → hidden_sizes, width_factor; of model_args.act_layer, model_args."""
+    return [word.split(".")[0] for word in place.split()[1:]]

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 Tensors = dict[str, np.ndarray]
 
@@ -35,6 +37,10 @@ class Planted:
     """What is stored instead of the source's tensors, and computed with."""
     compute: dict[str, Any] = field(default_factory=dict)
     """Knobs of the model that reads the folder; the stored values are right."""
+    reads: Callable[[Tensors], Tensors] | None = None
+    """What that model computes with instead of the stored values."""
+    said: str = ""
+    """What the first fault's line must say beside kind and place."""
     config: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
     file: Callable[[Path], None] | None = None
@@ -81,8 +87,6 @@ def half(x: np.ndarray) -> np.ndarray:
 
 
 def bfloat16(x: np.ndarray) -> np.ndarray:
-    import torch
-
     return torch.from_numpy(x.copy()).bfloat16().float().numpy()
 
 
@@ -121,6 +125,56 @@ def other_checkpoint(tensors: Tensors) -> Tensors:
 
 def without(name: str) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {n: t for n, t in tensors.items() if n != name}
+
+
+def reread(written: str, read: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A kernel in Google's axes whose bytes, in the order ``written``, were taken for those of the order ``read``."""
+
+    def change(x: np.ndarray) -> np.ndarray:
+        sizes = dict(zip("HWIO", x.shape, strict=True))
+        y = x.transpose(["HWIO".index(a) for a in written]).reshape([sizes[a] for a in read])
+        return y.transpose([read.index(a) for a in "HWIO"])
+
+    return change
+
+
+def swaps(*pairs: tuple[str, str]) -> Callable[[Tensors], Tensors]:
+    def change(tensors: Tensors) -> Tensors:
+        places = dict(pairs) | {b: a for a, b in pairs}
+        return {name: tensors[places.get(name, name)] for name in tensors}
+
+    return change
+
+
+def affine(a: str, b: str) -> list[tuple[str, str]]:
+    """The two affine parameters of two norms."""
+    return [(f"{a}group_norm/{part}", f"{b}group_norm/{part}") for part in ("gamma", "beta")]
+
+
+def standardize(axes=(1, 2, 3), correction: int = 0, epsilon: float = 1e-10) -> Callable[[torch.Tensor], torch.Tensor]:
+    def change(kernel: torch.Tensor) -> torch.Tensor:
+        variance, mean = torch.var_mean(kernel, dim=axes, keepdim=True, correction=correction)
+        return (kernel - mean) / torch.sqrt(variance + epsilon)
+
+    return change
+
+
+def unbiased_norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    groups = x.reshape(x.shape[0], 32, -1)
+    variance, mean = torch.var_mean(groups, dim=2, keepdim=True, correction=1)
+    y = ((groups - mean) / torch.sqrt(variance + 1e-5)).reshape(x.shape)
+    return y * scale[:, None, None] + bias[:, None, None]
+
+
+def root_mean_square_norm(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    groups = x.reshape(x.shape[0], 32, -1)
+    y = (groups / torch.sqrt((groups**2).mean(dim=2, keepdim=True) + 1e-5)).reshape(x.shape)
+    return y * scale[:, None, None] + bias[:, None, None]
+
+
+def median(x: torch.Tensor) -> torch.Tensor:
+    flat = x.flatten(2)
+    return flat.quantile(0.5, dim=2)[:, :, None, None]
 
 
 def edit_json(file: str, change: Callable[[dict], Any]) -> Callable[[Path], None]:
@@ -237,6 +291,29 @@ STORED = [
     Planted("classes of the head shifted", "shifted labels", HEAD, one(HEAD, lambda x: np.roll(x, 1, 3))),
     Planted("bias shifted", "shifted labels", BIAS, one(BIAS, lambda x: np.roll(x, -1))),
     Planted("bias permuted", "permuted labels", BIAS, one(BIAS, shuffled(0))),
+    Planted("bytes of a 1×1 kernel in another shape", "reshaped tensor", C, one(C, reread("HWIO", "OIHW")),
+            said="the same bytes in another shape"),
+    Planted("bytes of a 3×3 kernel in another shape", "reshaped tensor", B, one(B, reread("OHWI", "HWIO"))),
+    Planted("affine parameters of two units swapped", "swapped tensors", UNIT + "b/group_norm/gamma",
+            swaps(*affine(UNIT + "b/", NEXT + "b/")), said="affine parameters"),
+    Planted("affine parameters swapped within a unit", "swapped tensors", UNIT + "b/group_norm/gamma",
+            swaps(*affine(UNIT + "b/", UNIT + "c/")), said="affine parameters"),
+    Planted("kernel stored with the unbiased variance 1", "standardised kernel", B,
+            one(B, lambda x: standardized(x) * np.float32(np.sqrt(1 - 1 / x[..., 0].size))), said="unbiased"),
+    Planted("kernel stored centred", "standardised kernel", B, one(B, lambda x: x - x.mean(axis=(0, 1, 2)))),
+    Planted("a norm folded into its kernel", "scaled values", C,
+            one(C, lambda x: x * np.linspace(0.5, 2, x.shape[2], dtype=np.float32)[:, None])),
+    Planted("gammas less 1", "shifted values", GAMMA, one(GAMMA, lambda x: x - np.float32(1))),
+    Planted("betas shifted", "shifted values", BETA, one(BETA, lambda x: x + np.float32(0.3))),
+    Planted("absolute values", "other function", B, one(B, np.abs)),
+    Planted("a kernel clipped", "other function", B, one(B, lambda x: x.clip(-0.002, 0.0015))),
+    Planted("a kernel pruned", "dropped values", B, one(B, lambda x: np.where(np.abs(x) < x.std(), 0, x))),
+    Planted("a kernel in 8 bits", "reduced precision", B,
+            one(B, lambda x: np.round(x * (127 / np.abs(x).max())) * (np.abs(x).max() / np.float32(127)))),
+    Planted("bytes of each value reversed", "byte order", HEAD, one(HEAD, lambda x: x.byteswap())),
+    Planted("some channels of another kernel", "changed values", C,
+            one(C, lambda x: np.concatenate([shuffled(2)(x[..., :9]) * np.float32(2), x[..., 9:]], axis=3))),
+    Planted("head halved", "scaled values", HEAD, one(HEAD, lambda x: x / np.float32(2))),
     Planted("features of the head permuted", "permuted channels", HEAD, one(HEAD, shuffled(2))),
     Planted("bias missing", "missing tensor", BIAS, without(BIAS)),
     Planted("a tensor too many", "unexpected tensor", "extra", lambda t: {**t, "extra": np.zeros(3, np.float32)}),
@@ -251,6 +328,139 @@ COMPUTED = [
     Planted("8 groups", "group count", "block1/unit01", compute={"groups": 8}),
     Planted("max-pool in −inf", "max-pool padding", "root", compute={"pool_padding": -np.inf}),
     Planted("stride on the first convolution", "stride", "block2/unit01", compute={"stride_on": "a"}),
+    *(
+        Planted(name, "activation", "block1/unit01", compute={"activation": function}, said=said)
+        for name, function, said in (
+            ("leaky ReLU", lambda x: F.leaky_relu(x, 0.01), "leaky ReLU with the slope 0.01"),
+            ("leaky ReLU of 0.03", lambda x: F.leaky_relu(x, 0.03), "leaky ReLU with the slope 0.03"),
+            ("GELU", F.gelu, "GELU by the error function"),
+            ("GELU by tanh", lambda x: F.gelu(x, approximate="tanh"), "GELU by tanh"),
+            ("SiLU", F.silu, "SiLU"),
+            ("ELU", F.elu, "ELU"),
+            ("Mish", F.mish, "Mish"),
+            ("hard swish", F.hardswish, "hard swish"),
+            ("softplus", F.softplus, "softplus"),
+            ("no activation", lambda x: x.clone(), "no ReLU"),
+        )
+    ),
+    Planted(
+        "leaky ReLU after one norm",
+        "activation",
+        UNIT + "b/group_norm",
+        compute={"activation": lambda x: F.leaky_relu(x, 0.1), "only": UNIT + "b/"},
+    ),
+    Planted(
+        "unbiased variance of kernels",
+        "no standardisation",
+        "root",
+        compute={"standardize": standardize(correction=1)},
+        said="unbiased variance",
+    ),
+    Planted(
+        "unbiased variance of group norms",
+        "group norm",
+        "block1/unit01",
+        compute={"normalize": unbiased_norm},
+        said="unbiased variance",
+        subtle=True,
+    ),
+    Planted(
+        "unbiased variance of one group norm",
+        "group norm",
+        UNIT + "c/group_norm",
+        compute={"normalize": unbiased_norm, "only": UNIT + "c/"},
+        said="unbiased variance",
+    ),
+    Planted("root mean square norm", "group norm", "block1/unit01", compute={"normalize": root_mean_square_norm}),
+    Planted("2 groups", "group count", "block1/unit01", compute={"groups": 2}),
+    Planted("no kernel standardised", "no standardisation", "root", compute={"standardize": torch.clone}),
+    Planted(
+        "one kernel not standardised",
+        "no standardisation",
+        B,
+        compute={"standardize": torch.clone, "only": UNIT + "b/"},
+        said="as they are stored",
+        subtle=True,
+    ),
+    Planted(
+        "kernels standardised over their inputs",
+        "no standardisation",
+        "root",
+        compute={"standardize": standardize(axes=(1,))},
+        said="over the inputs alone",
+    ),
+    Planted(
+        "standardisation epsilon 3e-7",
+        "standardisation epsilon",
+        "root",
+        compute={"epsilon": 3e-7},
+        said="3e-07 instead of 1e-10",
+    ),
+    Planted("norm epsilon 2e-5", "norm epsilon", "block1/unit01", compute={"norm_epsilon": 2e-5}, said="2e-05"),
+    Planted(
+        "max instead of mean pooling",
+        "pooling",
+        "features",
+        compute={"pooling": lambda x: x.amax(dim=(2, 3), keepdim=True)},
+        said="max instead of mean pooling",
+    ),
+    Planted("median instead of mean pooling", "pooling", "features", compute={"pooling": median}, said="median"),
+    Planted(
+        "stem averaged",
+        "pooling",
+        "root",
+        compute={"stem_pooling": lambda x: F.avg_pool2d(x, 3, 2, padding=1)},
+        said="averaged",
+    ),
+    Planted("stem pooled over 2 × 2", "pooling", "root", compute={"stem_pooling": lambda x: F.max_pool2d(x, 2)}),
+    Planted("softmax in the head", "activation", "logits", compute={"finish": lambda z: z.softmax(1)}, said="softmax"),
+    Planted("scaled logits", "scaled values", "logits", compute={"finish": lambda z: z / 1.7}, said="scaled logits"),
+    Planted("shifted logits", "shifted values", "logits", compute={"finish": lambda z: z + 0.3}, said="shifted logits"),
+    Planted("logits in float16", "reduced precision", "logits", compute={"finish": lambda z: z.half().float()}),
+    Planted(
+        "head computed in float16", "reduced precision", "logits", reads=one(HEAD, half), said="head rounded to float16"
+    ),
+    Planted(
+        "head computed in bfloat16",
+        "reduced precision",
+        "logits",
+        reads=lambda t: {**t, HEAD: bfloat16(t[HEAD]), BIAS: bfloat16(t[BIAS])},
+        said="head rounded to bfloat16",
+    ),
+    Planted("head read in another shape", "reshaped tensor", "logits", reads=one(HEAD, reread("HWIO", "OIHW"))),
+    Planted(
+        "kernel read in another shape",
+        "reshaped tensor",
+        B,
+        reads=one(B, reread("HWIO", "OIHW")),
+        said="the same bytes in another shape",
+    ),
+    Planted(
+        "every 3×3 kernel read mirrored",
+        "mirrored kernel",
+        "resnet/root_block",
+        reads=every(lambda x: x[::-1, ::-1].copy()),
+    ),
+    Planted(
+        "affine parameters read from another unit",
+        "swapped tensors",
+        UNIT + "b/group_norm",
+        reads=swaps(*affine(UNIT + "b/", NEXT + "b/")),
+        said="affine parameters swapped",
+    ),
+    Planted(
+        "affine parameters read within a unit",
+        "swapped tensors",
+        UNIT + "b/group_norm",
+        reads=swaps(*affine(UNIT + "b/", UNIT + "c/")),
+        said="affine parameters swapped",
+    ),
+    Planted(
+        "gamma read from another unit",
+        "swapped tensors",
+        UNIT + "b/group_norm/gamma",
+        reads=swap(UNIT + "b/group_norm/gamma", NEXT + "b/group_norm/gamma"),
+    ),
     Planted("ReLU after the addition", "activation", "block1/unit01", compute={"relu_after_add": True}),
 ]
 
@@ -295,7 +505,7 @@ FILES = [
     Planted("weights cut to their header", "unreadable", "model.safetensors", file=truncate(0.001)),
     Planted("weights empty", "unreadable", "model.safetensors", file=truncate(0)),
     Planted("one bit flipped", "changed values", "", file=flip_bit),
-    Planted("stale report", "stale report", "parity.json sha256 of model.safetensors", file=stale_report),
+    Planted("stale report", "stale report", "parity.json sha256 of", file=stale_report),
     Planted(
         "config is no JSON", "unreadable", "config.json", file=lambda folder: (folder / "config.json").write_text("{")
     ),

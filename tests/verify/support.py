@@ -6,7 +6,7 @@ knob for each of the arithmetic faults that ports have had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -66,6 +66,17 @@ class TorchModel:
     pool_padding: float = 0.0
     stride_on: str = "b"
     relu_after_add: bool = False
+    activation: Callable[[torch.Tensor], torch.Tensor] = F.relu
+    standardize: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """Of a kernel (out, in, height, width), in place of the right way."""
+    normalize: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    """Of activations, gamma and beta."""
+    only: str = ""
+    """What the names of the tensors begin with that the three functions above are for."""
+    pooling: Callable[[torch.Tensor], torch.Tensor] | None = None
+    stem_pooling: Callable[[torch.Tensor], torch.Tensor] | None = None
+    finish: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone
+    """What is done to the logits."""
     outputs: tuple[str, ...] | None = None
     name: str = "torch"
     unit: float = 2.0**-24
@@ -81,7 +92,10 @@ class TorchModel:
 
     def _forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = self._conv("resnet/root_block/", x, stride=2)
-        x = F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=self.pool_padding), 3, 2)
+        if self.stem_pooling is None:
+            x = F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=self.pool_padding), 3, 2)
+        else:
+            x = self.stem_pooling(x)
         taken = {"root": x}
         units = [
             name.removesuffix("a/group_norm/gamma") for name in self.tensors if name.endswith("a/group_norm/gamma")
@@ -90,10 +104,10 @@ class TorchModel:
             x = self._unit(at, x, stride=2 if "unit01" in at and "block1" not in at else 1)
             taken[at.removeprefix("resnet/").rstrip("/")] = x
         taken["norm"] = x = self._norm("resnet/", x)
-        taken["features"] = x = x.mean(dim=(2, 3), keepdim=True)
+        taken["features"] = x = self.pooling(x) if self.pooling else x.mean(dim=(2, 3), keepdim=True)
         if "resnet/head/conv2d/kernel" in self.tensors:
             kernel = self._tensor("resnet/head/conv2d/kernel")[0, 0]
-            taken["logits"] = x.flatten(1) @ kernel + self._tensor("resnet/head/conv2d/bias")
+            taken["logits"] = self.finish(x.flatten(1) @ kernel + self._tensor("resnet/head/conv2d/bias"))
         return taken
 
     def _unit(self, at: str, x: torch.Tensor, stride: int) -> torch.Tensor:
@@ -108,12 +122,20 @@ class TorchModel:
 
     def _norm(self, at: str, x: torch.Tensor) -> torch.Tensor:
         scale, bias = self._tensor(at + "group_norm/gamma"), self._tensor(at + "group_norm/beta")
-        return F.relu(torch.group_norm(x, self.groups, scale, bias, self.norm_epsilon))
+        wrong = at.startswith(self.only)
+        if wrong and self.normalize:
+            y = self.normalize(x, scale, bias)
+        else:
+            y = torch.group_norm(x, self.groups, scale, bias, self.norm_epsilon)
+        return self.activation(y) if wrong else F.relu(y)
 
     def _conv(self, at: str, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
         kernel = self._tensor(at + "standardized_conv2d/kernel").permute(3, 2, 0, 1)
-        variance, mean = torch.var_mean(kernel, dim=(1, 2, 3), keepdim=True, correction=0)
-        kernel = (kernel - mean) / torch.sqrt(variance + self.epsilon)
+        if self.standardize and at.startswith(self.only):
+            kernel = self.standardize(kernel)
+        else:
+            variance, mean = torch.var_mean(kernel, dim=(1, 2, 3), keepdim=True, correction=0)
+            kernel = (kernel - mean) / torch.sqrt(variance + self.epsilon)
         return F.conv2d(x, kernel.contiguous(), stride=stride, padding=kernel.shape[-1] // 2)
 
     def _tensor(self, name: str) -> torch.Tensor:

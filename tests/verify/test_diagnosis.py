@@ -46,7 +46,7 @@ COMPUTED = {
     "float16 round trip": ("reduced precision", "resnet/block2/unit02/c/standardized_conv2d/kernel"),
     "permuted input channels": ("permuted channels", ROOT_KERNEL),
     "permuted final gammas": ("permuted channels", "resnet/group_norm/gamma"),
-    "permuted head rows": ("unknown arithmetic", "logits"),
+    "permuted head rows": ("permuted channels", "logits"),
     "permuted classes": ("shifted labels", "logits"),
     "dropped bias": ("dropped bias", "logits"),
     "shifted bias": ("shifted labels", "logits"),
