@@ -200,7 +200,7 @@ def convert(list_only: bool, **options: Any) -> int:
     "check_report",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="PARITY_JSON",
-    help="Audit nothing: derive the verdict of this report again from its figures, the files and the checkpoint.",
+    help="Run nothing: hold this report against its own figures, the files and, with --against, the checkpoint.",
 )
 @click.option(
     "--report",
@@ -249,6 +249,8 @@ def convert(list_only: bool, **options: Any) -> int:
 @VERSION
 def verify(**options: Any) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
+
+    TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
 
     Exit status: 0 passed, 1 failed or inconclusive, or a report that does not hold, 2 wrong usage, 3 unreadable
     checkpoint, 4 network failure, 130 interrupted.

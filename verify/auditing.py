@@ -201,6 +201,8 @@ def _faults(
 
 def _unmet_fault(expectation: Expectation) -> Fault:
     kind = "stale report" if expectation.place.startswith("parity.json") else "configuration"
+    if expectation.place == "parity.json figures":
+        kind = "forged report"
     return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")
 
 

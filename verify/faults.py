@@ -69,6 +69,7 @@ KINDS = {
     # what the files say
     "configuration": "A field of a file is not what the source and its catalogue say.",
     CHANGED: "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
+    "forged report": "The report in the folder was edited: it does not follow from its own figures and digest.",
     "stale report": "The report in the folder is of other files.",
 }
 

@@ -15,8 +15,11 @@ No library is loaded, and nothing is built from a value before it has been compa
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from converters.files import CONFIG, INDEX, PARITY, WEIGHTS, model_files, read_json, sha256
 from converters.inspection.fates import Fields, Notes, short_name, shown
@@ -27,7 +30,9 @@ from converters.inspection.processor_fields import inspect_processors
 from converters.inspection.timm_fields import inspect_timm
 from converters.plan import Plan
 from converters.weights import Weights
+from verify.checking import contradictions
 from verify.protocols import Expectation, Inspected
+from verify.report import SCHEMA, Report
 
 ALWAYS_RECORDED = (CONFIG, WEIGHTS, INDEX)
 """Files that no report leaves out."""
@@ -76,8 +81,12 @@ def _inspect_config(notes: Notes, folder: Path, plan: Plan) -> None:
 
 
 def _inspect_report(notes: Notes, folder: Path) -> None:
-    """Whether the report in the folder is of the files in the folder."""
-    recorded = read_json(folder / PARITY).get("files")
+    """Whether the report in the folder follows from its own figures, and is of the files in the folder."""
+    content = read_json(folder / PARITY)
+    # Another release may judge otherwise.
+    if (content.get("schema"), content.get("release")) == (SCHEMA, version("bit-convert")):
+        notes.must(f"{PARITY} figures", "what its verdict follows from", _contradiction(content))
+    recorded = content.get("files")
     if not isinstance(recorded, dict):
         notes.unknown(PARITY, "no report of bit-convert")
         return
@@ -86,3 +95,12 @@ def _inspect_report(notes: Notes, folder: Path) -> None:
             notes.must(
                 f"{PARITY} sha256 of {short_name(name)}", shown(sha256(folder / name)), shown(recorded.get(name))
             )
+
+
+def _contradiction(content: dict[str, Any]) -> str:
+    """The first thing in a report that does not follow from the rest of it."""
+    try:
+        found = contradictions(Report.from_json(json.dumps(content)))
+    except (ValueError, RecursionError) as error:
+        found = [str(error)]
+    return found[0] if found else "what its verdict follows from"

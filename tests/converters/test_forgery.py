@@ -17,7 +17,7 @@ from converters.cli import verify
 from converters.errors import ParityError
 from converters.sources import open_checkpoint
 from tests.checkpoints import make_checkpoint
-from tests.command_line import converted, refused, run
+from tests.command_line import audited, converted, refused, run
 from verify.report import content_digest
 
 
@@ -243,6 +243,14 @@ def test_a_forged_folder_is_1_for_a_check_and_neither_published_nor_said_to_be_t
     options = ("--push", "--hub", tmp_path / "hub", "--repo-id", "me/tiny", "--quiet")
     assert "classifier.1.weight" in refused(2, "--checkpoint", checkpoint, "--output", folder, *options)
     assert not (tmp_path / "hub").exists()
+
+
+def test_an_audit_names_a_report_in_the_folder_that_was_edited(folder, checkpoint, tmp_path):
+    rewrite_report(folder, set_to("floor", 1e-9))
+    report = audited(folder, checkpoint, tmp_path / "report")
+    (fault,) = report["faults"]
+    assert (fault["kind"], fault["place"]) == ("forged report", "parity.json figures")
+    assert "the floor of logits is 1e-09" in fault["detail"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "preprocessor_config.json", "model.safetensors"])
