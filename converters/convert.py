@@ -146,7 +146,8 @@ def convert(request: Request, progress: Progress) -> Conversion:
             if report is not None:
                 (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
             (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
-            made = not (place.exists() and _same_files(folder, place))
+            # By force also where every file of ours is there: something beside them was not.
+            made = request.force or not (place.exists() and _same_files(folder, place))
             if made:
                 _refuse_occupied(place, request.force, otherwise)
                 install(folder, place)

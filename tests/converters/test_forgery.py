@@ -262,3 +262,11 @@ def test_a_held_folder_whose_files_are_others_is_something_else(folder, checkpoi
     assert "Replace it with --force" in said
     path.unlink()
     assert "holds something else" in refused(2, "--checkpoint", checkpoint, "--output", folder, "--quiet")
+
+
+def test_a_held_folder_with_a_file_that_a_loader_follows_is_something_else_until_forced(folder, checkpoint):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "elsewhere"}')
+    said = refused(2, "--checkpoint", checkpoint, "--output", folder, "--quiet")
+    assert "holds something else: adapter_config.json" in said
+    assert run("--checkpoint", checkpoint, "--output", folder, "--quiet", "--force").exit_code == 0
+    assert not (folder / "adapter_config.json").exists()
