@@ -24,6 +24,8 @@ PARITY_PAGE = "parity.html"
 """The report for people, which stays where it was made."""
 PIECE = 4 << 20
 """Bytes that are hashed at a time: few turns of the interpreter's lock, which other threads want."""
+MAX_DEPTH = 64
+"""Levels of a JSON file."""
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
 
@@ -84,10 +86,22 @@ def parse_json(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content, object_pairs_hook=once)
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep, which no library reads") from None
     if not isinstance(value, dict):
         raise ValueError("it is something else")
+    _refuse_depth(value)
     return value
+
+
+def _refuse_depth(value: Any) -> None:
+    """Libraries walk every level of what they read by calls of functions, and run out of these."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep, which no library reads")
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [value for values in inner for value in values]
 
 
 def json_text(content: dict[str, Any]) -> str:

@@ -77,10 +77,7 @@ def is_number(value: Any) -> bool:
 ANYTHING = Kind("anything", lambda value: True)
 BOOLEAN = Kind("a boolean", lambda value: isinstance(value, bool))
 BOOLEAN_OR_NULL = Kind("a boolean or null", lambda value: value is None or isinstance(value, bool))
-INTEGER = Kind("an integer", is_int)
 NUMBER = Kind("a number", is_number)
-TEXT_OR_NULL = Kind("a text or null", lambda value: value is None or isinstance(value, str))
-EMPTY = Kind("empty", lambda value: value is None or value in ({}, []))
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,7 @@ from typing import Any
 from converters.configs import model_config
 from converters.inspection.fates import (
     ABSENT,
-    BOOLEAN,
-    BOOLEAN_OR_NULL,
-    EMPTY,
-    INTEGER,
     NUMBER,
-    TEXT_OR_NULL,
     Fields,
     NoEffect,
     is_int,
@@ -82,7 +77,7 @@ FOLLOWED: Mapping[str, Collection[Any]] = {
     # models/auto/image_processing_auto.py from_pretrained, where preprocessor_config.json names no class
     "image_processor_type": (None, "BitImageProcessor", "BitImageProcessorFast"),
     # configuration_utils.py remap_legacy_layer_types, validate_layer_type, validate_token_ids
-    "layer_types": NULL,
+    "layer_types": (),
     "mtp_layer_types": NULL,
     "mlp_layer_types": NULL,
     "vocab_size": NULL,
@@ -105,12 +100,12 @@ ATTRIBUTES = frozenset(
     _remove_keys_not_serialized _update_heterogeneous_to_dict_output _upload_modified_files
     _validate_axial_rope_parameters _validate_default_rope_parameters _validate_dynamic_rope_parameters
     _validate_linear_rope_parameters _validate_llama3_rope_parameters _validate_longrope_rope_parameters
-    _validate_proportional_rope_parameters _validate_yarn_rope_parameters _heterogeneity_spec _post_init_done
-    allow_global_per_layer_attribute_access base_config_key base_model_ep_plan base_model_fsdp_plan base_model_pp_plan
-    base_model_tp_plan convert_rope_params_to_dict default_config_fields default_rope_type default_theta
-    dict_dtype_to_str extra_config_files extra_files from_dict from_json_file from_pretrained get_config_dict
-    get_mtp_config get_text_config ignore_keys_at_rope_validation is_custom_code is_heterogeneous is_remote_code
-    layer_types nested_rope_parameter_keys per_layer_attributes push_to_hub register_for_auto_class rope_scaling
+    _validate_proportional_rope_parameters _validate_yarn_rope_parameters _heterogeneity_spec _output_attentions
+    _post_init_done allow_global_per_layer_attribute_access base_config_key base_model_ep_plan base_model_fsdp_plan
+    base_model_pp_plan base_model_tp_plan convert_rope_params_to_dict default_config_fields default_rope_type
+    default_theta dict_dtype_to_str extra_config_files extra_files from_dict from_json_file from_pretrained
+    get_config_dict get_mtp_config get_text_config ignore_keys_at_rope_validation is_custom_code is_heterogeneous
+    is_remote_code layer_types nested_rope_parameter_keys per_layer_attributes push_to_hub register_for_auto_class rope_scaling
     save_pretrained serialize_explicit_per_layer_config set_output_features_output_indices standardize_rope_params
     sub_configs sub_configs_defaults supported_padding to_dict to_diff_dict to_json_file to_json_string update
     update_from_string use_return_dict validate validate_architecture validate_layer_type validate_output_attentions
@@ -129,12 +124,15 @@ GENERATION = words("""
 """)
 TEXT_MODELS = words("""
     add_cross_attention bos_token_id cross_attention_hidden_size decoder_start_token_id eos_token_id is_decoder
-    pad_token_id prefix sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder tie_word_embeddings
-    tokenizer_class
+    num_hidden_layers pad_token_id prefix sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
+    tie_word_embeddings tokenizer_class
 """)
-LEFT_BEHIND = words("_attn_implementation_autoset _commit_hash _name_or_path _num_labels name_or_path")
+LEFT_BEHIND = words("""
+    _attn_implementation_autoset _attn_implementation_internal _experts_implementation_internal _commit_hash
+    _name_or_path _num_labels name_or_path
+""")
 INITIALISATION = words("init_std initializer_factor initializer_range")
-TRAINING = words("finetuning_task function_to_apply gradient_checkpointing use_bfloat16")
+TRAINING = words("finetuning_task function_to_apply gradient_checkpointing use_bfloat16 video_processor_type")
 
 MODEL_FIELDS: Mapping[str, NoEffect] = {
     **dict.fromkeys(
@@ -165,32 +163,25 @@ MODEL_FIELDS: Mapping[str, NoEffect] = {
         "transformers models/bit/modeling_bit.py has one kind of convolution", sample="std_conv_bit"
     ),
     "transformers_version": NoEffect(
-        "transformers configuration_utils.py to_dict writes it, nothing reads it", TEXT_OR_NULL, "4.26.0"
+        "transformers configuration_utils.py to_dict writes it, nothing reads it", sample="4.26.0"
     ),
     "drop_path_rate": NoEffect(
         "transformers models/bit/modeling_bit.py BitDropPath passes its input in evaluation mode", NUMBER, 0.5
     ),
     "output_hidden_states": NoEffect(
-        "transformers models/bit/modeling_bit.py BitModel.forward gives more beside the same logits",
-        BOOLEAN_OR_NULL,
-        True,
+        "transformers models/bit/modeling_bit.py BitModel.forward gives more beside the same logits", sample=True
     ),
-    "output_attentions": NoEffect(
-        "transformers models/bit/modeling_bit.py has no attention to give", BOOLEAN_OR_NULL, True
-    ),
+    "output_attentions": NoEffect("transformers models/bit/modeling_bit.py has no attention to give", sample=True),
     "chunk_size_feed_forward": NoEffect(
-        "transformers pytorch_utils.py apply_chunking_to_forward is for attention blocks", INTEGER, 8
+        "transformers pytorch_utils.py apply_chunking_to_forward is for attention blocks", sample=8
     ),
-    "is_encoder_decoder": NoEffect(
-        "transformers configuration_utils.py get_text_config: of text models", BOOLEAN, True
-    ),
+    "is_encoder_decoder": NoEffect("transformers configuration_utils.py get_text_config: of text models", sample=True),
     "torchscript": NoEffect(
         "transformers 4 configuration_utils.py use_return_dict: a tuple of the same logits; 5 does not read it",
-        BOOLEAN_OR_NULL,
-        True,
+        sample=True,
     ),
     "pruned_heads": NoEffect(
-        "transformers 4 modeling_utils.py init_weights prunes attention heads, where any are named", EMPTY, {}
+        "transformers 4 modeling_utils.py prune_heads is for attention, 5 does not read it", sample={"0": [1]}
     ),
 }
 """Fields of config.json that change nothing in the transformers layout."""

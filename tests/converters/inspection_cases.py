@@ -237,10 +237,7 @@ FAULTS = [
          config={"id2label": DELETED, "label2id": DELETED}),
     Case("num_labels beside the labels", "config.json number of labels", misleads=True, config={"num_labels": 10}),
     Case("num_labels null", "config.json number of labels", misleads=True, config={"num_labels": None}),
-    Case("no tuple but a dictionary", "config.json return_dict", "false", config={"return_dict": False}),
-    Case("output_hidden_states a text", "config.json output_hidden_states", config={"output_hidden_states": "yes"}),
-    Case("version a number", "config.json transformers_version", config={"transformers_version": 5}),
-    Case("attention heads to prune", "config.json pruned_heads", config={"pruned_heads": {"0": [1]}}),
+    Case("a tuple of logits", "config.json return_dict", "false", config={"return_dict": False}),
     Case("attention of no kind", "config.json attn_implementation", misleads=True,
          config={"attn_implementation": "flash_attention_2"}),
     Case("layer types", "config.json layer_types", misleads=True, config={"layer_types": 7}),
@@ -369,6 +366,9 @@ HONEST = [
     Case("the last stage", config={"out_features": None, "out_indices": [-1]}),
     Case("nothing quantised", config={"quantization_config": None, "transformers_weights": None}),
     Case("single label", config={"problem_type": "single_label_classification"}),
+    Case("junk that nobody reads", config={key: [10**13, None, [[[["x"]]]]] for key in (
+        "transformers_version", "finetuning_task", "_name_or_path", "output_hidden_states", "torchscript",
+        "pruned_heads", "use_cache", "max_length", "bos_token_id", "conv_layer")}),
     Case("an unknown field", config={"my_own_note": "hello"}),
     # weights
     Case("pytorch_model.bin alone", change=bin_alone),
@@ -445,4 +445,101 @@ HONEST = [
     Case("label2id of texts", change=edit_inverse(lambda back: {k: str(v) for k, v in back.items()})),
     Case("id2label in another order", change=edit_labels(lambda labels: dict(sorted(labels.items())))),
     Case("no label2id", config={"label2id": DELETED}),
+]  # fmt: skip
+
+LABELS = {"label_names": ["a", "b", "c"]}
+NUMBERED = {"0": "a", "1": "b", "2": "c"}
+
+TIMM_FAULTS = [
+    # another network
+    Case("another architecture", "config.json architecture", "152x4", misleads=True,
+         config={"architecture": "resnetv2_152x4_bit"}),
+    Case("not of BiT", "config.json architecture", misleads=True, config={"architecture": "resnetv2_50"}),
+    Case("no architecture", "config.json architecture", "absent", misleads=True, config={"architecture": DELETED}),
+    Case("architecture a number", "config.json architecture", misleads=True, config={"architecture": 50}),
+    *(Case(f"model_args {name}", f"config.json model_args.{name}", misleads=True, config={"model_args": {name: value}})
+      for name, value in (
+          ("global_pool", "max"), ("output_stride", 8), ("avg_down", True), ("act_layer", "gelu"), ("stem_chs", 32),
+          ("preact", False), ("in_chans", 1), ("num_classes", 10), ("channels", [64, 128]), ("basic", True),
+          ("bottle_ratio", 0.5), ("features_only", True), ("pruned", True), ("stem_type", "same"), ("layers", [1]),
+          ("width_factor", 2), ("conv_layer", "x"), ("pretrained", False), ("block_size", 3), ("drop_rate", "much"))),
+    Case("model_args null", "config.json model_args", misleads=True, config={"model_args": None}),
+    Case("ten classes", "config.json num_classes", misleads=True, config={"num_classes": 10}),
+    Case("classes by default", "config.json pretrained_cfg.num_classes", "1000", misleads=True,
+         config={"num_classes": DELETED, "pretrained_cfg/num_classes": DELETED}),
+    Case("classes null", "config.json num_classes", misleads=True, config={"num_classes": None}),
+    # cannot be loaded
+    Case("one channel", "config.json pretrained_cfg.input_size", "[1",
+         config={"pretrained_cfg/input_size": [1, 224, 224]}),
+    Case("a label offset", "config.json pretrained_cfg.label_offset", "1", config={"pretrained_cfg/label_offset": 1}),
+    Case("of one size", "config.json pretrained_cfg.fixed_input_size",
+         config={"pretrained_cfg/fixed_input_size": True}),
+    Case("a field that timm has not", "config.json pretrained_cfg.mine", config={"pretrained_cfg/mine": 1}),
+    Case("no pretrained_cfg but our fields", "config.json exact", config={"pretrained_cfg": DELETED}),
+    Case("pretrained_cfg a list", "config.json pretrained_cfg", misleads=True, config={"pretrained_cfg": []}),
+    Case("pretrained_cfg null", "config.json pretrained_cfg", misleads=True, config={"pretrained_cfg": None}),
+    Case("shards", "the file that timm reads", "2 shards", change=safe_shards),
+    # elsewhere
+    Case("another file on the Hub", "config.json pretrained_cfg.hf_hub_filename", misleads=True,
+         config={"pretrained_cfg/hf_hub_filename": "other.bin"}),
+    Case("of transformers", "config.json model_type", config={"model_type": "bit"}),
+    Case("quantised", "config.json quantization_config", misleads=True,
+         config={"quantization_config": {"quant_method": "gptq"}}),
+    Case("code", "config.json auto_map", misleads=True, config={"auto_map": {"AutoConfig": "c.C"}}),
+    Case("half", "config.json torch_dtype", "float16", config={"torch_dtype": "float16"}),
+    Case("other values in pytorch_model.bin", "pytorch_model.bin", "other values", change=bin_beside(scale=2.0)),
+    Case("other weights of open_clip", "open_clip_model.safetensors", "other values",
+         change=safe_beside("open_clip_model.safetensors", 2.0)),
+    Case("weights in .pth", "model.pth", "not compared", change=write("model.pth", b"?")),
+    # images and labels
+    Case("ImageNet's mean by default", "config.json pretrained_cfg.mean", "0.485",
+         config={"pretrained_cfg/mean": DELETED}),
+    Case("another std", "config.json pretrained_cfg.std", config={"pretrained_cfg/std": [0.2, 0.2, 0.2]}),
+    Case("images too small", "config.json pretrained_cfg.input_size", config={"pretrained_cfg/input_size": [3, 8, 8]}),
+    Case("images too large", "config.json pretrained_cfg.input_size",
+         config={"pretrained_cfg/input_size": [3, 10**13, 10**13]}),
+    Case("a crop of no kind", "config.json pretrained_cfg.crop_mode", config={"pretrained_cfg/crop_mode": "random"}),
+    Case("a tested size of one channel", "config.json pretrained_cfg.test_input_size",
+         config={"pretrained_cfg/test_input_size": [1, 9, 9]}),
+    Case("too few labels", "config.json label_names", config={"label_names": ["a", "b"]}),
+    Case("too few labels in pretrained_cfg", "config.json pretrained_cfg.label_names",
+         config={"pretrained_cfg/label_names": ["a"]}),
+    Case("labels that are numbers", "config.json label_names", config={"label_names": [1, 2, 3]}),
+]  # fmt: skip
+
+TIMM_HONEST = [
+    Case("as it is written"),
+    *(Case(f"architecture {name}", config={"architecture": name}) for name in (
+        "resnetv2_50x1_bit.goog_in21k_ft_in1k", "resnetv2_50x1_bit.goog_in21k", "resnetv2_50x1_bitm",
+        "resnetv2_50x1_bitm_in21k", "resnetv2_50x1_bit_distilled", "resnetv2_50x1_bit.mine")),
+    Case("num_classes in pretrained_cfg alone", config={"num_classes": DELETED}),
+    Case("another num_classes in pretrained_cfg", config={"pretrained_cfg/num_classes": 1000}),
+    Case("what timm repeats of the network", config={"model_args": {
+        "in_chans": 3, "num_classes": 3, "global_pool": "avg"}}),
+    Case("defaults as arguments", config={"model_args": {
+        "output_stride": 32, "avg_down": False, "act_layer": "relu", "drop_rate": 0.1, "zero_init_last": True}}),
+    Case("no arguments", config={"model_args": {}}),
+    Case("labels", config=LABELS),
+    Case("labels by number", config={"label_names": NUMBERED}),
+    Case("labels in pretrained_cfg", config={"pretrained_cfg/label_names": ["a", "b", "c"]}),
+    Case("descriptions", config={**LABELS, "label_descriptions": {"a": "A", "b": "B", "c": "C"}}),
+    Case("flat", config=dict.fromkeys(
+        ("pretrained_cfg", "exact", "pool_padding", "weight_standardization_eps", "global_pool"), DELETED) | {
+        "mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 224, 224], "crop_pct": 1.0, "labels": ["a", "b", "c"],
+        "custom_load": False, "classifier": "head.fc", "first_conv": "stem.conv", "pool_size": [7, 7]}),
+    Case("where the weights were", config={
+        "pretrained_cfg/url": "https://x/y.npz", "pretrained_cfg/hf_hub_id": "timm/x", "pretrained_cfg/source": "url",
+        "pretrained_cfg/custom_load": True, "pretrained_cfg/label_offset": 0, "pretrained_cfg/file": None}),
+    Case("words", config={f"pretrained_cfg/{key}": "x" for key in (
+        "description", "origin_url", "paper_name", "paper_ids", "license", "tag")}),
+    Case("a tested size", config={
+        "pretrained_cfg/test_input_size": [3, 448, 448], "pretrained_cfg/test_crop_pct": 1.0}),
+    Case("through transformers", config={
+        "model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"], "do_pooling": True,
+        "initializer_range": 0.02, "transformers_version": "5.0.0", "dtype": "float32", "problem_type": None}),
+    Case("what save_for_hf writes", change=bin_beside()),
+    Case("pytorch_model.bin alone", change=bin_alone),
+    Case("without our fields", config={
+        "exact": DELETED, "pool_padding": DELETED, "weight_standardization_eps": DELETED}),
+    Case("another number of features", config={"num_features": 7, "global_pool": 7}),
 ]  # fmt: skip

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from converters.architecture import Architecture
 from converters.catalogue import Variant, find
 from converters.folder import Folder
 from converters.inspection import Inspection, inspect_folder
 from converters.labels import id2label
 from converters.names import GOOGLE, infer
 from converters.plan import Plan
+from converters.weights import open_weights
 from tests.checkpoints import make_checkpoint
-from tests.converters.inspection_cases import FAULTS, HONEST, Case, set_fields
+from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, Case, set_fields
 from tests.verify.folders import write_folder
 from tests.verify.support import MemorySource
 
@@ -102,3 +107,46 @@ def test_honest_folder_is_not_refused(case, honest, tensors, imagenet, tmp_path)
         expected = ["config.json my_own_note"] if "my_own_note" in case.config else []
         expected += ["model.params"] if case.name == "a file of nobody" else []
         assert [each.place for each in inspection.unknown] == expected
+
+
+TIMM = {
+    "architecture": "resnetv2_50x1_bit", "num_classes": 3, "num_features": 2048, "global_pool": "avg",
+    "weight_standardization_eps": 1e-10, "exact": "bits", "pool_padding": "zeros",
+    "pretrained_cfg": {
+        "tag": "x", "custom_load": False, "input_size": [3, 224, 224], "fixed_input_size": False,
+        "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash", "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5], "num_classes": 3, "pool_size": [7, 7], "first_conv": "stem.conv",
+        "classifier": "head.fc", "license": "apache-2.0",
+    },
+}  # fmt: skip
+
+
+def inspected_as_timm(case: Case, folder: Path) -> Inspection:
+    """Of a folder that describes R50x1 with three classes; its weights, one small tensor, are not looked at."""
+    folder.mkdir()
+    save_file({"stem.conv.weight": np.ones((2, 3), np.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(TIMM))
+    if case.config:
+        (folder / "config.json").write_text(json.dumps(set_fields(json.loads(json.dumps(TIMM)), case.config)))
+    if case.change is not None:
+        case.change(folder)
+    plan = Plan("timm", Architecture.released("R50x1", 3), None, "bits", "zeros", "timm")
+    with closing(open_weights(folder)) as weights:
+        return inspect_folder(folder, plan, weights)
+
+
+@pytest.mark.parametrize("case", TIMM_FAULTS, ids=str)
+def test_fault_of_timm_is_found(case, tmp_path):
+    inspection = inspected_as_timm(case, tmp_path / "folder")
+    wrong = [each for each in inspection.unmet if each.place.startswith(case.place)]
+    assert wrong, [str(each) for each in inspection.unmet]
+    assert case.found in " ".join(map(str, wrong))
+    assert bool(inspection.misleading) == case.misleads, inspection.misleading
+
+
+@pytest.mark.parametrize("case", TIMM_HONEST, ids=str)
+def test_honest_timm_folder_is_not_refused(case, tmp_path):
+    inspection = inspected_as_timm(case, tmp_path / "folder")
+    assert [str(each) for each in inspection.unmet] == []
+    assert inspection.misleading == ""
+    assert inspection.unknown == []
