@@ -78,6 +78,7 @@ FOLLOWED: Mapping[str, Collection[Any]] = {
     "image_processor_type": (None, "BitImageProcessor", "BitImageProcessorFast"),
     # configuration_utils.py remap_legacy_layer_types, validate_layer_type, validate_token_ids
     "layer_types": (),
+    "num_hidden_layers": (),
     "mtp_layer_types": NULL,
     "mlp_layer_types": NULL,
     "vocab_size": NULL,
@@ -105,11 +106,11 @@ ATTRIBUTES = frozenset(
     base_model_pp_plan base_model_tp_plan convert_rope_params_to_dict default_config_fields default_rope_type
     default_theta dict_dtype_to_str extra_config_files extra_files from_dict from_json_file from_pretrained
     get_config_dict get_mtp_config get_text_config ignore_keys_at_rope_validation is_custom_code is_heterogeneous
-    is_remote_code layer_types nested_rope_parameter_keys per_layer_attributes push_to_hub register_for_auto_class rope_scaling
-    save_pretrained serialize_explicit_per_layer_config set_output_features_output_indices standardize_rope_params
-    sub_configs sub_configs_defaults supported_padding to_dict to_diff_dict to_json_file to_json_string update
-    update_from_string use_return_dict validate validate_architecture validate_layer_type validate_output_attentions
-    validate_rope validate_token_ids verify_out_features_out_indices
+    is_remote_code layer_types nested_rope_parameter_keys per_layer_attributes push_to_hub register_for_auto_class
+    rope_scaling save_pretrained serialize_explicit_per_layer_config set_output_features_output_indices
+    standardize_rope_params sub_configs sub_configs_defaults supported_padding to_dict to_diff_dict to_json_file
+    to_json_string update update_from_string use_return_dict validate validate_architecture validate_layer_type
+    validate_output_attentions validate_rope validate_token_ids verify_out_features_out_indices
     """)
 )
 """Attributes of transformers' BitConfig that are no fields of config.json: a key of that name would replace them."""
@@ -124,7 +125,7 @@ GENERATION = words("""
 """)
 TEXT_MODELS = words("""
     add_cross_attention bos_token_id cross_attention_hidden_size decoder_start_token_id eos_token_id is_decoder
-    num_hidden_layers pad_token_id prefix sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
+    pad_token_id prefix sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
     tie_word_embeddings tokenizer_class
 """)
 LEFT_BEHIND = words("""

@@ -37,7 +37,8 @@ FIELDS = sorted(
     {*MODEL_FIELDS, *ATTRIBUTES, *FOLLOWED, *REDIRECTS, *TIMM_FIELDS, "num_labels", "id2label", "label2id", "depths",
      "hidden_sizes", "width_factor", "embedding_size", "num_channels", "num_groups", "out_features", "out_indices",
      "stage_names", "return_dict", "problem_type", "dtype", "torch_dtype", "architectures", "model_type",
-     "architecture", "num_classes", "model_args", "pretrained_cfg", "label_names", "label_descriptions", "__class__", "a b", "\n", "é"}
+     "architecture", "num_classes", "model_args", "pretrained_cfg", "label_names", "label_descriptions",
+     "__class__", "a b", "\n", "é"}
 )  # fmt: skip
 INNER = sorted({*RECIPE_FIELDS, "input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "label_offset",
                 "num_classes", "test_input_size", "test_crop_pct", "hf_hub_filename", "fixed_input_size"})  # fmt: skip

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from converters.inspection import model_fields, processor_fields, timm_fields
+from converters.architecture import Architecture
+from converters.inspection import inspect_folder, model_fields, processor_fields, timm_fields
+from converters.plan import Plan
+from converters.weights import open_weights
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import write_folder
 
@@ -126,6 +130,7 @@ def test_whatever_transformers_reads_of_a_config_is_in_a_table(folder, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Mapping deprecated model name")
 def test_fields_of_timm_change_nothing_in_timm(tmp_path):
     import timm
     from safetensors.torch import save_file
@@ -178,3 +183,32 @@ def test_fields_of_the_recipe_are_timms():
     assert {field.name: field.default for field in fields(PretrainedCfg) if field.name in timm_fields.RECIPE} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in timm_fields.RECIPE.items()
     }
+
+
+def test_nothing_that_transformers_saves_is_unknown(folder, tmp_path):
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+    model.save_pretrained(tmp_path / "again", max_shard_size="20KB")
+    AutoImageProcessor.from_pretrained(folder, local_files_only=True).save_pretrained(tmp_path / "again")
+    (tmp_path / "again" / "config.json").write_text(json.dumps(model.config.to_dict() | {"pool_padding": "zeros"}))
+    plan = Plan("tiny", Architecture((1,), 32, (32,), 4), None, "bits", "zeros")
+    with closing(open_weights(tmp_path / "again")) as weights:
+        inspection = inspect_folder(tmp_path / "again", plan, weights)
+    assert inspection.unknown == []
+    wrong = {each.place for each in inspection.unmet}
+    assert wrong <= {"preprocessor_config.json image_mean", "preprocessor_config.json image_std"}  # CLIP's, by default
+
+
+@pytest.mark.slow
+def test_nothing_that_timm_saves_is_unknown(tmp_path):
+    import timm
+    from timm.models import save_for_hf
+
+    model = timm.create_model("resnetv2_50x1_bit.goog_in21k", pretrained=False, num_classes=3)
+    save_for_hf(model, tmp_path / "saved", model_config={"label_names": ["a", "b", "c"]}, safe_serialization="both")
+    plan = Plan("timm", Architecture.released("R50x1", 3), None, "bits", "zeros", "timm")
+    with closing(open_weights(tmp_path / "saved")) as weights:
+        inspection = inspect_folder(tmp_path / "saved", plan, weights)
+    assert [str(each) for each in inspection.unmet] == []
+    assert inspection.unknown == []
