@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.catalogue import Variant
+from converters.effective import effective
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
 from converters.folder import Folder, RoundedSource, audit_readers
@@ -63,17 +64,20 @@ def audit_folder(
     variant: Variant | None = None,
     thoroughness: Thoroughness | None = None,
     digests: Mapping[str, str] | None = None,
+    as_loaded: bool = False,
 ) -> Report:
     """The report on a folder: the default images, and the photographs of the directory ``images``.
 
     ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well. ``digests``
-    are the sha256 of the folder's files, as far as they are known.
+    are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
+    gets from the folder, too: labels and prepared images.
     """
     wanted = thoroughness or Thoroughness()
     with Folder(folder, source, choose_readers, digests or {}) as target:
-        target.inspection = inspect_folder(
-            folder, plan_of_folder(target, source, variant, pool_padding), target.weights
-        )
+        plan = plan_of_folder(target, source, variant, pool_padding)
+        target.inspection = inspect_folder(folder, plan, target.weights)
+        if as_loaded and not target.misleading and not target.inspection.unmet:
+            target.effective = effective(target.for_libraries, plan)
         can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
         pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images and can_prepare else [])
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
@@ -165,6 +169,7 @@ def audit_target(
             progress,
             variant,
             thoroughness,
+            as_loaded=True,
         )
 
 

@@ -106,9 +106,12 @@ def _against(plan: Plan, source: GoogleView) -> str:
 def _stock(report: Report | None, plan: Plan) -> str:
     """What becomes of the source's own kernels in stock libraries, and the remedy where there is one."""
     stock = report.readers[1] if report and len(report.readers) > 1 else None
-    if stock is None or stock.max_abs_error is None:
+    if stock is None or stock.moved is None or report is None:
         return "how far that is off was not measured."
-    if stock.verdict == "passed":
-        return "on this checkpoint that is within the limits of parity."
-    remedy = " For them, convert with `--exact logits`." if plan.pool_padding == "zeros" else ""
-    return "on this checkpoint that is beyond the limits of parity." + remedy
+    what = "pooled features" if plan.architecture.classes is None else "logits"
+    moves = f"on this checkpoint that moves the {what} by up to {stock.moved:.1g}"
+    changed = len(report.images) - stock.top1 if stock.top1 is not None else 0
+    if changed:
+        moves += f" and changes {changed} of {len(report.images)} predictions"
+    remedy = " To spare them that, convert with `--exact logits`." if plan.pool_padding == "zeros" else ""
+    return f"{moves}, and everything else is exact.{remedy}"

@@ -218,14 +218,15 @@ def convert(list_only: bool, **options: Any) -> int:
     type=click.Choice(["default", "thorough"]),
     default="default",
     show_default=True,
-    help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values and batches.",
+    help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values, and images run in a batch.",
 )
 @click.option(
     "--runner",
     "runners",
     type=click.Choice(["bit_ref", "stock-arithmetic", "transformers", "timm"]),
     multiple=True,
-    help="Another library to run the folder in, beside the one that judges.  [default: those installed]",
+    help="Another library to run the folder in, beside the declared one; it must agree too, and be installed.  "
+    "[default: the one of the layout, if installed]",
 )
 @click.option(
     "--compute",

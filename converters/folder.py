@@ -5,9 +5,11 @@ folder, source → Folder → verify.audit
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.architecture import Architecture
-from converters.dtypes import round_to, widened
-from converters.files import CONFIG, model_files, read_json, sha256
+from converters.dtypes import DTYPES, round_to, widened
+from converters.errors import UsageError
+from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
 from converters.inspection import Inspection
 from converters.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
 from converters.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
@@ -52,21 +55,49 @@ class Folder:
     ) -> None:
         self.folder = folder
         self._watch = Watch(lambda: loaded_files(folder))
-        self._digests = digests
+        self._digests, self._choose_readers = digests, choose_readers
+        self._copy: TemporaryDirectory[str] | None = None
         self.source = source
         self.weights: Weights = open_weights(folder)
         self.form = self._recognise()
         needed = self.form.name in STOCK or (folder / CONFIG).is_file()
         self.config = read_json(folder / CONFIG) if needed else {}
         self.dtype = self.weights.dtype
-        self._choose_readers = choose_readers
         self.inspection = Inspection((), (), "")
+        self.effective: Sequence[Expectation] = ()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.weights.close()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+    @property
+    def has_head(self) -> bool:
+        return self._architecture.classes is not None
+
+    @cached_property
+    def for_libraries(self) -> Path:
+        """The folder that libraries are given: this one, or where its weights are a pickle, which they would load by
+        themselves, a copy that holds what was read of it; gone when this is closed."""
+        if self.misleading or self.weights.file_names[0].endswith(".safetensors"):
+            return self.folder
+        from safetensors import serialize_file
+
+        self._copy = TemporaryDirectory(prefix="bit-verify-")
+        copy = Path(self._copy.name)
+        for path in self.folder.glob("*.json"):
+            if not path.name.endswith(".index.json"):
+                shutil.copy(path, copy)
+        codes = {dtype.storage: dtype.name for dtype in DTYPES.values()}
+        tensors: dict[str, Any] = {}
+        for name in self.weights.shapes:
+            values = self.weights.read(name)
+            tensors[name] = {"dtype": codes[values.dtype], "shape": values.shape, "data": values.tobytes()}
+        serialize_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
+        return copy
 
     @property
     def path(self) -> str:
@@ -83,7 +114,8 @@ class Folder:
 
     @property
     def expectations(self) -> Sequence[Expectation]:
-        return self.inspection.expectations
+        """Of the files' fields, and of what the library gets from them."""
+        return [*self.inspection.expectations, *self.effective]
 
     @property
     def inspected(self) -> Sequence[Inspected]:
@@ -91,7 +123,8 @@ class Folder:
 
     @property
     def misleading(self) -> str:
-        return self.inspection.misleading
+        """A config.json that is not as it must be is no library's business either: who knows what it makes of it."""
+        return self.inspection.misleading or (f"{CONFIG} is not as it must be" if self.inspection.wrong(CONFIG) else "")
 
     @cached_property
     def exact(self) -> Exact:
@@ -121,8 +154,7 @@ class Folder:
     @property
     def loads_itself(self) -> bool:
         """Whether bit_ref may load the folder: it has safetensors, and a config.json that is as it must be."""
-        misled = self.misleading or self.inspection.wrong(CONFIG)
-        return not misled and self.weights.file_names[0].endswith(".safetensors")
+        return not self.misleading and self.weights.file_names[0].endswith(".safetensors")
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
@@ -214,27 +246,30 @@ class RemappedReader(BitRefReader):
 
 
 def own_readers(folder: Folder) -> list[Reader]:
-    """Who judges a conversion: bit_ref, or of ``logits`` the stock library; and the other's arithmetic beside it.
+    """Who judges a conversion: bit_ref, or of ``logits`` the stock library; and the other beside it.
 
-    Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do and is the same wherever it
-    runs; only a verdict needs the library itself.
+    Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do: so the figures that are
+    published do not depend on what is installed.
     """
     if folder.layout not in STOCK:
         return [_bit_ref(folder)]
-    if folder.exact == "bits":
-        return [_bit_ref(folder), _bit_ref(folder, STOCK_EPSILON)]
-    return [_stock(folder), _bit_ref(folder)]
+    readers = [_bit_ref(folder), _bit_ref(folder, STOCK_EPSILON)]
+    return readers if folder.exact == "bits" else readers[::-1]
 
 
 def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = USUAL) -> list[Reader]:
-    """Who judges a folder of unknown origin: its declared reader, then the ``runners`` that were asked for.
+    """Who judges a folder of unknown origin: its declared reader, and beside it the ``runners`` that were asked for.
 
-    A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, every other library
-    that is installed is shown beside it; one that was asked for and is not installed is shown as not run.
+    A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, the stock library is
+    beside a declared bit_ref, or bit_ref beside a declared library. Raises UsageError for a runner that is installed
+    and does not load folders in this layout.
     """
     readers = _default_readers(folder, computing)
     if not runners:
         return readers
+    for name in runners:
+        if name in STOCK and name != folder.layout and STOCK[name].available():
+            raise UsageError(f"{folder.folder}: {name} does not load the {folder.layout} layout. Leave out --runner.")
     asked = [RUNNERS[name](folder, computing) for name in dict.fromkeys(runners)]
     return [readers[0], *(reader for reader in asked if reader.name != readers[0].name)]
 
@@ -243,9 +278,20 @@ def _default_readers(folder: Folder, computing: Computing) -> list[Reader]:
     own = _bit_ref(folder, computing=computing)
     if folder.layout not in STOCK:
         return [own]
-    stock = _stock(folder, computing)
     declares = "weight_standardization_eps" in folder.config
-    return [own, stock] if folder.exact == "bits" and declares else [stock, own]
+    stock = _stock(folder, computing)
+    readers = [own, *stock] if folder.exact == "bits" and declares else [*stock, own]
+    return [*readers, *_half(folder, computing)]
+
+
+def _half(folder: Folder, computing: Computing) -> list[Reader]:
+    """transformers loads what is stored in a half precision to compute in it, unless the folder says otherwise."""
+    declared = folder.config.get("dtype", folder.config.get("torch_dtype", folder.dtype))
+    library = STOCK[folder.layout]
+    loads_half = library is TransformersReader and declared == folder.dtype != "float32" and library.available()
+    if not loads_half or folder.misleading or computing.precision != "float32":
+        return []
+    return [_library(library, folder, Computing(folder.dtype, computing.device))]
 
 
 def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = USUAL) -> Reader:
@@ -254,17 +300,25 @@ def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing 
     return RemappedReader(folder, epsilon, computing)
 
 
-def _stock(folder: Folder, computing: Computing = USUAL) -> Reader:
+def _stock(folder: Folder, computing: Computing = USUAL) -> list[Reader]:
+    """The library that loads the folder, where it is installed, or else bit_ref's imitation; both where it may not be
+    given the folder."""
     library = STOCK[folder.layout]
+    imitation = _bit_ref(folder, STOCK_EPSILON, computing)
     if not library.available():
-        return _bit_ref(folder, STOCK_EPSILON, computing)
-    return library(folder.folder, computing)
+        return [imitation]
+    reader = _library(library, folder, computing)
+    return [imitation, reader] if folder.misleading else [reader]
+
+
+def _library(library: type[TransformersReader | TimmReader], folder: Folder, computing: Computing) -> Reader:
+    return library(folder.for_libraries, computing, folder.has_head, folder.dtype)
 
 
 RUNNERS: Mapping[str, Callable[[Folder, Computing], Reader]] = {
     "bit_ref": lambda folder, computing: _bit_ref(folder, None, computing),
     "stock-arithmetic": lambda folder, computing: _bit_ref(folder, STOCK_EPSILON, computing),
-    "transformers": lambda folder, computing: TransformersReader(folder.folder, computing),
-    "timm": lambda folder, computing: TimmReader(folder.folder, computing),
+    "transformers": lambda folder, computing: _library(TransformersReader, folder, computing),
+    "timm": lambda folder, computing: _library(TimmReader, folder, computing),
 }
 """The libraries that an audit can be asked to run, by name."""

@@ -102,8 +102,8 @@ def _add_report(table: Table, report: Report) -> None:
     for witness in report.witnesses:
         reason = f": {escape(witness.reason)}" if witness.reason else ""
         table.add_row(f"oracle {witness.oracle}", f"{witness.verdict}{reason}")
-    for index, reader in enumerate(report.readers):
-        table.add_row(_reader_name(reader), _reader_line(reader, report, declared=index == 0))
+    for reader in report.readers:
+        table.add_row(_reader_name(reader), _reader_line(reader))
     declared = report.readers[0]
     agreed = "– (no logits)" if declared.top1 is None else f"{declared.top1} of {len(report.images)} images"
     table.add_row("top-1 agreement", agreed)
@@ -113,15 +113,13 @@ def _reader_name(reader: ReaderReport) -> str:
     return "stock arithmetic" if "arithmetic" in reader.name else reader.name
 
 
-def _reader_line(reader: ReaderReport, report: Report, declared: bool) -> str:
+def _reader_line(reader: ReaderReport) -> str:
     colour = "green" if reader.verdict == "passed" else "yellow"
     if reader.ratio is None or reader.max_abs_error is None:
         return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
     line = f"[{colour}]{reader.verdict}[/], largest error {reader.max_abs_error:.1e}"
     line += f", {reader.ratio:.2g} of the {FACTOR:.0f} floors allowed"
-    if not declared and report.exact == "bits" and reader.name != "bit_ref":
-        line += " (as stock transformers and timm compute; exact with --exact logits)"
-    return line
+    return f"{line}; {escape(reader.reason)}" if reader.reason else line
 
 
 def _add_held_out(table: Table, found: HeldOutReport, labels: list[str] | None) -> None:

@@ -6,6 +6,7 @@ target, source → stored.check → Stored; readers, oracle → evidence.gather 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
@@ -18,15 +19,16 @@ from verify import compare, diagnosis, stored
 from verify.compare import Comparison
 from verify.evidence import Evidence, Run, gather, run_reader, walk_length
 from verify.faults import CHANGED, OTHER_CLASSES, Fault, causes
-from verify.oracles.numpy import NAME, NumpyOracle
+from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
 from verify.panel import Witness
-from verify.protocols import Expectation, PoolPadding, Progress, Source, Target
+from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
 from verify.report import (
     HeldOutReport,
     LayerReport,
     LogitReport,
     ReaderReport,
     Report,
+    Role,
     WeightReport,
     figure,
     image_report,
@@ -43,6 +45,9 @@ EXTREME = 1e3
 """Amplitude of the largest of the thorough images."""
 DIM = 1e-3
 """Amplitude of the second default image: so dim that the group norms' epsilon shows."""
+SMALLEST = 9
+"""Pixels on a side of an image that is judged by: from 8 on down the last maps are of one pixel, and the group norms
+before them of a few, whose floors are too large."""
 
 
 def default_images(height: int = 224, width: int | None = None, seed: int = 0) -> list[Image]:
@@ -90,37 +95,46 @@ def audit(
     ``judged_by`` is the source as the target's dtype rounds it, where that is not float32: the stored values are then
     held against it through the target's correspondences, and what is computed from them against its oracle; witnesses
     are held against the oracle of ``source`` itself.
-    ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes, each of which is judged by itself
-    (default: ``default_images()``); ``pool_padding`` is the checkpoint's own. ``witnesses`` make oracles that must
-    agree with the first before any judges (``verify.panel.MAKERS``). ``held_out`` is called when the readers have run,
-    and gives the classes of labelled images; ``changes``, when all has been read, gives the files of target and source
+    ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes from ``SMALLEST`` up: each is judged
+    by itself, and where they come in a batch, again in that (default: ``default_images()``); ``pool_padding`` is the
+    checkpoint's own. ``witnesses`` make oracles that must agree with the first before any judges
+    (``verify.panel.MAKERS``). ``held_out`` is called when the readers have run, and gives the classes of labelled
+    images; ``changes``, when all has been read, gives the files of target and source
     that are not what they were, and what happened to each. Whatever goes wrong in a reader or in the checkpoint's
     network is part of the report; errors of reading source and target are not caught.
     Raises ValueError for images that are none.
     """
-    singles = _single_images(default_images() if images is None else images)
+    singles, batches = _single_images(default_images() if images is None else images)
     judged = judged_by or source
-    forwards = len(target.readers) * len(singles) + (judged is not source)
+    forwards = len(target.readers) * (len(singles) + len(batches)) + (judged is not source)
     files = dict(sorted(target.files.items()))  # before anything is read
     step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
         accounts = stored.check(target, source, step)
-        runs = [run_reader(reader, singles, step) for reader in target.readers]
+        runs = [
+            run_reader(reader, singles, batches, constants, target.misleading, step)
+            for reader, constants in _constants(target, pool_padding)
+        ]
         own = judged is source
         evidence = gather(judged, pool_padding, singles, runs, witnesses if own else (), step)
         if witnesses and not own:
             step.expect(walk_length(source))
             evidence.hear(gather(source, pool_padding, singles, (), witnesses, step))
         rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
-        unmet = [expectation for expectation in target.expectations if not expectation.met]
-        faults = _faults(judged, pool_padding, singles, accounts, unmet, runs, evidence, step)
+        expectations = [*target.expectations, *(each for run in runs for each in run.effective)]
+        unmet = [expectation for expectation in expectations if not expectation.met]
+        counting = [run for index, run in enumerate(runs) if _role(index, target.readers[index]) != "shown"]
+        faults = _faults(judged, singles, accounts, unmet, counting, evidence, step)
     classes = held_out()
     if classes and classes.exact and classes.same != classes.images:
         faults.append(Fault(OTHER_CLASSES, runs[0].name, other_classes(classes)))
     changed = changes()
     faults[:0] = [Fault(CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     step.end("report")
-    readers = [_reader_report(run, evidence) for run in runs]
+    readers = [
+        _reader_report(run, _role(index, reader), runs[0].arithmetic, evidence, len(singles))
+        for index, (run, reader) in enumerate(zip(runs, target.readers, strict=True))
+    ]
     comparisons = runs[0].comparisons if runs else []
     report = Report(
         verdict="inconclusive",
@@ -146,7 +160,7 @@ def audit(
         changed=tuple(f"{name} {what}" for name, what in changed.items()),
         misfits=accounts.misfits,
         weights=tuple(WeightReport(a.pair.target, a.pair.source, a.holds, a.exact) for a in accounts.accounts),
-        expectations=tuple(target.expectations),
+        expectations=tuple(expectations),
         inspected=tuple(target.inspected),
         feature_floor=figure(evidence.feature_floor),
         logits=_logit_reports(runs[0]) if runs else (),
@@ -154,6 +168,25 @@ def audit(
     )
     verdict, reason = derived_verdict(report)
     return replace(report, verdict=verdict, reason=reason, faults=report.faults if verdict == "failed" else ())
+
+
+def _constants(target: Target, pool_padding: PoolPadding) -> list[tuple[Reader, Arithmetic]]:
+    """Each reader, and the constants of the oracle that it is judged by.
+
+    The declared reader must compute what the checkpoint computes. A library beside it, which has constants of its own,
+    must compute what the checkpoint computes with those: zeros around the max-pool, and its epsilon, unless the stored
+    kernels are such that its epsilon has the effect of the checkpoint's.
+    """
+    own = Arithmetic(pool_padding=pool_padding)
+    pairs: list[tuple[Reader, Arithmetic]] = []
+    for reader in target.readers:
+        constants = own
+        if pairs and isinstance(reader, LibraryReader) and reader.epsilon is not None:
+            constants = replace(own, pool_padding="zeros")
+            if target.exact != "logits":
+                constants = replace(constants, standardization_epsilon=reader.epsilon)
+        pairs.append((reader, constants))
+    return pairs
 
 
 def _rounding(
@@ -179,7 +212,6 @@ def _rounding(
 
 def _faults(
     source: Source,
-    pool_padding: PoolPadding,
     images: Sequence[Image],
     accounts: stored.Stored,
     unmet: Sequence[Expectation],
@@ -187,16 +219,24 @@ def _faults(
     evidence: Evidence,
     step: Steps,
 ) -> list[Fault]:
-    """What is wrong with what is stored, what the files say, and what the declared reader makes of it."""
+    """What is wrong with what is stored, what the files say, and what the first reader that departs computes."""
     faults = diagnosis.stored_faults(accounts, source, step) if accounts.misfits else []
     faults += map(_unmet_fault, unmet)
-    declared = runs[0] if runs else None
-    departs = declared is not None and (declared.error or not all(c.passed for c in declared.comparisons))
-    if declared is None or not departs or evidence.grounds or declared.unit > compare.U:
+    departing = next((r for r in runs if r.installed and (r.error or not all(c.passed for c in r.comparisons))), None)
+    if departing is None or evidence.grounds:
         return causes(faults)
-    oracle = NumpyOracle(source, pool_padding=pool_padding)
-    wrong = [account.pair.source for account in accounts.accounts if not account.exact]
-    return causes(faults, diagnosis.computed_faults(oracle, source, images, declared, wrong, step))
+    found: list[Fault] = []
+    alone = [comparison for comparison in departing.comparisons if comparison.batch == 1]
+    if not departing.error and all(comparison.passed for comparison in alone):
+        worst = next(c for c in departing.comparisons if not c.passed)
+        found = [Fault("batch", worst.name, f"image {worst.image + 1} in a batch of {worst.batch}: {worst.detail}")]
+    elif departing.unit <= compare.U:
+        oracle = NumpyOracle(source, arithmetic=departing.arithmetic)
+        wrong = [account.pair.source for account in accounts.accounts if not account.exact]
+        found = diagnosis.computed_faults(oracle, source, images, departing, wrong, step)
+    if departing is not runs[0]:
+        found = [replace(fault, detail=f"in {departing.name}: {fault.detail}") for fault in found]
+    return causes(faults, found)
 
 
 def _unmet_fault(expectation: Expectation) -> Fault:
@@ -206,21 +246,33 @@ def _unmet_fault(expectation: Expectation) -> Fault:
     return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")
 
 
-def _single_images(images: Sequence[Array]) -> list[Image]:
+def _single_images(images: Sequence[Array]) -> tuple[list[Image], list[range]]:
+    """Every image by itself, and which of them came in a batch."""
     singles: list[Image] = []
+    batches: list[range] = []
     for batch in images:
         if batch.ndim != 4 or batch.shape[1] != 3 or 0 in batch.shape or batch.dtype != np.float32:
             raise ValueError(f"an image is a (n, 3, height, width) float32 array, not {batch.shape} {batch.dtype}")
+        if min(batch.shape[2:]) < SMALLEST:
+            raise ValueError(f"an image of {batch.shape[2]} × {batch.shape[3]} is too small: give {SMALLEST} or more")
         if not np.isfinite(batch).all():
             raise ValueError("an image holds NaN or Inf")
+        if len(batch) > 1:
+            batches.append(range(len(singles), len(singles) + len(batch)))
         singles += [np.ascontiguousarray(image[None]) for image in batch]
-    return singles
+    return singles, batches
 
 
-def _reader_report(run: Run, evidence: Evidence) -> ReaderReport:
+def _role(index: int, reader: Reader) -> Role:
+    """A reader beside the declared one counts where it says what it computes with; of others nothing is expected."""
+    if not index:
+        return "declared"
+    return "judged" if isinstance(reader, LibraryReader) else "shown"
+
+
+def _reader_report(run: Run, role: Role, own: Arithmetic, evidence: Evidence, images: int) -> ReaderReport:
     verdict: Literal["passed", "failed", "inconclusive", "not run"]
     departing = next((c for c in run.comparisons if not c.passed), None)
-    reason = ""
     if not run.installed:
         verdict, reason = "not run", run.error
     elif run.error:
@@ -230,21 +282,47 @@ def _reader_report(run: Run, evidence: Evidence) -> ReaderReport:
     elif departing is not None:
         verdict, reason = "failed", _departure(departing)
     else:
-        verdict = "passed"
+        verdict, reason = "passed", _exception(run, own, evidence, images)
     return ReaderReport(
         name=run.name,
+        role=role,
         verdict=verdict,
         ratio=_top(c.ratio for c in run.comparisons),
         max_abs_error=_top(c.max_abs_error for c in run.comparisons if c.name == evidence.final),
         top1=run.top1,
         departs=departing.name if departing else None,
         reason=reason,
+        epsilon=run.arithmetic.standardization_epsilon,
+        pool_padding=run.arithmetic.pool_padding,
+        moved=figure(evidence.moved.get(run.arithmetic, math.nan)),
     )
+
+
+def _exception(run: Run, own: Arithmetic, evidence: Evidence, images: int) -> str:
+    """What a library that is judged by its own constants is exact but for; nothing of one judged by the source's."""
+    constants, causes = run.arithmetic, []
+    if constants.standardization_epsilon != own.standardization_epsilon:
+        causes.append(f"the library's epsilon ({_short(constants.standardization_epsilon)})")
+    if constants.pool_padding != own.pool_padding:
+        causes.append(f"its max-pool, which pads with {constants.pool_padding}")
+    if not causes:
+        return ""
+    moves = f"{evidence.final} move by {_short(evidence.moved[constants])}"
+    if run.top1 is not None and (evidence.classes or 0) > 1:
+        changed = images - run.top1
+        moves += f"; {f'{changed} of {images} predictions' if changed else f'no prediction of {images} images'} changed"
+    return f"exact except for {' and '.join(causes)}: {moves}"
+
+
+def _short(value: float) -> str:
+    """One digit, and no more of an exponent than it needs: 3e-7."""
+    return re.sub(r"e([+-])0*", r"e\1", f"{value:.1g}")
 
 
 def _departure(comparison: Comparison) -> str:
     figures = f"error {comparison.error:.2e} over the limit {comparison.limit:.2e}; "
-    place = f"{comparison.name} departs on image {comparison.image + 1}: "
+    batch = f" in a batch of {comparison.batch}" if comparison.batch > 1 else ""
+    place = f"{comparison.name} departs on image {comparison.image + 1}{batch}: "
     return place + (figures if math.isfinite(comparison.error) else "") + comparison.detail
 
 

@@ -38,6 +38,8 @@ class Comparison:
     """The largest element of any float32 run's deviation; comparable with ``max_abs_error``."""
     detail: str = ""
     """The worst element with both values, or what is wrong with the tensor."""
+    batch: int = 1
+    """How many images were run at once, this one among them."""
 
     @property
     def passed(self) -> bool:

@@ -8,6 +8,7 @@ to first order, and so is held against limits u′/u times as wide; u is half th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ class Computing:
     @property
     def unit(self) -> float:
         return UNITS[self.precision]
+
+    @property
+    def largest(self) -> float:
+        """The largest number; of all but float16 larger than any value of a network."""
+        return 65504.0 if self.precision == "float16" else math.inf
 
     def __str__(self) -> str:
         """What is added to a reader's name; nothing for the usual."""

@@ -1,7 +1,8 @@
 """The evidence of an audit: what readers make of the images, and how far that is from the oracle.
 
 Readers run first and leave their tensors; the oracle then walks the checkpoint once, tensor by tensor, and each of its
-layers is compared on the spot and dropped.
+layers is compared on the spot and dropped. Where a library has constants of its own, the oracle with those constants
+walks beside it, on the tensors that the first has read.
 
     reader, images → ``run_reader()`` → Run; source, images → oracle → ``gather()`` → comparisons in each Run, Evidence
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -20,9 +21,9 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
-from verify.oracles.numpy import NumpyOracle
+from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.panel import Panel, Witness
-from verify.protocols import Layer, OracleError, PoolPadding, Reader, Source
+from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
 from verify.report import WitnessReport
 
 Array = npt.NDArray[Any]
@@ -30,6 +31,11 @@ Image = npt.NDArray[np.float32]
 
 MAX_ERROR = 300
 """Characters of a reader's error that a report keeps."""
+EXTRAS = {"transformers": "transformers", "timm": "timm", "torchvision": "transformers"}
+"""Library → the extra of this package that brings it."""
+HEADROOM = 4.0
+"""How far the oracle's values must stay below the largest number that a reader's precision has: not every value that it
+computes is among those compared."""
 
 
 @dataclass
@@ -39,7 +45,15 @@ class Run:
     name: str
     unit: float
     """The rounding of what it computes in."""
+    arithmetic: Arithmetic
+    """The constants of the oracle that it is judged by."""
+    largest: float = math.inf
+    """The largest number of what it computes in."""
     outputs: list[dict[str, Array]] = field(default_factory=list)
+    """Of each image run by itself."""
+    batches: list[tuple[range, list[dict[str, Array]]]] = field(default_factory=list)
+    """Images that were run at once, and the outputs of each."""
+    effective: tuple[Expectation, ...] = ()
     error: str = ""
     installed: bool = True
     comparisons: list[Comparison] = field(default_factory=list)
@@ -47,6 +61,15 @@ class Run:
     """On how many images its largest logit is the oracle's."""
     logits: tuple[Array, Array] | None = None
     """The oracle's and its own on the first image."""
+    beyond: set[int] = field(default_factory=set)
+    """Images on which the network's values are too large for what it computes in."""
+
+    def results(self, image: int) -> Iterator[tuple[int, dict[str, Array]]]:
+        """How many images were run at once, and the outputs of this one: by itself, and in each batch."""
+        yield 1, self.outputs[image]
+        for images, outputs in self.batches:
+            if image in images:
+                yield len(images), outputs[image - images.start]
 
 
 @dataclass
@@ -61,6 +84,8 @@ class Evidence:
     classes: int | None = None
     feature_floor: float = math.nan
     """The largest floor of the pooled features over their size; NaN where they were not reached."""
+    moved: dict[Arithmetic, float] = field(default_factory=dict)
+    """Constants of a library → how far they move, in float64, what the model is for; an element's, the largest."""
 
     def hear(self, other: Evidence) -> None:
         """Takes over what the witnesses said on another walk."""
@@ -77,14 +102,35 @@ class Evidence:
         return "features" if self.classes is None else "logits"
 
 
-def run_reader(reader: Reader, images: Sequence[Image], step: Callable[[str], None]) -> Run:
-    """Every image through one reader; what it raises is kept, without the path of this machine."""
-    run = Run(reader.name, reader.unit)
+def run_reader(
+    reader: Reader,
+    images: Sequence[Image],
+    batches: Sequence[range],
+    arithmetic: Arithmetic,
+    misleading: str,
+    step: Callable[[str], None],
+) -> Run:
+    """Every image through one reader by itself, and again in the batch that it came in.
+
+    What the reader raises is kept, without the path of this machine. A library is not given a folder that is
+    ``misleading``.
+    """
+    run = Run(reader.name, reader.unit, arithmetic)
+    if isinstance(reader, LibraryReader):
+        run.largest = reader.largest
+        if reader.stock and misleading:
+            run.installed, run.error = False, f"it is not given this folder: {misleading}"
+            return run
     try:
         for image in images:
             step(reader.name)
-            outputs = reader.run(image)
-            run.outputs.append({name: np.asarray(values)[0] for name, values in outputs.items()})
+            run.outputs += _separate(reader.run(image), 1)
+        for batch in batches:
+            step(f"{reader.name}, {len(batch)} images at once")
+            together = np.concatenate([images[index] for index in batch])
+            run.batches.append((batch, _separate(reader.run(together), len(batch))))
+        if isinstance(reader, LibraryReader):
+            run.effective = tuple(reader.effective)
     except ImportError as error:
         run.installed, run.error = False, _one_line(error)
     except Exception as error:
@@ -94,10 +140,21 @@ def run_reader(reader: Reader, images: Sequence[Image], step: Callable[[str], No
     return run
 
 
+def _separate(outputs: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+    """The outputs of each image. Raises ValueError where they are not of so many."""
+    arrays = {name: np.asarray(values) for name, values in outputs.items()}
+    for name, values in arrays.items():
+        if len(values) != count:
+            raise ValueError(f"{name} is of {len(values)} images, not of {count}")
+    return [{name: values[index] for name, values in arrays.items()} for index in range(count)]
+
+
 def _one_line(error: Exception) -> str:
     """An error in one line, of every path only the last part: a report goes where this machine is not."""
     if isinstance(error, ImportError):
-        return f"{error.name or 'a library it needs'} is not installed"
+        library = (error.name or "a library it needs").partition(".")[0]
+        remedy = f": pip install 'bit-convert[{EXTRAS[library]}]'" if library in EXTRAS else ""
+        return f"{library} is not installed{remedy}"
     text = re.sub(r"[^\s'\"(:]*[/\\](?=[^\s/\\])", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:MAX_ERROR]}" if text else type(error).__name__
 
@@ -124,24 +181,33 @@ def gather(
     ``step`` is called with each layer before it is computed: ``walk_length()`` times.
     """
     evidence = Evidence()
-    complete = [run for run in runs if len(run.outputs) == len(images)]
+    complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
     flat = [_is_constant(image) for image in images]
     if all(flat):
         evidence.grounds.append("nothing was compared: no image" if not images else "every image is of one colour")
     if not images:
         return evidence
     try:
-        oracle = NumpyOracle(source, pool_padding=pool_padding)
+        own = Arithmetic(pool_padding=pool_padding)
+        others = list(dict.fromkeys(run.arithmetic for run in complete if run.arithmetic != own))
+        shared = _Shared(source, len(others))
+        oracle = NumpyOracle(shared, arithmetic=own)
         evidence.classes = oracle.classes
         known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
         for run in complete:
             run.comparisons += _unknown(run, known)
         panel = Panel(witnesses, source, pool_padding, images)
+        judges = [_Judge(own), *(_Judge(other, shared, images) for other in others)]
         walk = _announced(oracle, images, step)
-        features = _compare_trunk(walk, images, complete, evidence, panel, excused=flat)
+        rounding = _compare_trunk(walk, images, complete, judges, evidence, panel, excused=flat)
         if oracle.classes is not None:
             step(f"{oracle.name}, logits")
-            _compare_logits(oracle, features, complete, evidence, panel)
+            _compare_logits(oracle, judges, rounding, complete, evidence, panel)
+        else:
+            for judge in judges:
+                evidence.moved[judge.arithmetic] = compare.peak(np.array(judge.features) - np.array(judges[0].features))
+        for run in complete:
+            run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
         evidence.witnesses = panel.reports()
         evidence.grounds[:0] = evidence.objections[:1]
     except OracleError as error:
@@ -149,6 +215,53 @@ def gather(
         return evidence
     evidence.grounds[:0] = [f"{name} {concern}" for name, concern in oracle.concerns.items()]
     return evidence
+
+
+class _Shared:
+    """A source whose trunk is read once by the first oracle, and given to ``others`` after it."""
+
+    def __init__(self, source: Source, others: int) -> None:
+        self.shapes = source.shapes
+        self._source, self._others = source, others
+        self._kept: dict[str, tuple[Array, int]] = {}
+
+    def read(self, name: str) -> Array:
+        if name not in self._kept:
+            values = self._source.read(name)
+            if self._others and not name.startswith("resnet/head/"):
+                self._kept[name] = values, self._others
+            return values
+        values, left = self._kept.pop(name)
+        if left > 1:
+            self._kept[name] = values, left - 1
+        return values
+
+
+class _Judge:
+    """The oracle with one set of constants: the first, or one that walks beside it with those of a library.
+
+    Float32 rounds with any constants alike, in relation to the size of a tensor: so one float32 run suffices beside
+    the floors of the first oracle.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, source: _Shared | None = None, images: Sequence[Image] = ()) -> None:
+        self.arithmetic = arithmetic
+        self.features: list[Array] = []
+        self._walk: Iterator[Layer] | None = None
+        if source is not None:
+            self._walk = NumpyOracle(source, float32_runs=1, arithmetic=arithmetic).layers(images)
+
+    def judge(self, first: Layer, floors: tuple[float, float]) -> tuple[Layer, tuple[float, float]]:
+        """This oracle's tensor, and its floors, where the first has ``first`` and ``floors``."""
+        layer = first if self._walk is None else next(self._walk)
+        if layer.name == "features":
+            self.features.append(layer.truth)
+        if layer is first:
+            return first, floors
+        size = compare.norm(first.truth)
+        share = compare.norm(layer.truth) / size if size else 0.0
+        own = compare.rounding(layer.truth, layer.runs)
+        return layer, (float(np.maximum(own[0], share * floors[0])), float(np.maximum(own[1], share * floors[1])))
 
 
 def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
@@ -159,14 +272,6 @@ def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
         for name, values in outputs.items()
         if name not in known
     ]
-
-
-@dataclass(frozen=True)
-class _Features:
-    """The oracle's pooled features, (images, channels), and the mean squared rounding of each."""
-
-    truth: Array
-    rounding: Array
 
 
 def _announced(oracle: NumpyOracle, images: Sequence[Image], step: Callable[[str], None]) -> Iterator[Layer]:
@@ -183,18 +288,21 @@ def _compare_trunk(
     walk: Iterable[Layer],
     images: Sequence[Image],
     runs: Sequence[Run],
+    judges: Sequence[_Judge],
     evidence: Evidence,
     panel: Panel,
     excused: Sequence[bool],
-) -> _Features:
-    """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors."""
-    truths, roundings = [], []
+) -> Array:
+    """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors.
+
+    Returns the mean squared rounding of each pooled feature of the first oracle, (images, channels).
+    """
+    roundings = []
     for layer in walk:
         floors = compare.rounding(layer.truth, layer.runs)
         panel.hear(layer, floors[0])
         _note_floor(evidence, layer.name, floors[1])
         if layer.name == "features":
-            truths.append(layer.truth)
             if not excused[layer.image]:
                 evidence.feature_floor = _larger(evidence.feature_floor, floors[0], compare.norm(layer.truth))
             roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
@@ -202,62 +310,99 @@ def _compare_trunk(
                 evidence.grounds.append(
                     f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
                 )
-        for run in runs:
-            outputs = run.outputs[layer.image]
-            if layer.name in outputs:
-                values = outputs[layer.name].reshape(-1) if layer.name == "features" else outputs[layer.name]
-                run.comparisons.append(compare.trunk(layer.name, layer.image, values, layer.truth, floors, run.unit))
-            elif outputs.keys() != {"logits"}:
-                run.comparisons.append(
-                    compare.misshapen(layer.name, layer.image, None, layer.truth.shape, 0.0, floors[1])
-                )
-    return _Features(np.array(truths), np.array(roundings))
+        for judge in judges:
+            truth, limits = judge.judge(layer, floors)
+            for run in runs:
+                if run.arithmetic == judge.arithmetic:
+                    _compare_layer(run, truth, limits)
+    return np.array(roundings)
+
+
+def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:
+    """Rule 1 on one layer of one image, by itself and in batches."""
+    if math.isfinite(run.largest) and compare.peak(layer.truth) > run.largest / HEADROOM:
+        run.beyond.add(layer.image)
+    for batch, outputs in run.results(layer.image):
+        if layer.name in outputs:
+            values = outputs[layer.name].reshape(-1) if layer.name == "features" else outputs[layer.name]
+            comparison = compare.trunk(layer.name, layer.image, values, layer.truth, floors, run.unit)
+        elif outputs.keys() != {"logits"}:
+            comparison = compare.misshapen(layer.name, layer.image, None, layer.truth.shape, 0.0, floors[1])
+        else:
+            continue
+        run.comparisons.append(replace(comparison, batch=batch))
 
 
 def _compare_logits(
-    oracle: NumpyOracle, features: _Features, runs: Sequence[Run], evidence: Evidence, panel: Panel
+    oracle: NumpyOracle,
+    judges: Sequence[_Judge],
+    rounding: Array,
+    runs: Sequence[Run],
+    evidence: Evidence,
+    panel: Panel,
 ) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
+    truths = {(judge.arithmetic, image): vector for judge in judges for image, vector in enumerate(judge.features)}
     own = {
-        (index, image): outputs["features"].reshape(-1).astype(np.float64)
+        (index, image, batch): outputs["features"].reshape(-1).astype(np.float64)
         for index, run in enumerate(runs)
-        for image, outputs in enumerate(run.outputs)
-        if "features" in outputs and outputs["features"].size == features.truth.shape[1]
+        for image in range(len(run.outputs))
+        for batch, outputs in run.results(image)
+        if "features" in outputs and outputs["features"].size == rounding.shape[1]
     }
-    vectors = np.concatenate([features.truth, *(vector[None] for vector in own.values())])
+    vectors = np.stack([*truths.values(), *own.values()])
     parts = [
         (
-            block.truth,
             block.runs,
             vectors @ block.kernel + block.bias,
             np.abs(vectors) @ np.abs(block.kernel) + np.abs(block.bias),
-            features.rounding @ block.kernel**2,
+            rounding @ block.kernel**2,
+            block.truth,
         )
         for block in oracle.head_blocks()
     ]
-    truth, z_runs, values, scales, propagated = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    z_runs, values, scales, propagated, truth = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     panel.hear_logits(truth, z_runs, scales[: len(truth)])
-    rows = {key: row for row, key in enumerate(own, start=len(truth))}
-    for image in range(len(truth)):
-        logits = compare.Logits(truth[image], z_runs[:, image], scales[image], propagated[image])
-        _note_floor(evidence, "logits", compare.peak(logits.runs - logits.truth))
-        for index, run in enumerate(runs):
-            outputs = run.outputs[image]
-            if "logits" not in outputs:
-                comparison = compare.misshapen(
-                    "logits", image, None, logits.truth.shape, 0.0, evidence.floors["logits"]
-                )
-            elif (index, image) in rows:
-                row = rows[index, image]
-                projected = compare.OwnLogits(values[row], scales[row], vectors.shape[1])
-                comparison = compare.head(image, outputs["logits"], logits, projected, run.unit)
-            else:
-                comparison = compare.logits_alone(image, outputs["logits"], logits, run.unit)
-            run.comparisons.append(comparison)
-            if outputs.get("logits", truth[:0]).shape == logits.truth.shape:
-                if run.logits is None:
-                    run.logits = (logits.truth, outputs["logits"])
-                run.top1 = (run.top1 or 0) + bool(outputs["logits"].argmax() == logits.truth.argmax())
+    rows = {key: row for row, key in enumerate([*truths, *own])}
+    first = judges[0].arithmetic
+    for judge in judges:
+        moves = values[[rows[judge.arithmetic, image] for image in range(len(truth))]] - values[: len(truth)]
+        evidence.moved[judge.arithmetic] = compare.peak(moves)
+        for image in range(len(truth)):
+            row = rows[judge.arithmetic, image]
+            exact = truth[image] if judge.arithmetic == first else values[row]
+            deviations = z_runs[:, image] - truth[image]
+            logits = compare.Logits(exact, exact + deviations, scales[row], propagated[image])
+            if judge.arithmetic == first:
+                _note_floor(evidence, "logits", compare.peak(deviations))
+            for index, run in enumerate(runs):
+                if run.arithmetic == judge.arithmetic:
+                    projected = {
+                        batch: compare.OwnLogits(values[rows[key]], scales[rows[key]], vectors.shape[1])
+                        for batch, _ in run.results(image)
+                        if (key := (index, image, batch)) in rows
+                    }
+                    _compare_logits_of(run, image, logits, projected, truth[image])
+
+
+def _compare_logits_of(
+    run: Run, image: int, logits: compare.Logits, projected: Mapping[int, compare.OwnLogits], truth: Array
+) -> None:
+    """One reader's logits of one image, by itself and in batches; ``truth`` are those of the source's constants."""
+    for batch, outputs in run.results(image):
+        if "logits" not in outputs:
+            floor = compare.peak(logits.runs - logits.truth)
+            comparison = compare.misshapen("logits", image, None, logits.truth.shape, 0.0, floor)
+        elif batch in projected:
+            comparison = compare.head(image, outputs["logits"], logits, projected[batch], run.unit)
+        else:
+            comparison = compare.logits_alone(image, outputs["logits"], logits, run.unit)
+        run.comparisons.append(replace(comparison, batch=batch))
+    alone = run.outputs[image].get("logits")
+    if alone is not None and alone.shape == truth.shape:
+        if run.logits is None:
+            run.logits = (truth, alone)
+        run.top1 = (run.top1 or 0) + bool(alone.argmax() == truth.argmax())
 
 
 def _note_floor(evidence: Evidence, name: str, floor: float) -> None:

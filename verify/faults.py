@@ -65,6 +65,7 @@ KINDS = {
     "unknown arithmetic": "A layer computes something else, in no way known.",
     "rounding": "No layer departs by itself; small errors add up.",
     OTHER_CLASSES: "Images that the network never saw get another class than the checkpoint gives them.",
+    "batch": "What is computed of an image depends on the others in its batch.",
     "cannot run": "The library cannot run the folder.",
     # what the files say
     "configuration": "A field of a file is not what the source and its catalogue say.",

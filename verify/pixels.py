@@ -8,12 +8,21 @@ Sources: google-research/big_transfer ``bit_pytorch/train.py`` (resize to a squa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STEP = 1 / 127.5
+"""One step of uint8, in −1 … 1."""
+LIBRARY_LIMIT, LIBRARY_MEAN = 2.5 * STEP, 0.25 * STEP
+"""How far a pixel of a stock library may be off, and all of them in the mean: torchvision, which transformers resizes
+with, works in fixed point as Pillow does, with other tables."""
 LIMIT = 2.0**-20
 """How far a pixel in −1 … 1 may be off: some roundings of float32, and less than a thousandth of a step of uint8."""
 
@@ -22,19 +31,75 @@ def google_pixels(
     image: npt.NDArray[np.uint8], size: Mapping[str, int], crop: tuple[int, int] | None, resample: int
 ) -> npt.NDArray[np.float32]:
     """``size`` is {"height", "width"} to stretch to, or {"shortest_edge"}; ``resample`` is Pillow's number."""
+    high, wide = _resized(image, size, cut=False)
+    return _prepared(image, (high, wide), crop, (0, 0), resample)
+
+
+def _resized(image: npt.NDArray[Any], size: Mapping[str, int], cut: bool) -> tuple[int, int]:
+    """Height and width; the longer side is rounded, or its fraction ``cut`` off."""
+    height, width = image.shape[:2]
+    if "shortest_edge" not in size:
+        return size["height"], size["width"]
+    edge = size["shortest_edge"]
+    whole = math.floor if cut else round
+    return (edge, whole(edge * width / height)) if height <= width else (whole(edge * height / width), edge)
+
+
+def _prepared(
+    image: npt.NDArray[np.uint8],
+    resized: tuple[int, int],
+    crop: tuple[int, int] | None,
+    shift: tuple[int, int],
+    resample: int,
+) -> npt.NDArray[np.float32]:
+    """``shift`` is how much further down and right than the middle, rounded down, the crop begins, if it can."""
     from PIL import Image
 
-    height, width = image.shape[:2]
-    if "shortest_edge" in size:
-        factor = size["shortest_edge"] / min(height, width)
-        high, wide = round(height * factor), round(width * factor)
-    else:
-        high, wide = size["height"], size["width"]
+    high, wide = resized
     pixels = np.asarray(Image.fromarray(image).resize((wide, high), Image.Resampling(resample)), np.float64)
     if crop is not None:
-        top, left = (high - crop[0]) // 2, (wide - crop[1]) // 2
+        top, left = ((side - edge + extra) // 2 for side, edge, extra in zip(resized, crop, shift, strict=True))
         pixels = pixels[top : top + crop[0], left : left + crop[1]]
     return np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1), np.float32)
+
+
+def library_difference(
+    found: npt.NDArray[Any], image: Image, size: Mapping[str, int], crop: tuple[int, int] | None, resample: int
+) -> str:
+    """Empty where a stock library's pixels are Google's, within what its resizing rounds otherwise.
+
+    Libraries cut the fraction of the longer side off, where Google's code rounds, and one of them begins a crop of an
+    odd margin one pixel later: any of these is what the library does, whatever the folder says.
+    """
+    array = np.asarray(image.convert("RGB"))
+    wholes = {_resized(array, size, cut) for cut in (False, True)}
+    shifts = [(0, 0), (0, 1), (1, 0), (1, 1)] if crop else [(0, 0)]
+    wanted = [_prepared(array, resized, crop, shift, resample) for resized in sorted(wholes) for shift in shifts]
+    alike = [each for each in wanted if each.shape == found.shape]
+    if not alike:
+        return f"shape {found.shape}, not {wanted[0].shape}"
+    errors = [np.abs(found.astype(np.float64) - each) for each in alike]
+    worst, mean = min((float(error.max()), float(error.mean())) for error in errors)
+    return "" if worst <= LIBRARY_LIMIT and mean <= LIBRARY_MEAN else f"off by up to {worst:.2g}, {mean:.2g} on average"
+
+
+def kinds() -> list[tuple[str, Image]]:
+    """Images as users have them, each with what it is called: in colour, grey, with a palette, of an odd size, ...
+
+    What is transparent is opaque here: libraries differ in what they put behind it.
+    """
+    from PIL import Image
+
+    wide, high = (Image.fromarray(pattern) for pattern in patterns())
+    return [
+        ("a wide image", wide),
+        ("a high image", high),
+        ("a grey image", wide.convert("L")),
+        ("an image with an alpha channel", high.convert("RGBA")),
+        ("an image with a palette", wide.convert("P")),
+        ("an image of an odd size", Image.fromarray(_pattern(131, 97))),
+        ("a very wide image", Image.fromarray(_pattern(40, 201))),
+    ]
 
 
 def patterns() -> list[npt.NDArray[np.uint8]]:

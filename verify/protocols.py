@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,10 +165,10 @@ class Reader(Protocol):
         """Half the distance from 1 to the next number of the precision that it computes in."""
         ...
 
-    def run(self, image: Image) -> Mapping[str, Array]:
-        """What the model makes of one normalised image, (1, 3, height, width) float32.
+    def run(self, images: Image) -> Mapping[str, Array]:
+        """What the model computes of one normalised image or of a batch, (n, 3, height, width) float32.
 
-        Returns arrays with a leading batch axis of 1 under ``root`` (stem: convolution, padding, max-pool),
+        Returns arrays with the same leading batch axis under ``root`` (stem: convolution, padding, max-pool),
         ``block{b}/unit{u:02d}``, ``norm`` (the last group norm and its ReLU), ``features`` (pooled) and, with a
         head, ``logits``. A reader that gives nothing but ``logits`` is judged on them alone. Raises ImportError
         where the library is not installed.
@@ -177,6 +177,32 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Lets go of the model; it is called after the last image."""
+        ...
+
+
+@runtime_checkable
+class LibraryReader(Reader, Protocol):
+    """A reader that says more of itself: a library with constants of its own, which loads a folder by itself."""
+
+    @property
+    def stock(self) -> bool:
+        """Whether it is a library made elsewhere, that follows what it finds in a folder."""
+        ...
+
+    @property
+    def epsilon(self) -> float | None:
+        """What it standardises kernels with, whatever the folder says; it then pads the max-pool with zeros, too.
+        None: it does as the folder says."""
+        ...
+
+    @property
+    def largest(self) -> float:
+        """The largest number of the precision that it computes in."""
+        ...
+
+    @property
+    def effective(self) -> Sequence[Expectation]:
+        """What the loaded model is, where files could make it another; known once it has run."""
         ...
 
 
@@ -229,5 +255,6 @@ class Target(Protocol):
 
     @property
     def readers(self) -> Sequence[Reader]:
-        """The first is the declared reader and gives the verdict; the others are shown beside it."""
+        """Each must compute what the checkpoint computes; the first, the declared reader, in the checkpoint's own
+        arithmetic, and a library beside it in the library's. A report has the figures of the first, layer by layer."""
         ...

@@ -1,21 +1,25 @@
 """Readers of a folder: bit_ref, stock transformers, stock timm.
 
 Each names its modules in one way, so one set of hooks takes the trunk's tensors from any. A model is loaded at the
-first image and let go by ``close``.
+first image and let go by ``close``. A stock library is run as a user runs it: it is given the folder and nothing else,
+never runs code that lies in it, asks the network for nothing and the user for nothing, and writes nothing on stdout.
 
     folder → library's own from_pretrained → hooks → {"root", "block1/unit01", …, "norm", "features", "logits"}
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from verify.computing import USUAL, Computing
+from verify.protocols import Expectation
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +40,16 @@ class _TorchReader:
 
     trunk = ("embedder", "encoder.stages.", ".layers.", "norm", "pooler")
 
-    def __init__(self, folder: str | Path, name: str, computing: Computing = USUAL) -> None:
+    stock = False
+    epsilon: float | None = None
+
+    def __init__(
+        self, folder: str | Path, name: str, computing: Computing = USUAL, has_head: bool | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.computing = computing
         self._name = name
+        self._knows_head = has_head
         self._model: torch.nn.Module | None = None
 
     @property
@@ -50,17 +60,26 @@ class _TorchReader:
     def unit(self) -> float:
         return self.computing.unit
 
-    def run(self, image: Image) -> Mapping[str, Array]:
-        """One image through the model, contiguous NCHW."""
+    @property
+    def largest(self) -> float:
+        return self.computing.largest
+
+    @property
+    def effective(self) -> Sequence[Expectation]:
+        return ()
+
+    def run(self, images: Image) -> Mapping[str, Array]:
+        """One image or a batch through the model, contiguous NCHW."""
         import torch
 
         device, dtype = self.computing.device, self.computing.dtype
-        if self._model is None:
-            self._model = self._load().to(device, dtype).eval()
-        with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
-            output = self._model(torch.from_numpy(image.copy()).to(device, dtype))
-            if self._has_head():
-                taken["logits"] = _values(output.logits if hasattr(output, "logits") else output)
+        with redirect_stdout(io.StringIO()):
+            if self._model is None:
+                self._model = self._load().to(device, dtype).eval()
+            with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
+                output = self._model(torch.from_numpy(images.copy()).to(device, dtype))
+                if self._has_head():
+                    taken["logits"] = _values(output.logits if hasattr(output, "logits") else output)
         return taken
 
     def close(self) -> None:
@@ -70,6 +89,10 @@ class _TorchReader:
         raise NotImplementedError
 
     def _has_head(self) -> bool:
+        """Whether the model gives logits: known from elsewhere, or as config.json has it."""
+        return self._declares_head() if self._knows_head is None else self._knows_head
+
+    def _declares_head(self) -> bool:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         return "BitModel" not in (config.get("architectures") or [])
 
@@ -85,7 +108,7 @@ class BitRefReader(_TorchReader):
     def __init__(self, folder: str | Path, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
         name = "bit_ref" if epsilon_override is None else "bit_ref with transformers' arithmetic"
         super().__init__(folder, name, computing)
-        self.epsilon_override = epsilon_override
+        self.epsilon = epsilon_override
 
     def _load(self) -> torch.nn.Module:
         import torch
@@ -99,35 +122,71 @@ class BitRefReader(_TorchReader):
         return loaded
 
     def _override(self, config: BitConfig) -> None:
-        if self.epsilon_override is not None:
-            config.weight_standardization_eps = self.epsilon_override
+        if self.epsilon is not None:
+            config.weight_standardization_eps = self.epsilon
             config.pool_padding = "zeros"
 
 
-class TransformersReader(_TorchReader):
-    """Stock transformers on a folder; ``version`` is the one installed."""
+class _StockReader(_TorchReader):
+    """A library made elsewhere, with an epsilon of its own.
 
-    def __init__(self, folder: str | Path, computing: Computing = USUAL) -> None:
-        super().__init__(folder, "transformers", computing)
+    ``has_head`` is whether the checkpoint has one, ``stored`` what the folder's values are stored in.
+    """
 
-    @staticmethod
-    def available() -> bool:
-        return find_spec("transformers") is not None and find_spec("torch") is not None
+    library = ""
+    stock = True
+    epsilon = STOCK_EPSILON
+
+    def __init__(
+        self,
+        folder: str | Path,
+        computing: Computing = USUAL,
+        has_head: bool | None = None,
+        stored: str = "float32",
+    ) -> None:
+        super().__init__(folder, self.library, computing, has_head)
+        self.stored = stored
+        self._found = ""
+
+    @classmethod
+    def available(cls) -> bool:
+        return all(_found(library) for library in (cls.library, "torch"))
 
     @property
     def version(self) -> str:
-        import transformers
+        return str(import_module(self.library).__version__)
 
-        return str(transformers.__version__)
+    @property
+    def effective(self) -> Sequence[Expectation]:
+        """What a plain load computes in: what the values are stored in, or float32, which holds all of them."""
+        if not self._found:
+            return ()
+        expected = self._found if self._found in ("float32", self.stored) else self.stored
+        return [Expectation(f"{self.library}: dtype of a plain load", expected, self._found)]
 
     def _load(self) -> torch.nn.Module:
-        import torch
+        with offline():
+            model = self._plain()
+        self._found = str(next(model.parameters()).dtype).removeprefix("torch.")
+        return model
+
+    def _plain(self) -> torch.nn.Module:
+        """The model as a user gets it."""
+        raise NotImplementedError
+
+
+class TransformersReader(_StockReader):
+    """Stock transformers on a folder; ``version`` is the one installed."""
+
+    library = "transformers"
+
+    def _plain(self) -> torch.nn.Module:
         from transformers import AutoModel, AutoModelForImageClassification
 
         loader = AutoModelForImageClassification if self._has_head() else AutoModel
-        with _quiet():
+        with quiet():
             model, loading = loader.from_pretrained(
-                self.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                self.folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
             )
         wrong = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
         if wrong:
@@ -136,36 +195,43 @@ class TransformersReader(_TorchReader):
         return loaded
 
 
-class TimmReader(_TorchReader):
+class TimmReader(_StockReader):
     """Stock timm on a folder in its layout."""
 
+    library = "timm"
     trunk = ("stem", "stages.", ".blocks.", "norm", "head.global_pool")
 
-    def __init__(self, folder: str | Path, computing: Computing = USUAL) -> None:
-        super().__init__(folder, "timm", computing)
-
-    @staticmethod
-    def available() -> bool:
-        return find_spec("timm") is not None and find_spec("torch") is not None
-
-    @property
-    def version(self) -> str:
+    def _plain(self) -> torch.nn.Module:
         import timm
 
-        return str(timm.__version__)
-
-    def _load(self) -> torch.nn.Module:
-        import timm
-
-        loaded: torch.nn.Module = timm.create_model(f"local-dir:{self.folder}", pretrained=True).float()
+        loaded: torch.nn.Module = timm.create_model(f"local-dir:{self.folder}", pretrained=True)
         return loaded
 
-    def _has_head(self) -> bool:
+    def _declares_head(self) -> bool:
         return bool(json.loads((self.folder / "config.json").read_text(encoding="utf-8")).get("num_classes"))
 
 
+def _found(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def offline() -> Iterator[None]:
+    """No library built on huggingface_hub asks the network for anything, whatever a file says."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
     """Without transformers' progress bar and load report on stderr."""
     from transformers.utils import logging
 

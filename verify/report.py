@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Verdict = Literal["passed", "failed", "inconclusive"]
+Role = Literal["declared", "judged", "shown"]
+"""Of a reader: the one whose figures a report has, one beside it that must agree as well, or one that is only shown."""
 
 SCHEMA = 3
 """Version of parity.json's layout."""
@@ -68,6 +70,7 @@ class ReaderReport:
     """What one library makes of the folder."""
 
     name: str
+    role: Role
     verdict: Literal["passed", "failed", "inconclusive", "not run"]
     ratio: float | None
     max_abs_error: float | None
@@ -76,6 +79,13 @@ class ReaderReport:
     departs: str | None
     """The first tensor beyond its limit."""
     reason: str
+    """Why it did not pass; of one that did, what it is exact but for."""
+    epsilon: float
+    """Of the oracle that it is judged by: the source's, or a library's own."""
+    pool_padding: str
+    """Likewise."""
+    moved: float | None
+    """How far those two move a logit (a pooled feature, without a head) at most, from the source's: 0 for its own."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Report → ``derived_verdict()`` → verdict, and why
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from verify.compare import FACTOR, U
 from verify.report import HeldOutReport, ReaderReport, Report, Verdict
@@ -34,15 +35,18 @@ def derived_verdict(report: Report) -> tuple[Verdict, str]:
         return "inconclusive", "nothing was compared: no stored tensor"
     if not report.readers:
         return "inconclusive", "nothing was compared: no reader"
-    return _judged(report, report.readers[0])
+    return _judged(report)
 
 
-def _judged(report: Report, declared: ReaderReport) -> tuple[Verdict, str]:
-    """What the declared reader computes."""
+def _judged(report: Report) -> tuple[Verdict, str]:
+    """What the readers that count compute: the declared one in the layers' figures, each other in its largest."""
+    declared, *others = report.readers
+    others = [reader for reader in others if reader.role != "shown"]
+    for reader in (declared, *others):
+        if cannot_run(reader):
+            return "failed", f"{reader.name}: {reader.reason}"
     if declared.verdict == "not run":
         return "inconclusive", f"{declared.name} was not run: {declared.reason}"
-    if cannot_run(declared):
-        return "failed", f"{declared.name}: {declared.reason}"
     if declared.verdict == "inconclusive":
         return "inconclusive", declared.reason
     objection = next((witness.reason for witness in report.witnesses if witness.verdict == "objects"), None)
@@ -52,22 +56,42 @@ def _judged(report: Report, declared: ReaderReport) -> tuple[Verdict, str]:
         return "inconclusive", "nothing was compared: no layer of any image"
     if report.feature_floor is None or report.feature_floor > math.sqrt(U):
         return "inconclusive", "the features' floor is too large to judge by"
-    beyond = _beyond(report)
-    if declared.verdict == "failed" or beyond:
-        reason = declared.reason if declared.verdict == "failed" else beyond
-        fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if declared.departs and report.faults else ""
-        return "failed", f"{declared.name}: {reason}{fault}"
+    beyond = [(declared, _beyond(report)), *((reader, _beyond_limits(reader)) for reader in others)]
+    for reader, reason in beyond:
+        if reader.verdict == "failed" or reason:
+            reason = reader.reason if reader.verdict == "failed" else reason
+            fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if reader.departs and report.faults else ""
+            return "failed", f"{reader.name}: {reason}{fault}"
     if report.held_out and report.held_out.exact and report.held_out.same != report.held_out.images:
         return "failed", f"{declared.name}: {other_classes(report.held_out)}"
+    return _unless_missing(report, declared, others)
+
+
+def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[ReaderReport]) -> tuple[Verdict, str]:
+    """Nothing departs: it is passed if everyone who was asked has been run."""
+    for reader in others:
+        if reader.verdict != "passed":
+            why = f"{reader.name} was not run: {reader.reason}" if reader.verdict == "not run" else reader.reason
+            return "inconclusive", why
     return "passed", (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
         f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:.0f} floors"
+        + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
     )
 
 
 def other_classes(held_out: HeldOutReport) -> str:
     """How many held-out images change their class."""
     return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
+
+
+def _beyond_limits(reader: ReaderReport) -> str:
+    """Why a reader that is said to have passed has not; empty where it has."""
+    if reader.verdict != "passed":
+        return ""
+    if reader.ratio is None:
+        return "was not compared"
+    return "" if reader.ratio <= FACTOR * (1 + ROUNDED) else f"{reader.ratio} floors are too many"
 
 
 def cannot_run(reader: ReaderReport) -> bool:

@@ -384,9 +384,10 @@ def test_audit_of_our_folder_passes(checkpoint, converted, tmp_path):
     parity = json.loads((tmp_path / "parity" / "parity.json").read_text())
     assert [(reader["name"], reader["verdict"]) for reader in parity["readers"]] == [
         ("bit_ref", "passed"),
-        ("transformers", "failed"),
+        ("transformers", "passed"),
     ]
     assert "passed" in result.stdout
+    assert "exact except for the library's epsilon (1e-8)" in parity["reason"]
 
 
 def test_audit_of_a_changed_folder_fails_and_names_the_tensor(checkpoint, converted, tmp_path):
@@ -502,13 +503,25 @@ def test_audit_leaves_a_page_beside_the_report(checkpoint, converted, tmp_path):
     assert str(tmp_path) not in (tmp_path / "parity" / "parity.json").read_text()
 
 
-def test_runner_that_is_not_installed_is_shown_as_not_run(checkpoint, converted, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
-    options = ["--runner", "timm", "--runner", "bit_ref", "--json"]
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_runner_that_is_not_installed_leaves_nothing_to_conclude(checkpoint, converted, tmp_path, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    options = ["--runner", library, "--runner", "bit_ref", "--json"]
     result = run(converted, "--against", checkpoint, "--report", tmp_path / "parity", *options, command=verify)
-    assert result.exit_code == 0, result.output
-    readers = [(reader["name"], reader["verdict"]) for reader in json.loads(result.stdout)["readers"]]
-    assert readers == [("bit_ref", "passed"), ("timm", "not run")]
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["verdict"] == "inconclusive"
+    remedy = f"pip install 'bit-convert[{library}]'"
+    assert report["reason"] == f"{library} was not run: {library} is not installed: {remedy}"
+    readers = [(reader["name"], reader["verdict"]) for reader in report["readers"]]
+    assert readers == [("bit_ref", "passed"), (library, "not run")]
+
+
+def test_runner_of_another_layout_is_wrong_usage(checkpoint, converted, tmp_path):
+    options = ["--report", tmp_path / "parity", "--runner", "timm"]
+    result = run(converted, "--against", checkpoint, *options, command=verify)
+    assert result.exit_code == 2
+    assert "timm does not load the transformers layout" in result.stderr
 
 
 def test_audit_against_a_variant_compares_labels_and_preprocessing(tmp_path):

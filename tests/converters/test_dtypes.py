@@ -20,6 +20,7 @@ from tests.converters.sources.writers import torch_names
 from tests.verify.support import TorchModel
 from verify import default_images
 
+STOCK_ARITHMETIC = "bit_ref with transformers' arithmetic"
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, 1, 1e-45, -1e-45, 1e-41, 2**-24, 2**-25, 1.5 * 2**-25, 65504, 65519.99, 65520,
@@ -89,7 +90,7 @@ def test_a_folder_stores_what_pytorch_makes_of_the_source(half, tensors, dtype: 
     assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
     assert (report["verdict"], report["dtype"]) == ("passed", dtype)
     assert report["tensors"]["bit_exact"] == len(tensors)
-    assert report["readers"][0]["name"] == ("bit_ref" if exact == "bits" else "transformers")
+    assert report["readers"][0]["name"] == ("bit_ref" if exact == "bits" else STOCK_ARITHMETIC)
 
 
 @pytest.mark.parametrize("exact", ["bits", "logits"])
