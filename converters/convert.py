@@ -92,6 +92,8 @@ def plan_of(request: Request, source: GoogleView) -> Plan:
     )
     _refuse_unattainable(plan, source)
     json_files(plan)  # refuses what the layout cannot hold
+    if plan.layout == "timm" and len(weight_files(plan)) > 1:
+        raise UsageError(f"{plan.name}: timm reads one file of weights alone. Raise or leave out --max-shard-size.")
     return plan
 
 

@@ -6,7 +6,10 @@ import json
 import shutil
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from safetensors.numpy import save_file
 
 from converters.architecture import Architecture
 from converters.catalogue import Variant, find
+from converters.convert import Request, plan_of
+from converters.errors import UsageError
 from converters.folder import Folder
 from converters.inspection import Inspection, inspect_folder
 from converters.labels import id2label
@@ -150,3 +155,11 @@ def test_honest_timm_folder_is_not_refused(case, tmp_path):
     assert [str(each) for each in inspection.unmet] == []
     assert inspection.misleading == ""
     assert inspection.unknown == []
+
+
+def test_shards_that_timm_would_not_read_are_not_written():
+    source: Any = SimpleNamespace(architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz")
+    request = Request(Path("x.npz"), None, Path("models"), layout="timm")
+    assert plan_of(request, source).layout == "timm"
+    with pytest.raises(UsageError, match="one file"):
+        plan_of(replace(request, max_shard_bytes=10**7), source)
