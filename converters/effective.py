@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,12 +74,15 @@ def _transformers(folder: Path, plan: Plan) -> Iterator[Expectation]:
 
 def _timm(folder: Path, plan: Plan) -> Iterator[Expectation]:
     """timm prepares images with what its config resolves to; without a variant the size is free, the range is not."""
+    import timm
+    import torch
     from timm.data import create_transform, resolve_data_config
-    from timm.models import load_model_config_from_path
 
+    @cache
     def resolved() -> dict[str, Any]:
-        pretrained, _, _ = load_model_config_from_path(folder)
-        data: dict[str, Any] = resolve_data_config(pretrained_cfg=pretrained)
+        with torch.device("meta"):  # no weight is needed
+            model = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        data: dict[str, Any] = resolve_data_config(model=model)
         return data
 
     def shown() -> str:
