@@ -24,6 +24,8 @@ class Command(click.Command):
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         name = prog_name or self.name or ""
         debug = "--debug" in (sys.argv[1:] if args is None else args)
+        if sys.platform == "win32":
+            _end(name, "needs Linux or macOS: Windows has no POSIX file locks.", UsageError.exit_status, debug=False)
         try:
             status = super().main(args, prog_name, standalone_mode=False)
         except click.ClickException as error:
