@@ -1,10 +1,31 @@
-"""What holds for all tests: libraries in an order that they survive, one thread each, no deadline for an example."""
+"""What holds for all tests: libraries in an order that they survive, one thread each, no deadline for an example.
+
+``--quick`` leaves out each test that is marked slow, imports one of ``OPTIONAL`` or starts another Python: a rule and
+no list, so it holds for tests to come. The libraries in ``OPTIONAL`` need not be installed.
+"""
 
 import os
 import signal
+import sys
 from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+OPTIONAL = {
+    "accelerate",
+    "kagglehub",
+    "keras",
+    "sklearn",
+    "tensorflow",
+    "tf_keras",
+    "timm",
+    "torchvision",
+    "transformers",
+}
+"""Of extras other than ``quick``; most take seconds to import."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,4 +39,45 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("steady", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("steady")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="what needs no minute: see tests/conftest.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.quick:
+        settings.load_profile("quick")
+        sys.meta_path.insert(0, SkipOptional())
+        sys.addaudithook(skip_another_python)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    if config.option.quick:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = others
+    elif "PYTEST_XDIST_WORKER" in os.environ:  # or a long test begins when the other processes have ended
+        items[:] = slow + others
+
+
+class SkipOptional:
+    """Finds each optional library, installed or not, and ends the test that goes on to import it, skipped."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] in OPTIONAL else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        raise pytest.skip.Exception(f"--quick: imports {spec.name}", allow_module_level=True)
+
+    def exec_module(self, module: object) -> None:
+        """What makes this a loader; never called."""
+
+
+def skip_another_python(event: str, arguments: tuple[object, ...]) -> None:
+    in_test = "PYTEST_CURRENT_TEST" in os.environ  # and not xdist, which starts its workers
+    if event == "subprocess.Popen" and in_test and Path(str(arguments[0])).parent == Path(sys.executable).parent:
+        raise pytest.skip.Exception("--quick: starts another Python")

@@ -10,21 +10,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
-from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
+from verify.oracles.numpy import NAME
 from verify.report import HeldOutReport, LogitReport, Report
-from verify.verdict import ROUNDED, derived_verdict, explained
+from verify.verdict import ROUNDED, derived_verdict
 
 
 def contradictions(report: Report) -> list[str]:
     """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
-    found = [
-        *_tensors(report),
-        *_layers(report),
-        *_readers(report),
-        *_own_constants(report),
-        *_witnesses(report),
-        *_digests(report),
-    ]
+    found = [*_tensors(report), *_layers(report), *_readers(report), *_witnesses(report), *_digests(report)]
     if report.passed:
         found += _repeated(report)
     derived, reason = derived_verdict(report)
@@ -69,7 +62,7 @@ def _layers(report: Report) -> Iterator[str]:
         if layer.error is None or not layer.limit:
             continue
         if not _near(layer.ratio, FACTOR * layer.error / layer.limit):
-            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:g} × {layer.error} / {layer.limit}"
+            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:.0f} × {layer.error} / {layer.limit}"
     ratios = [layer.ratio for layer in report.layers if layer.ratio is not None]
     if report.ratio is not None and not _near(report.ratio, max(ratios, default=0.0)):
         yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"
@@ -125,15 +118,6 @@ def _plotted(logit: LogitReport, error: float | None) -> bool:
     if logit.oracle is None or logit.model is None or error is None:
         return False
     return abs(logit.oracle - logit.model) <= error * (1 + ROUNDED) + ROUNDED * max(abs(logit.oracle), abs(logit.model))
-
-
-def _own_constants(report: Report) -> Iterator[str]:
-    for reader in report.readers:
-        if reader != explained(reader, report):
-            yield f"{reader.name} is said to be {reader.reason!r}, its figures say {explained(reader, report).reason!r}"
-        own = (reader.epsilon, reader.pool_padding) == (STANDARDIZATION_EPSILON, report.pool_padding)
-        if own and reader.moved not in (0, None):
-            yield f"{reader.name}: the source's own epsilon and padding move nothing, not {reader.moved}"
 
 
 def _witnesses(report: Report) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import transformers
 
 import bit_ref
 from tests.verify.folders import transformers_name, transformers_value
@@ -23,6 +22,8 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
 
 def twins(kind: str = "BitForImageClassification", **options):
     """(ours, theirs) in float64 and evaluation mode: the same config and, by a strict load, the same weights."""
+    import transformers
+
     options = {**SMALL, **options}
     ours = getattr(bit_ref, kind)(bit_ref.BitConfig(**options)).double().eval()
     theirs = getattr(transformers, kind)(transformers.BitConfig(**options)).double().eval()

@@ -6,6 +6,8 @@ import torch
 import bit_ref
 from tests.bit_ref.support import SMALL, assert_same, images, randomize
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["BitModel", "BitForImageClassification", "BitBackbone"]
 
 

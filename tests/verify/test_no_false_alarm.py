@@ -19,7 +19,6 @@ from converters.plan import Plan
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
 from verify import Report, audit, default_images
-from verify.compare import FACTOR
 
 
 @st.composite
@@ -75,13 +74,14 @@ def honest_conversions(examples: int):
 def test_honest_conversions_pass(network, size, answer, dtype, layout):
     report = converted_report(network, size, *answer, dtype, layout)
     assert report, report.reason
-    assert report.ratio < FACTOR
+    assert report.ratio < 3
     assert report.faults == ()
 
 
 @pytest.mark.slow
-@honest_conversions(1000)
-def test_a_thousand_honest_conversions_pass(network, size, answer, dtype, layout):
+@pytest.mark.parametrize("quarter", range(4))  # for four processes
+@honest_conversions(250)
+def test_a_thousand_honest_conversions_pass(quarter, network, size, answer, dtype, layout):
     report = converted_report(network, size, *answer, dtype, layout)
     assert report, report.reason
     assert report.faults == ()
