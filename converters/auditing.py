@@ -25,11 +25,11 @@ from converters.heldout import held_out
 from converters.inspection import inspect_folder
 from converters.inspection.processor_fields import SMALLEST
 from converters.names import GOOGLE, infer
-from converters.plan import Plan
+from converters.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
-from verify.auditing import IMAGES
+from verify.auditing import IMAGES, default_images
 from verify.computing import USUAL, Computing
 from verify.panel import MAKERS, Witness
 from verify.protocols import PoolPadding, Progress, Source
@@ -80,6 +80,7 @@ def audit_folder(
             target.effective = effective(target.for_libraries, plan)
         can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
         pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images and can_prepare else [])
+        pixels += _images_of_the_graph(source, pixels)
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
             target,
@@ -95,6 +96,15 @@ def audit_folder(
             held_out=lambda: held_out(target, source, variant, pool_padding),
             changes=lambda: target.changes() | {f"the checkpoint's {n}": what for n, what in source.changes().items()},
         )
+
+
+def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """The default images in the one size that a SavedModel's graph takes, where none is of that size."""
+    found = preprocessing_of(source)
+    if found is None or found.size == UNKNOWN_PREPROCESSING.size:
+        return []
+    size = found.size["height"], found.size["width"]
+    return [] if any(image.shape[2:] == size for image in pixels) else default_images(*size)
 
 
 def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
@@ -113,6 +123,7 @@ def plan_of_folder(target: Folder, source: Source, variant: Variant | None, pool
         pool_padding=pool_padding,
         layout=target.layout,
         dtype=target.dtype,
+        found=None if variant else preprocessing_of(source),
     )
 
 

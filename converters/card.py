@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
+from converters.catalogue import Preprocessing
 from converters.configs import model_config
 from converters.left_out import left_out_line
 from converters.loading import loading
@@ -68,7 +69,15 @@ def _input(plan: Plan) -> str:
     resize = f"short side {edge}" if edge else f"stretched to {recipe.size['height']} × {recipe.size['width']}"
     crop = f", centre crop {recipe.crop[0]} × {recipe.crop[1]}" if recipe.crop else ""
     filters = {2: "bilinear", 3: "bicubic"}
-    return f"RGB, {resize} ({filters[recipe.resample]}){crop}, scaled to -1 … 1"
+    return f"RGB, {resize} ({filters[recipe.resample]}){crop}, scaled to {_scaled(recipe)}"
+
+
+def _scaled(recipe: Preprocessing) -> str:
+    """The values that black and white become."""
+    ends = [
+        {f"{(colour - mean) / std:.4g}" for mean, std in zip(recipe.mean, recipe.std, strict=True)} for colour in (0, 1)
+    ]
+    return " … ".join(", ".join(sorted(values)) for values in ends)
 
 
 def _classes(plan: Plan) -> str:

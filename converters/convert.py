@@ -20,7 +20,7 @@ from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import own_readers
 from converters.layouts import Exact
 from converters.left_out import left_out_line
-from converters.plan import MAX_SHARD_BYTES, Plan
+from converters.plan import MAX_SHARD_BYTES, Plan, preprocessing_of
 from converters.sources import GoogleView, open_checkpoint
 from converters.workspace import install, workspace
 from converters.writing import weight_files
@@ -89,6 +89,7 @@ def plan_of(request: Request, source: GoogleView) -> Plan:
         layout=request.layout,
         dtype=request.dtype,
         max_shard_bytes=request.max_shard_bytes,
+        found=None if variant else preprocessing_of(source),
     )
     _refuse_unattainable(plan, source)
     json_files(plan)  # refuses what the layout cannot hold

@@ -10,10 +10,11 @@ except the oracle of ``verify``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from typing import Any
 
 from converters.architecture import GROUPS, Architecture
 from converters.errors import CheckpointError
@@ -125,6 +126,22 @@ _TF2_STATE = {
     **dict.fromkeys(("{name}/momentum", "{name}/m", "{name}/v", "{name}/vhat", "{name}/rms", "{name}/accumulator"),
                     _SLOT),
 }
+TRAINING = {
+    **dict.fromkeys(("iter", "iterations", "_iterations", "iteration", "save_counter", "global_step", "step", "epoch",
+                     "good_steps"), _COUNTER),
+    **dict.fromkeys(("learning_rate", "_learning_rate", "current_learning_rate", "_current_learning_rate", "decay",
+                     "momentum", "beta_1", "beta_2", "rho", "epsilon", "loss_scale", "current_loss_scale"), _SETTING),
+}
+"""Attributes of TensorFlow 2's optimisers, and of checkpoints, → why what they lead to is left out. Any other variable
+that only an optimiser leads to is a slot."""
+OPTIMISER = ("_iterations", "iter", "learning_rate", "_learning_rate", "_current_learning_rate", "beta_1", "momentum")
+"""An object with two of these attributes is an optimiser."""
+METRICS = "metrics"
+"""The attribute in which Keras holds a model's metrics."""
+SLOT, COUNTER = _SLOT, _COUNTER
+METRIC = "a metric: the training's state, not the network's"
+NO_WEIGHT = "not of floats: no weight, but a state of the training, or of random numbers"
+BESIDE = "a number beside the network, in the checkpoint itself"
 _JAX_STATE = {
     # flax.optim's optimisers, beside their target.
     "opt/state/step": _COUNTER,
@@ -210,6 +227,20 @@ COLUMNS = (
            norm=("norm.weight", "norm.bias"),
            head=("head.fc.weight", "head.fc.bias"), dropped=_TORCH_STATE),
 )
+ATTRIBUTES = Column(
+    "attributes of tf2",
+    root="_root/layer_with_weights-0/kernel",
+    unit="_blocks/{stage}/layer_with_weights-{layer}/",
+    a=("_unit_a/layer_with_weights-0/gamma", "_unit_a/layer_with_weights-0/beta", "_unit_a_conv/kernel"),
+    proj="_proj/kernel",
+    b=("_unit_b/layer_with_weights-0/gamma", "_unit_b/layer_with_weights-0/beta",
+       "_unit_b/layer_with_weights-1/kernel"),
+    c=("_unit_c/layer_with_weights-0/gamma", "_unit_c/layer_with_weights-0/beta",
+       "_unit_c/layer_with_weights-1/kernel"),
+    norm=("_pre_head/0/gamma", "_pre_head/0/beta"),
+    head=("_head/kernel", "_head/bias"))
+"""The attributes that lead to the variables of big_transfer's bit_tf2/models.py: all there is where Keras shortens
+names (``group_norm/gamma`` in every unit). No scheme of its own: the tensors of an object graph are those of tf2."""
 # fmt: on
 
 SCHEMES = tuple(column.scheme for column in COLUMNS)
@@ -264,6 +295,51 @@ def parameters(architecture: Architecture) -> list[Parameter]:
         )
         for row, block, unit, canonical, names in _expand(architecture.units, architecture.classes is not None)
     ]
+
+
+def trunk(names: Mapping[str, str], scheme: str) -> dict[str, str]:
+    """Tensor → its name in the table, of those below the head, after the prefix of any length that fits most of them.
+
+    ``names`` are what the tensors are called in one place: by full names, by keys, or by one object's attributes. The
+    network's own name, the first word of the table's names, is part of the prefix; ``:0`` of a TensorFlow variable is
+    nothing. A prefix under which two tensors are the same one fits none.
+    """
+    tails, found = _tails(scheme), dict[str, dict[str, str]]()
+    for tensor, name in names.items():
+        parts = name.removesuffix(":0").split("/")
+        plain = unnumbered("/".join(parts), scheme).split("/")
+        for start in range(max(0, len(parts) - _DEEPEST), len(parts)):
+            table_name = tails.get("/".join(plain[start:]))
+            if table_name:
+                found.setdefault("/".join(parts[:start]), {})[tensor] = table_name
+    fits = {prefix: fit for prefix, fit in found.items() if len(set(fit.values())) == len(fit)}
+    return max(fits.items(), key=lambda item: (len(item[1]), -len(item[0])), default=("", {}))[1]
+
+
+@cache
+def attributes(scheme: str) -> Mapping[str, Any]:
+    """Google's TensorFlow 2 network as a tree of attributes, its leaves names in the table, without a head."""
+    tree: dict[str, Any] = {}
+    for *_, (path, name) in _expand([MAX_UNITS] * MAX_BLOCKS, False, [ATTRIBUTES, _column(scheme)]):
+        *way, last = path.split("/")
+        place = tree
+        for attribute in way:
+            place = place.setdefault(attribute, {})
+        place[last] = name
+    return tree
+
+
+def is_slot(name: str, names: Collection[str], scheme: str) -> bool:
+    """Whether it is a slot of another tensor of the file, be that the network's or not."""
+    slots = (template for template, why in _column(scheme).dropped.items() if why is SLOT)
+    tails = (template.removeprefix("{name}") for template in slots if template.startswith("{name}"))
+    return any(name.endswith(tail) and name.removesuffix(tail) in names for tail in tails)
+
+
+def ends(scheme: str) -> tuple[str, str, str]:
+    """What the last norm's scale, the head's kernel and its bias are called."""
+    column = _column(scheme)
+    return column.norm[0], *column.head
 
 
 def nearest(names: Iterable[str], schemes: Sequence[str] = SCHEMES) -> str:
@@ -423,6 +499,17 @@ def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
         for head in (False, True)
         for row, block, unit, _, (name,) in _expand([MAX_UNITS] * MAX_BLOCKS, head, [_column(scheme)])
     }
+
+
+_DEEPEST = 6
+"""The most words of a name that ``trunk`` looks for: block, unit, branch, projection, convolution, kernel."""
+
+
+@cache
+def _tails(scheme: str) -> dict[str, str]:
+    """A name below the head without the network's own → the whole name."""
+    known = _known(scheme).items()
+    return {name.partition("/")[2].removesuffix(":0"): name for name, (row, *_) in known if row not in HEAD}
 
 
 @cache

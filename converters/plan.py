@@ -9,10 +9,11 @@ from converters.catalogue import Preprocessing, Variant
 from converters.labels import id2label
 from converters.layouts import LAYOUTS, Exact
 from converters.storage import Storage
-from verify.protocols import PoolPadding
+from verify.protocols import PoolPadding, Source
 
 UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
 """big_transfer's recipe for images that are not tiny, for checkpoints that the catalogue does not know."""
+SAVED_MODEL = "saved-model"
 MAX_SHARD_BYTES = 5 * 10**9
 """Of one file, as the Hub has it; the largest released network takes 4.43 GB."""
 
@@ -30,6 +31,8 @@ class Plan:
     layout: str = "transformers"
     dtype: str = "float32"
     max_shard_bytes: int = MAX_SHARD_BYTES
+    found: Preprocessing | None = None
+    """What the checkpoint's own graph says of its images, where it does."""
 
     @property
     def storage(self) -> Storage:
@@ -38,7 +41,7 @@ class Plan:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return self.variant.preprocessing if self.variant else UNKNOWN_PREPROCESSING
+        return self.variant.preprocessing if self.variant else self.found or UNKNOWN_PREPROCESSING
 
     @property
     def labels(self) -> list[str] | None:
@@ -46,3 +49,19 @@ class Plan:
         if self.architecture.classes is None or self.variant is None or self.variant.labels is None:
             return None
         return id2label(self.variant.labels)
+
+
+def preprocessing_of(source: Source) -> Preprocessing | None:
+    """What a SavedModel's graph is given: the range of colours that its network sees, and the size if it has but one.
+
+    None where that is not known, as for any other format.
+    """
+    if source.format != SAVED_MODEL:
+        return None
+    from verify.oracles.graph import graph_input
+
+    found = graph_input(source)
+    if found is None:
+        return None
+    size = dict(zip(("height", "width"), found.size, strict=True)) if found.size else UNKNOWN_PREPROCESSING.size
+    return Preprocessing(size=size, mean=found.mean, std=found.std)

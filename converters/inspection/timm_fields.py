@@ -8,6 +8,7 @@ File and function names are those of timm 1.0.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from converters.architecture import Architecture
@@ -252,7 +253,7 @@ def _inspect_recipe(fields: Fields, plan: Plan) -> None:
 def _wanted_recipe(plan: Plan) -> dict[str, Any]:
     """Mean and standard deviation of every BiT; size and crop of a variant."""
     architecture = Architecture.released("R50x1", plan.architecture.classes)  # the recipe is the same for every network
-    plain = Plan(plan.name, architecture, plan.variant, plan.exact, plan.pool_padding, "timm", plan.dtype)
+    plain = replace(plan, architecture=architecture, layout="timm")
     recipe = timm_config(plain)["pretrained_cfg"]
     return {name: _rounded(recipe[name]) for name in (RECIPE if plan.variant else ("mean", "std"))}
 

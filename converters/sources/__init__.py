@@ -15,7 +15,7 @@ from converters.sources.archive import ArchiveSource
 from converters.sources.base import TensorFile
 from converters.sources.declared import declared
 from converters.sources.google import GoogleView
-from converters.sources.keras import KerasSource
+from converters.sources.keras import KerasArchive, KerasSource
 from converters.sources.npz import NpzSource
 from converters.sources.safetensors import SafetensorsSource
 from converters.sources.saved_model import SavedModel
@@ -27,6 +27,7 @@ __all__ = ["READERS", "GoogleView", "TensorFile", "open_checkpoint", "open_sourc
 READERS: tuple[type[TensorFile], ...] = (
     NpzSource,
     KerasSource,
+    KerasArchive,
     SavedModel,
     TfCheckpoint,
     SafetensorsSource,
@@ -34,11 +35,12 @@ READERS: tuple[type[TensorFile], ...] = (
     ArchiveSource,
 )
 PRECEDENCE: tuple[tuple[type[TensorFile], type[TensorFile]], ...] = (
+    (KerasArchive, NpzSource),
     (SavedModel, TfCheckpoint),
     (SafetensorsSource, TorchBinSource),
 )
-"""Where a folder fits both, the first is read. Any other folder that fits twice is an error, not a guess."""
-SINGLE_FILES = (".npz", ".h5")
+"""Where a file or folder fits both, the first is read. Any other folder that fits twice is an error, not a guess."""
+SINGLE_FILES = (".npz", ".h5", ".keras")
 """A folder may hold one checkpoint of these formats."""
 FIRST_BYTES = 512
 APPLE_DOUBLE = b"\x00\x05\x16\x07"

@@ -43,7 +43,7 @@ class GoogleView:
         self.exact: Exact = source.exact
         self.pool_padding: PoolPadding = source.pool_padding or DEFAULT_PADDING.get(source.scheme, "zeros")
         self._layout = BY_SCHEME[source.scheme]
-        stored = source.shapes
+        stored = {name: shape for name, shape in source.shapes.items() if name not in source.dropped}
         found, self.architecture = understand(stored, source.scheme, source.path, source.counters)
         self.dropped: Mapping[str, str] = {**source.dropped, **found.dropped}
         self.removed = found.removed

@@ -3,9 +3,16 @@
 Keras itself loads such a file by order, not by name: ``layer_names`` of the file, in each layer ``weight_names``. So
 does this reader, since the names may be whole (``resnet/block1/unit01/a/group_norm/gamma:0``), shortened or made unique
 by a number: in a unit a, b, c come first, the projection last (big_transfer bit_tf2/models.py builds it last). What a
-name says about its tensor must be true of its place, and shapes are checked in any case.
+name says about its tensor must be true of its place, and shapes are checked in any case. A TF-Hub module keeps its
+variables in one layer, in an order of its own: they are told by their names. The one Dense layer beside BiT is its
+head, wherever it stands.
 
     layer_names → weight_names → the n-th tensor → its whole name in the table
+
+Keras's later formats, ``.weights.h5`` and ``.keras``, store neither: a layer's variables are numbered. They are read
+where their shapes fit one of the orders that BiT's variables are known in, and their values do not contradict it.
+
+    layers/NAME/vars/0, 1, … → the n-th tensor → its whole name in the table
 
 Every link on the way must be a hard link inside the file, every dataset plain floats that the file's real bytes bear
 out; no filter that HDF5 would load from elsewhere is used. HDF5 reserves what some lengths in a file claim, before it
@@ -14,15 +21,19 @@ reads: so it may reserve only what the file's size justifies.
 
 from __future__ import annotations
 
+import json
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from converters.architecture import GROUPS, Architecture
 from converters.errors import CheckpointError, UsageError
-from converters.names import PROJECTION, parameters, words
+from converters.names import PROJECTION, ends, infer, parameters, trunk, words
 from converters.sources.base import (
     MAX_NAME,
     MAX_TENSORS,
@@ -35,16 +46,33 @@ from converters.sources.base import (
     one_line,
     refuse_names,
 )
+from converters.sources.dense import LEAST, Dense, head_among
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MODEL_WEIGHTS, OPTIMIZER_WEIGHTS = "model_weights", "optimizer_weights"
 """What ``model.save`` puts the weights, and the optimiser's state, under; ``save_weights`` writes at the top."""
 PLAIN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
 """Filters that are part of HDF5; any other is a plug-in, loaded from the file system."""
+TOP_LEVEL = "top_level_model_weights"
+"""Weights of the model itself, beside those of its layers."""
+CONFIG = "model_config"
+CODE = "Lambda"
+"""A layer that is a pickled function."""
+VARIABLES, TRAINING = "vars", ("optimizer", "metrics", "compile_metrics")
+"""Of the later formats: the group of a layer's variables; what is not the network's."""
+MEMBER, MEMBER_CONFIG = "model.weights.h5", "config.json"
+"""Members of a ``.keras`` archive."""
+MAX_CONFIG = 64 << 20
+MAX_GROUPS = 1 << 16
 MAX_PARTS = 100
 """Keras cuts a list of names that is too long for HDF5 into ``layer_names0``, ``layer_names1``, …"""
+NORM_ENDS = ("gamma:0", "beta:0")
 UNIT_TENSORS, TAIL = 9, {2: False, 4: True}
 """Tensors of a unit without projection; of the end of the network, without a head and with one."""
+
+
+BROKEN = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile)
+"""What h5py and zipfile raise on broken input, beside what Python itself does."""
 
 
 class KerasSource(TensorFile):
@@ -68,21 +96,31 @@ class KerasSource(TensorFile):
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self._size = path.stat().st_size
-        h5py = _h5py()
-        with self._blame("the file"):
-            self._file = h5py.File(path, "r", locking=False)
+        self._file: Any = None
         try:
+            with self._blame("the file"):
+                self._file = self._opened(path)
             with self._blame("the list of weights"):
+                self._refuse_code()
                 found = list(self._weights())
             self._refuse_bomb([dataset for *_, dataset in found])
-            names = _assign(found, self.path)
-            self._datasets = {name: dataset for name, (*_, dataset) in zip(names, found, strict=True)}
+            arrange = arranged if self.format == KerasSource.format else numbered
+            names, self._made = arrange(found, self.path)
+            if self._made:
+                self.dropped = {**self.dropped, "the head's bias": "the file has none: zeros stand for it"}
+            self._datasets = {name: found[place][2] for place, name in sorted(names.items())}
+            if self.format != KerasSource.format:
+                self._refuse_contradiction()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
+    def _opened(self, path: Path) -> Any:
+        return _h5py().File(path, "r", locking=False)
+
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -90,9 +128,11 @@ class KerasSource(TensorFile):
 
     @property
     def shapes(self) -> Mapping[str, Shape]:
-        return {name: tuple(dataset.shape) for name, dataset in self._datasets.items()}
+        return {name: tuple(dataset.shape) for name, dataset in self._datasets.items()} | self._made
 
     def read(self, name: str) -> Array:
+        if name in self._made:
+            return np.zeros(self._made[name], np.float32)
         with self._blame(name):
             values: Array = self._datasets[name][()]
         return as_float32(values, self.path, name)
@@ -105,12 +145,11 @@ class KerasSource(TensorFile):
             if OPTIMIZER_WEIGHTS in self._file:
                 self.dropped = {OPTIMIZER_WEIGHTS: "the optimiser's state, not the network's"}
         if not any(name.startswith("layer_names") for name in root.attrs):
-            raise CheckpointError(
-                f"{self.path}: an HDF5 file without layer_names: not Keras weights, or those of Keras 3.\n"
-                f"Looked for {self.looked_for} of tf.keras; it holds {', '.join(sorted(root)[:3]) or 'nothing'}."
-            )
+            yield from self._numbered_weights(root)
+            return
         count = 0
-        for layer in self._names(root, "layer_names"):
+        layers = self._names(root, "layer_names")
+        for layer in [*layers, *([TOP_LEVEL] if TOP_LEVEL in root and TOP_LEVEL not in layers else [])]:
             group = self._follow(root, layer)
             if not isinstance(group, _h5py().Group):
                 raise ValueError(f"{layer} is no layer")
@@ -119,6 +158,72 @@ class KerasSource(TensorFile):
                 if count > MAX_TENSORS:
                     raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
                 yield layer, weight, self._dataset(self._follow(group, weight), f"{layer}/{weight}")
+
+    def _numbered_weights(self, root: Any) -> Iterator[tuple[str, str, Any]]:
+        """Those of the later formats: the variables of each layer in their order."""
+        self.format = "keras-v3"
+        layers = list(self._layers(root, "", set()))
+        if not any(len(variables) for _, variables in layers):
+            raise CheckpointError(
+                f"{self.path}: an HDF5 file without layer_names: not Keras weights, or those of Keras 3.\n"
+                f"Looked for {self.looked_for} of tf.keras; it holds {', '.join(sorted(root)[:3]) or 'nothing'}."
+            )
+        if sum(len(variables) for _, variables in layers) > MAX_TENSORS:
+            raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
+        for layer, variables in layers:
+            for number in sorted(variables, key=lambda name: (len(name), name)):
+                variable = self._follow(variables, number)
+                if isinstance(variable, _h5py().Dataset) and variable.dtype.kind not in "iu":  # a seed, a counter
+                    yield layer, number, self._dataset(variable, f"{layer}/{number}")
+        self.dropped = {name: "the training's state, not the network's" for name in TRAINING if name in root}
+
+    def _layers(self, group: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+        """(layer, the group of its variables), of every layer below ``group``."""
+        for name in group:
+            if (name in TRAINING and not path) or not isinstance(group.get(name, getlink=True), _h5py().HardLink):
+                continue
+            below = group[name]
+            if not isinstance(below, _h5py().Group) or hash(below.id) in seen:
+                continue
+            seen.add(hash(below.id))
+            if len(seen) > MAX_GROUPS:
+                raise ValueError(f"more than {MAX_GROUPS} groups")
+            if name == VARIABLES:
+                yield path or name, below
+            else:
+                yield from self._layers(below, f"{path}/{name}".removeprefix("/"), seen)
+
+    def _config(self) -> str:
+        """The description of a whole model, or nothing."""
+        config = self._file.attrs.get(CONFIG, "") if CONFIG in self._file.attrs else ""
+        return config.decode() if isinstance(config, bytes) else str(config)
+
+    def _refuse_code(self) -> None:
+        """A Lambda layer is a function that was pickled: what it computes is not known, and it is never run."""
+        text = self._config()
+        pending = [json.loads(text)] if text else []
+        while pending:
+            value = pending.pop()
+            if isinstance(value, dict):
+                if value.get("class_name") == CODE:
+                    name = str((value.get("config") or {}).get("name", ""))[:60]
+                    raise CheckpointError(
+                        f"{self.path}: its layer {name} is a Lambda, Python code that is never run.\n"
+                        "Save the model without it, or as a SavedModel: model.save(FOLDER, save_format='tf')."
+                    )
+                pending += value.values()
+            elif isinstance(value, list):
+                pending += value
+
+    def _refuse_contradiction(self) -> None:
+        """Without names nothing but the values tells scales, which begin at one, from biases, which begin at zero."""
+        scales, biases = (
+            [self.read(name).mean() for name in self._datasets if name.endswith(end)] for end in NORM_ENDS
+        )
+        if not sum(map(float, scales)) > sum(map(float, biases)):
+            raise CheckpointError(
+                f"{self.path}: its variables are numbered, and not in the order of Google's network.\n" + _SAVE_NAMES
+            )
 
     def _names(self, group: Any, attribute: str) -> list[str]:
         """A list of names: one attribute, or several numbered ones."""
@@ -176,15 +281,138 @@ class KerasSource(TensorFile):
         try:
             with limited_memory(bounded(self._size)):
                 yield
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, MemoryError, UnicodeError) as error:
+        except (*BROKEN, KeyError, TypeError, MemoryError, UnicodeError) as error:
             raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
 
 
-def _assign(found: Sequence[tuple[str, str, Any]], where: str) -> list[str]:
+Weight = tuple[str, str, Any]
+"""Layer, name, dataset."""
+Arranged = tuple[dict[int, str], dict[str, Shape]]
+"""Place of a weight → its name in the table; name → shape, of what is made as zeros."""
+
+
+def arranged(found: Sequence[Weight], where: str) -> Arranged:
+    """The whole name of each weight. Raises CheckpointError for one that does not belong, or not there."""
+    named = _by_name(found)
+    head = _head(found, named, where)
+    places = [place for place in range(len(found)) if head is None or f"{place}" not in (head.kernel, head.bias)]
+    try:
+        names = dict(zip(places, _assign([found[place] for place in places], where), strict=True))
+    except CheckpointError:
+        if len({found[place][0] for place in places}) > 1 or named.keys() != {f"{place}" for place in places}:
+            raise
+        names = {int(place): name for place, name in named.items()}
+    return _with_head(names, head)
+
+
+def _with_head(names: dict[int, str], head: Dense | None) -> Arranged:
+    _, kernel, bias = ends(KerasSource.scheme)
+    made: dict[str, Shape] = {}
+    if head is not None:
+        names[int(head.kernel)] = kernel
+        if head.bias is None:
+            made[bias] = (head.classes,)
+        else:
+            names[int(head.bias)] = bias
+    return names, made
+
+
+def _by_name(found: Sequence[Weight]) -> dict[str, str]:
+    """Place → name in the table, of the weights below the head whose own names are whole."""
+    spelt = ({f"{place}": name for place, (_, name, _) in enumerate(found)},
+             {f"{place}": f"{layer}/{name}" for place, (layer, name, _) in enumerate(found)})  # fmt: skip
+    return max((trunk(names, KerasSource.scheme) for names in spelt), key=len)
+
+
+def _head(found: Sequence[Weight], named: Mapping[str, str], where: str) -> Dense | None:
+    """The Dense layer beside the network: by names where those are whole, else the only matrix."""
+    shapes = {f"{place}": tuple(dataset.shape) for place, (*_, dataset) in enumerate(found)}
+    norm, *_ = ends(KerasSource.scheme)
+    last = next((place for place, name in named.items() if name == norm), None)
+    if len(named) >= LEAST and last and len(shapes[last]) == 1:
+        rest = {place: shape for place, shape in shapes.items() if place not in named}
+        words = {place: {found[int(place)][1].rpartition("/")[2].partition(":")[0]} for place in rest}
+        shown = {place: found[int(place)][1] for place in rest}
+        return head_among(rest, words, shapes[last][0], where, shown)
+    matrices = [place for place, shape in shapes.items() if len(shape) == 2]
+    if len(matrices) != 1:
+        return None
+    kernel = matrices[0]
+    after = f"{int(kernel) + 1}"
+    classes = shapes[kernel][-1]
+    is_bias = shapes.get(after) == (classes,) and found[int(after)][0] == found[int(kernel)][0]
+    return Dense(kernel, after if is_bias else None, classes)
+
+
+def numbered(found: Sequence[Weight], where: str) -> Arranged:
+    """The name of each weight of a file that numbers the variables of each layer."""
+    layers: dict[str, list[int]] = {}
+    for place, (layer, *_) in enumerate(found):
+        layers.setdefault(layer, []).append(place)
+    largest = max(layers.values(), key=len)
+    shapes = {place: tuple(dataset.shape) for place, (*_, dataset) in enumerate(found)}
+    for names in _orders([shapes[place] for place in largest]):
+        named = dict(zip(largest, names, strict=True))
+        try:
+            network = infer({name: shapes[place] for place, name in named.items()}, KerasSource.scheme, where)
+        except CheckpointError:
+            continue
+        rest = {f"{place}": shape for place, shape in shapes.items() if place not in named}
+        shown = {place: f"{found[int(place)][0]}/{found[int(place)][1]}" for place in rest}
+        return _with_head(named, head_among(rest, {}, network.features, where, shown))
+    raise CheckpointError(
+        f"{where}: Keras 3 and tf_keras's later formats number a layer's variables; its {len(found)} are not in the "
+        f"order of Google's network.\n{_SAVE_NAMES}"
+    )
+
+
+_SAVE_NAMES = "Save the model in a format that keeps names: model.save(FOLDER, save_format='tf')."
+
+
+def _orders(shapes: Sequence[Shape]) -> Iterator[list[str]]:
+    """Names in the table in the orders that BiT's variables are known in, each if it may fit: Keras's, that of the
+    released npz files, and the alphabet's."""
+    with suppress(CheckpointError):
+        units, head = _structure(shapes, "")
+        if not head:
+            yield _keras_names(units, None)
+    for first in (1, 0):
+        units = _units_of(shapes, first)
+        if units:
+            network = Architecture.regular(units, GROUPS, None)
+            names = [parameter.names["keras"] for parameter in parameters(network)]
+            if len(names) == len(shapes):
+                yield names if first else sorted(names)
+
+
+def _units_of(shapes: Sequence[Shape], first: int) -> tuple[int, ...]:
+    """Units per block where a projection stands beside its unit's first kernel; nothing where that is not so."""
+    units: list[int] = []
+    at = first
+    while len(shapes) - at >= UNIT_TENSORS:
+        if len(shapes[at + 2]) != 4:
+            return ()
+        if len(shapes[at + 3]) == 4:
+            units.append(1)
+            at += 1
+        elif units:
+            units[-1] += 1
+        else:
+            return ()
+        at += UNIT_TENSORS
+    return tuple(units)
+
+
+def _keras_names(units: tuple[int, ...], classes: int | None) -> list[str]:
+    """In Keras's order."""
+    network = Architecture.regular(units, GROUPS, classes)  # names do not depend on widths
+    return [parameter.names["keras"] for parameter in sorted(parameters(network), key=_keras_place(units))]
+
+
+def _assign(found: Sequence[Weight], where: str) -> list[str]:
     """The whole name of each tensor, by its place. Raises CheckpointError where its own names or shape contradict."""
     units, head = _structure([tuple(dataset.shape) for *_, dataset in found], where)
-    network = Architecture.regular(units, GROUPS, 1 if head else None)  # names do not depend on widths
-    names = [parameter.names["keras"] for parameter in sorted(parameters(network), key=_keras_place(units))]
+    names = _keras_names(units, 1 if head else None)
     for (layer, weight, _), name in zip(found, names, strict=True):
         for said in (layer, weight):
             if not _is_within(words(said, "keras"), name.split("/")):
@@ -233,6 +461,45 @@ def _is_within(said: Sequence[str], whole: Sequence[str]) -> bool:
     """Whether the words stand in a whole name, in that order."""
     rest = iter(whole)
     return all(word in rest for word in said)
+
+
+class KerasArchive(KerasSource):
+    """A ``.keras`` archive of tf_keras: its weights, whose variables are numbered. Its configuration builds nothing."""
+
+    looked_for = "a Keras archive (.keras)"
+
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return head.startswith(b"PK\x03\x04") and is_keras_archive(path)
+
+    def _opened(self, path: Path) -> Any:
+        self._archive = zipfile.ZipFile(path)
+        member = self._archive.getinfo(MEMBER)
+        if member.file_size > bounded(self._size):
+            raise ValueError("its weights claim to be larger than the file can hold")
+        self._member = self._archive.open(member)
+        return _h5py().File(self._member, "r")
+
+    def _config(self) -> str:
+        if MEMBER_CONFIG not in self._archive.namelist():
+            return ""
+        with self._archive.open(MEMBER_CONFIG) as config:
+            return config.read(MAX_CONFIG).decode()
+
+    def close(self) -> None:
+        super().close()
+        for opened in ("_member", "_archive"):
+            if hasattr(self, opened):
+                getattr(self, opened).close()
+
+
+def is_keras_archive(path: Path) -> bool:
+    """Whether a zip archive holds the weights of a Keras model."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MEMBER in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
 
 
 def _h5py() -> Any:

@@ -10,18 +10,24 @@ to it; the object graph, stored beside the values, gives its full name, under wh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from converters.errors import BitConvertError, CheckpointError, UsageError
 from converters.files import is_macos_metadata
-from converters.names import nearest
+from converters.names import GOOGLE, SLOT, is_slot, match, nearest, trunk
 from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
+from converters.sources.dense import LEAST, Found, is_kernel, recognised
+from converters.sources.objects import ObjectGraph
 from verify.tensorflow import import_tensorflow
 
 INDEX, DATA = ".index", ".data-"
+SCHEME = "tf2"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 MAX_INDEX = 64 << 20
 """Bytes of an index that are read; that of the largest network has some 100 kB."""
@@ -70,10 +76,12 @@ class TfCheckpoint(TensorFile):
             types = self._reader.get_variable_to_dtype_map()
         self._refuse_claims(shapes, types, sum(file.stat().st_size for file in data))
         graph = shapes.pop(OBJECT_GRAPH, None)
-        names = {key: key for key in shapes} if graph is None else self._full_names(shapes)
+        floats = {key: types[key].is_floating for key in shapes}
+        with self._blame("the object graph"):
+            found = _of_version_1(shapes, path) if graph is None else self._of_version_2(shapes, floats)
+        self.scheme, names, self.dropped, made = found
         self._keys = {name: key for key, name in sorted(names.items(), key=lambda item: item[1])}
-        self._shapes = {name: shapes[key] for name, key in self._keys.items()}
-        self.scheme = nearest(self._shapes, ("npz", "tf2") if graph is None else ("tf2", "npz"))
+        self._shapes = {name: shapes[key] for name, key in self._keys.items()} | made
         self._types = {name: types[key] for name, key in self._keys.items()}
 
     @property
@@ -85,6 +93,8 @@ class TfCheckpoint(TensorFile):
         return self._shapes
 
     def read(self, name: str) -> Array:
+        if name not in self._keys:  # the bias of a head that has none
+            return np.zeros(self._shapes[name], np.float32)
         if not self._types[name].is_floating:
             raise CheckpointError(
                 f"{self.path}: {name} holds {self._types[name].name}, not float32. Save it as float32."
@@ -103,31 +113,26 @@ class TfCheckpoint(TensorFile):
         if claimed > real:
             raise CheckpointError(f"{self.path}: cut short: {claimed} bytes of tensors in {real}. Get the files anew.")
 
-    def _full_names(self, shapes: Mapping[str, Shape]) -> dict[str, str]:
-        """Key → full name, by the object graph; a key that it does not name keeps its own."""
-        with self._blame("the object graph"):
-            graph = _object_graph(self._reader.get_tensor(OBJECT_GRAPH))
-        full, owner = {}, {}
-        for number, node in enumerate(graph.nodes):
-            for attribute in node.attributes:
-                if attribute.checkpoint_key in shapes and attribute.full_name:
-                    full[attribute.checkpoint_key] = attribute.full_name
-                    owner[number] = attribute.checkpoint_key
-        for node in graph.nodes:
-            for slot in node.slot_variables:
-                original, key = owner.get(slot.original_variable_node_id), owner.get(slot.slot_variable_node_id)
-                if original and key:
-                    full[key] = f"{full[original]}/{slot.slot_name}"
-        names = {key: full.get(key, key) for key in shapes}
-        refuse_names(names.values(), self.path)
+    def _of_version_2(self, shapes: Mapping[str, Shape], floats: Mapping[str, bool]) -> Found:
+        """By the object graph: what is left beside the trunk and the training's state is the head, or refused."""
+        graph = ObjectGraph(self._reader.get_tensor(OBJECT_GRAPH), shapes)
+        below = graph.trunk(SCHEME)
+        shown = _distinct({key: graph.full_names.get(key, key) for key in shapes})
+        refuse_names(shown.values(), self.path)
+        if len(below) < LEAST:
+            self._refuse_one_name(graph.full_names)
+        dropped = {key: why for key, why in graph.training(floats, shapes).items() if key not in below}
+        return recognised(SCHEME, below, shapes, dropped, shown, graph.words(), self.path)
+
+    def _refuse_one_name(self, full_names: Mapping[str, str]) -> None:
+        """No part of a BiT was found: say so where that is because variables share a name."""
         counted: dict[str, str] = {}
-        for key, name in names.items():
+        for key, name in full_names.items():
             if counted.setdefault(name, key) != key:
                 raise CheckpointError(
                     f"{self.path}: two variables of the full name {name}, so that nothing tells which is which.\n"
                     "Save the network from big_transfer's bit_tf2 code with whole names."
                 )
-        return names
 
     @contextmanager
     def _blame(self, what: str) -> Iterator[None]:
@@ -139,10 +144,23 @@ class TfCheckpoint(TensorFile):
             raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the files anew.") from error
 
 
-def _object_graph(serialised: bytes) -> Any:
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+def _of_version_1(shapes: Mapping[str, Shape], where: str) -> Found:
+    """By the variables' names alone; a new Dense layer beside the network is its head."""
+    scheme = nearest(shapes, (GOOGLE, SCHEME))
+    names = {name: name for name in shapes}
+    found = match(shapes, scheme, where)
+    strange = [name for name in shapes if name not in found.kinds and name not in found.dropped]
+    if not any(is_kernel(shapes[name]) for name in strange):
+        return scheme, names, {}, {}
+    slots = {name: SLOT for name in strange if is_slot(name, shapes, scheme)}
+    words = {name: {name.rpartition("/")[2]} for name in shapes}
+    return recognised(scheme, trunk(names, scheme), shapes, {**found.dropped, **slots}, names, words, where)
 
-    return TrackableObjectGraph.FromString(serialised)
+
+def _distinct(shown: Mapping[str, str]) -> dict[str, str]:
+    """Key → full name, or where several have it the key itself."""
+    counted = Counter(shown.values())
+    return {key: name if counted[name] == 1 else key for key, name in shown.items()}
 
 
 def _prefixes(folder: Path) -> list[Path]:

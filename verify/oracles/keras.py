@@ -4,7 +4,9 @@ Convolutions, padding, group norms, pooling and the head are Keras's; kernels ar
 Of an ``.h5`` file the weights are taken one after another, as its ``layer_names`` and ``weight_names`` have them and as
 ``load_weights`` deals them out: what they are called says nothing, the order in which a layer keeps its variables says
 all. It is the order of Google's TensorFlow 2 code (google-research/big_transfer, bit_tf2/models.py), whose units make
-their projection last. Other sources give the same order by the npz names, which are spelt here.
+their projection last; a Dense layer that stands elsewhere, as a user's new head may, comes last. A TF-Hub module keeps
+its variables in one layer and in its own order: there names tell. Other sources give the same order by the npz names,
+which are spelt here.
 
 One layer at a time is built, filled, used on every image and dropped.
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +32,8 @@ Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
 
 FORMAT = "keras-h5"
-HEAD = "resnet/head/conv2d/kernel"
+HEAD, BIAS = "resnet/head/conv2d/kernel", "resnet/head/conv2d/bias"
+ROOT = "root_block/standardized_conv2d/kernel"
 FLOAT64 = {"dtype": "float64"}
 WEIGHTS = {"kernel_initializer": "zeros", "dtype": "float64"}
 """Kernels are filled from the checkpoint: drawing them at random takes longer than all the rest."""
@@ -49,7 +53,11 @@ class KerasOracle:
 
     @property
     def note(self) -> str:
-        return "weights in the file's own order" if self._source.format == FORMAT else ""
+        if self._source.format != FORMAT:
+            return ""
+        with _listed_weights(self._source) as weights:
+            by_name = _by_name(_split(weights)[0], self._source)
+        return "weights by their names in the file" if by_name else "weights in the file's own order"
 
     @property
     def classes(self) -> int | None:
@@ -173,15 +181,55 @@ def _units(source: Source) -> list[str]:
     return ["/".join(parts) for parts in sorted(names)]
 
 
-def _weights_of_file(source: Source) -> Iterator[Array]:
+Weight = tuple[str, str, Any]
+"""Layer, name, and what holds the values."""
+
+
+@contextmanager
+def _listed_weights(source: Source) -> Iterator[list[Weight]]:
     """What an ``.h5`` file lists, in its order. That none of it leads elsewhere was seen to when it was opened."""
     import h5py
 
     with h5py.File(source.location, "r", locking=False) as file:
         root = file.get("model_weights", file)
-        for layer in _listed(root, "layer_names"):
-            for weight in _listed(root[layer], "weight_names"):
-                yield np.asarray(root[layer][weight])
+        yield [
+            (layer, weight, root[layer][weight])
+            for layer in _listed(root, "layer_names")
+            for weight in _listed(root[layer], "weight_names")
+        ]
+
+
+def _weights_of_file(source: Source) -> Iterator[Array]:
+    """The weights in the order of Google's network: the file's own, but for a head that stands elsewhere; by name where
+    one layer holds them all."""
+    with _listed_weights(source) as weights:
+        body, head = _split(weights)
+        for _, _, values in (*(_by_name(body, source) or body), *head):
+            yield np.asarray(values)
+    if len(head) == 1 and BIAS in source.shapes:
+        yield source.read(BIAS)  # of zeros, which stand for the bias that the file has not
+
+
+def _split(weights: Sequence[Weight]) -> tuple[list[Weight], list[Weight]]:
+    """The weights below the head, and the head's: the only matrix, and the bias after it."""
+    matrices = [place for place, (*_, values) in enumerate(weights) if values.ndim == 2]
+    if len(matrices) != 1:
+        return list(weights), []
+    (start,) = matrices
+    layer, _, kernel = weights[start]
+    end = start + 1
+    if end < len(weights) and weights[end][0] == layer and weights[end][2].shape == kernel.shape[1:]:
+        end += 1
+    return [*weights[:start], *weights[end:]], list(weights[start:end])
+
+
+def _by_name(body: Sequence[Weight], source: Source) -> list[Weight]:
+    """In the order of the npz names, where one layer holds all weights and calls each by the whole of such a name."""
+    found = {weight[1].removesuffix(":0"): weight for weight in body}
+    root = next((name for name in found if name.endswith(ROOT)), "")
+    wanted = [root.removesuffix(ROOT) + name for name in _trunk_names(source)]
+    one_layer = len({layer for layer, *_ in body}) == 1
+    return [found[name] for name in wanted] if one_layer and found.keys() == set(wanted) else []
 
 
 def _listed(group: Any, attribute: str) -> Iterator[str]:
@@ -193,18 +241,25 @@ def _listed(group: Any, attribute: str) -> Iterator[str]:
             yield name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _weights_by_name(source: Source) -> Iterator[Array]:
-    """The source's tensors in the order of Google's Keras network."""
-    names = ["root_block/standardized_conv2d/kernel"]
+def _trunk_names(source: Source) -> list[str]:
+    """The source's tensors below the head in the order of Google's Keras network, without ``resnet/``."""
+    names = [ROOT]
     parts = ("group_norm/gamma", "group_norm/beta", "standardized_conv2d/kernel")
     for unit in _units(source):
         names += [f"{unit}/{branch}/{part}" for branch in "abc" for part in parts]
         names.append(f"{unit}/a/proj/standardized_conv2d/kernel")
-    names += ["group_norm/gamma", "group_norm/beta", "head/conv2d/kernel", "head/conv2d/bias"]
-    for name in names:
-        if f"resnet/{name}" in source.shapes:
-            values = source.read(f"resnet/{name}")
-            yield values[0, 0] if name.startswith("head") and values.ndim == 4 else values
+    names += ["group_norm/gamma", "group_norm/beta"]
+    return [name for name in names if f"resnet/{name}" in source.shapes]
+
+
+def _weights_by_name(source: Source) -> Iterator[Array]:
+    """The source's tensors in the order of Google's Keras network."""
+    for name in _trunk_names(source):
+        yield source.read(f"resnet/{name}")
+    for name in (HEAD, BIAS):
+        if name in source.shapes:
+            values = source.read(name)
+            yield values[0, 0] if values.ndim == 4 else values
 
 
 def _layers(name: str, states: Sequence[Any]) -> Iterator[Layer]:

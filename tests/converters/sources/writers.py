@@ -265,6 +265,36 @@ def _save(network: Callable[..., object], trackable: object, folder: Path, calle
     return folder
 
 
+def hub_module(tensors: Tensors, folder: Path, range_: tuple[float, float] = (0, 1), backwards: bool = False) -> Path:
+    """As Google's modules are for TensorFlow 2: ``tf.train.Checkpoint`` with the lists of variables and the call that
+    ``hub.KerasLayer`` wants, for colours in ``range_``; its variables ``backwards`` in the alphabet's order."""
+    import tensorflow as tf
+
+    made = {
+        name: tf.Variable(value if value.ndim < 4 or "head" not in name else value[0, 0], name=name)
+        for name, value in ((name, tensors[name]) for name in (sorted(tensors) if backwards else tensors))
+    }
+    low, high = range_
+
+    @tf.function
+    def call(images, training=False):
+        variables = {name: made[name] for name in tensors}
+        if "resnet/head/conv2d/kernel" in variables:
+            variables["resnet/head/conv2d/kernel"] = variables["resnet/head/conv2d/kernel"][None, None]
+        features, logits = tf1_network(variables, (images - low) * (2 / (high - low)) - 1)
+        return features if logits is None else logits
+
+    module = tf.train.Checkpoint()
+    module.variables = list(made.values())
+    module.trainable_variables = list(made.values())
+    module.regularization_losses = []
+    for training in (True, False):
+        call.get_concrete_function(tf.TensorSpec((None, None, None, 3)), training=training)
+    module.__call__ = call
+    tf.saved_model.save(module, str(folder))
+    return folder
+
+
 # -- TensorFlow 1 ----------------------------------------------------------------------------------------------------
 
 

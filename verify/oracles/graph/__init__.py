@@ -6,6 +6,6 @@ the table of ``operations``; ``machine`` runs it; ``oracle`` feeds it. Nothing e
     saved_model.pb → Program;  variables → Machine;  images → ``GraphOracle.layers()`` → features, logits
 """
 
-from verify.oracles.graph.oracle import GraphOracle
+from verify.oracles.graph.oracle import GraphInput, GraphOracle, graph_input
 
-__all__ = ["GraphOracle"]
+__all__ = ["GraphInput", "GraphOracle", "graph_input"]

@@ -72,9 +72,9 @@ def _windowed(inputs: Sequence[Any], attributes: Mapping[str, Any]) -> int:
 
 
 SHRINKING = """
-    Abs All Any ArgMax Cast EnsureShape Exp ExpandDims Identity LogicalNot Max Mean Min Neg OnesLike PreventGradient
-    Prod Rank Reciprocal Relu Reshape Rsqrt Select Shape Size Slice Snapshot Sqrt Square Squeeze StopGradient
-    StridedSlice Sum Transpose ZerosLike
+    Abs All Any ArgMax Cast EnsureShape Exp ExpandDims Identity LogSoftmax LogicalNot Max Mean Min Neg OnesLike
+    PreventGradient Prod Rank Reciprocal Relu Reshape Rsqrt Select Shape Sigmoid Size Slice Snapshot Softmax Sqrt Square
+    Squeeze StopGradient StridedSlice Sum Transpose ZerosLike
     AddN ConcatV2 IdentityN Pack ShapeN Split SplitV Unpack
 """
 BROADCASTING = """
@@ -93,6 +93,12 @@ OPERATIONS: Mapping[str, Size] = {
     "Range": _counted,
     "Tile": _tiled,
 }
+RESIZING = ("ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor")
+"""Operations that are run where they change nothing: images that already are of the size they make."""
+PROBABILITIES = ("LogSoftmax", "Sigmoid", "Softmax")
+"""What a classifier may end in, whose inputs are its logits."""
+RESHAPING = ("Cast", "ExpandDims", "Reshape", "Snapshot", "Squeeze")
+"""What may follow, and only gives them another shape."""
 LISTS = {"AddN": 0, "ConcatV2": 1, "IdentityN": 0, "Pack": 0, "ShapeN": 0}
 """Operations that take a list of tensors as one argument → how many other inputs follow it."""
 RENAMED = {"Squeeze": {"squeeze_dims": "axis"}}

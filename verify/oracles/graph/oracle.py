@@ -4,20 +4,23 @@
 
 A module takes colours in 0 … 1 or in -1 … 1, and its file does not say which. Its graph does: what stands before the
 first convolution is an affine map v = a + b · p of the colours p, which three images of one colour tell. An audit's
-images are v.
+images are v. A model fine-tuned on 0 … 255 has layers before the module that scale them, which are part of that map;
+what the network is given in the end (v of the darkest and brightest colour) is what a folder's own preprocessing must
+give it, ``GraphInput``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from verify.oracles.graph.machine import Machine
+from verify.oracles.graph.machine import Machine, Resizes
 from verify.oracles.graph.program import Program, load
 from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Source
 from verify.tensorflow import import_tensorflow
@@ -29,10 +32,41 @@ FORMAT = "saved-model"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 READINGS = {"0 … 1": (-1.0, 2.0), "-1 … 1": (0.0, 1.0), "0 … 255": (-1.0, 1 / 127.5)}
 """Range of the colours → the a and b that make it -1 … 1."""
+BYTES = (1 / 512, 1 / 16)
+"""A scale between these makes 0.5 to 16 of 255, and next to nothing of 1: the colours are 0 … 255, whatever is made."""
 PROBES = (0.0, 1.0, 3.0)
 SAME = 1e-6
 SIZE = 64
 """Height and width of the probes where any will do."""
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """What a graph takes, and what its network sees: ``(colour - mean) / std`` of colours brought to 0 … 1."""
+
+    range: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: tuple[int, int] | None
+    """Height and width of the only images that it takes."""
+
+
+def graph_input(source: Source) -> GraphInput | None:
+    """What a SavedModel's graph takes; None where there is no graph, none to run, or one that does not tell."""
+    if source.format != FORMAT:
+        return None
+    key = source.location, source.sha256
+    if key not in _inputs:
+        _inputs.clear()
+        try:
+            _inputs[key] = GraphOracle(source).input
+        except (OracleError, ImportError):
+            _inputs[key] = None
+    return _inputs[key]
+
+
+_inputs: dict[tuple[str, str], GraphInput | None] = {}
+"""That of the last source: a conversion asks before it writes, and again when it verifies."""
 
 
 class GraphOracle:
@@ -50,6 +84,8 @@ class GraphOracle:
         self._classes = source.shapes.get("resnet/head/conv2d/kernel", (0,))[-1] or None
         with _blame():
             self._program, self._machine = _opened(self._tf, folder)
+            sizes = self._program.shape[1:3] or (None, None)
+            self._size: tuple[int | None, ...] = tuple(sizes)
             self._offset, self._scale = self._colours()
 
     @property
@@ -58,13 +94,24 @@ class GraphOracle:
 
     @property
     def note(self) -> str:
-        return f"takes colours in {self._range}"
+        low, high = (", ".join(sorted({f"{value:.4g}" for value in ends})) for ends in (self._dark, self._bright))
+        made = "" if (low, high) == ("-1", "1") else f", of which it makes {low} … {high}"
+        size = f"images of {self._size[0]} × {self._size[1]}, " if all(self._size) else ""
+        return f"takes {size}colours in {self._range}{made}"
+
+    @property
+    def input(self) -> GraphInput:
+        """What the graph takes."""
+        std = 1 / (self._bright - self._dark)
+        height, width = self._size
+        size = (height, width) if height and width else None
+        return GraphInput(self._range, _plain(-self._dark * std), _plain(std), size)
 
     def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
         """The features of every image that fits the signature, then the logits."""
         fitting = [index for index, image in enumerate(images) if self._fits(image)]
         if not fitting:
-            height, width = (size or "any" for size in self._program.shape[1:3])
+            height, width = (size or "any" for size in self._size)
             raise OracleError(f"it takes images of {height} × {width} alone, and there is none")
         found: dict[str, dict[int, Array]] = {"features": {}, "logits": {}}
         for index in fitting:
@@ -79,8 +126,7 @@ class GraphOracle:
         yield from ()
 
     def _fits(self, image: Image) -> bool:
-        shape = self._program.shape or (None,) * 4
-        return all(size in (None, actual) for size, actual in zip(shape[1:3], image.shape[2:], strict=True))
+        return all(size in (None, actual) for size, actual in zip(self._size, image.shape[2:], strict=True))
 
     def _outputs(self, image: Image) -> dict[str, Array]:
         colours = (image.transpose(0, 2, 3, 1).astype(np.float64) - self._offset) / self._scale
@@ -107,18 +153,32 @@ class GraphOracle:
             raise OracleError("it changes colours before its first convolution in a way that is no scaling")
         for name, (a, b) in READINGS.items():
             if np.allclose(offset, a, rtol=SAME, atol=SAME) and np.allclose(scale, b, rtol=SAME, atol=0):
-                self._range = name
+                self._range, self._dark, self._bright = name, np.full(3, -1.0), np.full(3, 1.0)
                 return offset, scale
+        if all(BYTES[0] <= b <= BYTES[1] for b in scale):
+            self._range, self._dark, self._bright = "0 … 255", offset, offset + 255 * scale
+            return offset, scale
         raise OracleError(f"it takes colours that it scales by {scale.tolist()} and moves by {offset.tolist()}")
 
     def _seen(self, colour: float) -> Array:
         """What the first convolution is given in the middle of an image of one colour."""
-        height, width = (size or SIZE for size in (self._program.shape[1:3] or (None, None)))
+        height, width = (size or SIZE for size in self._size)
         try:
             self._machine.run(np.full((1, height, width, 3), colour), _stop_at_convolution)
         except _FirstConvolution as found:
             return found.middle
+        except Resizes as stretched:
+            if self._size != stretched.size:
+                self._size = stretched.size
+                return self._seen(colour)
+            raise
         raise OracleError("its outputs come of no convolution of the images")
+
+
+def _plain(values: Array) -> tuple[float, float, float]:
+    """To the digits that a constant of the graph bears out."""
+    red, green, blue = (float(f"{value:.6g}") + 0.0 for value in values)
+    return red, green, blue
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify.oracles.graph.operations import OPERATIONS
+from verify.oracles.graph.operations import OPERATIONS, RESIZING
 from verify.protocols import OracleError
 from verify.tensorflow import MAX_GRAPH
 
@@ -25,11 +25,11 @@ SIGNATURES = ("default", "serving_default", "image_classification", "image_featu
 VARIABLES = {"VarHandleOp": False, "VariableV2": True, "Variable": True}
 """Operation → whether its output is the value itself, not a handle."""
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-SPECIAL = ("Const", "PlaceholderWithDefault", "ReadVariableOp", *CALLS)
+SPECIAL = ("Const", "PlaceholderWithDefault", "ReadVariableOp", *CALLS, *RESIZING)
 MAX_NODES = 1 << 18
 """Nodes that a program may reach; a network of 459 tensors has some 15,000."""
-FLOAT = 1
-"""TensorFlow's DT_FLOAT."""
+NUMBERS = (1, 2, 3, 4, 14, 19)
+"""TensorFlow's DT_FLOAT, DT_DOUBLE, DT_INT32, DT_UINT8, DT_BFLOAT16, DT_HALF: what colours may be."""
 
 Ref = tuple[str, int]
 """An argument or a node, and which of its outputs."""
@@ -124,7 +124,7 @@ def _of_version_1(meta: Any) -> Program:
 def _image_inputs(signature: Any) -> list[Any]:
     """The one input of a signature, if it can be images; else nothing."""
     inputs = list(signature.inputs.values())
-    fits = len(inputs) == 1 and inputs[0].dtype == FLOAT and _is_image(inputs[0].tensor_shape)
+    fits = len(inputs) == 1 and inputs[0].dtype in NUMBERS and _is_image(inputs[0].tensor_shape)
     return inputs if fits and signature.outputs else []
 
 
@@ -186,7 +186,7 @@ def _image_argument(concrete: Any) -> Any:
         for leaf, kind in zip(_signature(concrete), leaves, strict=True)
         if kind in ("tensor_spec_value", "bounded_tensor_spec_value")
     ]
-    fits = len(tensors) == 1 and tensors[0].dtype == FLOAT and _is_image(tensors[0].shape)
+    fits = len(tensors) == 1 and tensors[0].dtype in NUMBERS and _is_image(tensors[0].shape)
     return tensors[0] if fits else None
 
 

@@ -1,0 +1,99 @@
+"""The head of a fine-tuned network: the one Dense layer, or 1×1 convolution, beside the rest of BiT.
+
+what is left beside the trunk → kernel and bias of the head, or CheckpointError that names what does not belong
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from converters.errors import CheckpointError
+from converters.names import UNIT, ends
+from converters.sources.base import Shape
+
+Found = tuple[str, dict[str, str], dict[str, str], dict[str, Shape]]
+"""Scheme; tensor → name in the table, or its own; name → why it is left out; name → shape, of what is made as zeros."""
+LEAST = len(UNIT) - 1
+"""Tensors that make a BiT worth the name: those of a unit."""
+KERNEL_WORDS = frozenset({"kernel", "kernels", "weight", "weights", "w"})
+BIAS_WORDS = frozenset({"bias", "biases", "b"})
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The tensors of a head; ``bias`` is None where it has none."""
+
+    kernel: str
+    bias: str | None
+    classes: int
+
+
+def recognised(
+    scheme: str,
+    trunk: Mapping[str, str],
+    shapes: Mapping[str, Shape],
+    dropped: Mapping[str, str],
+    shown: Mapping[str, str],
+    words: Mapping[str, Set[str]],
+    where: str,
+) -> Found:
+    """What the tensors of a file are, given those below the head (tensor → name in the table) and those left out.
+
+    ``shown`` is what tensors are called in messages. Raises CheckpointError for a tensor that BiT has not.
+    """
+    norm, kernel, bias = ends(scheme)
+    names = {**shown, **trunk}
+    made: dict[str, Shape] = {}
+    why = {shown[key]: reason for key, reason in dropped.items()}
+    last = next((key for key, name in trunk.items() if name == norm), None)
+    if len(trunk) >= LEAST and last and len(shapes[last]) == 1:
+        rest = {key: shape for key, shape in shapes.items() if key not in trunk and key not in dropped}
+        head = head_among(rest, words, shapes[last][0], where, shown)
+        if head:
+            names[head.kernel] = kernel
+            if head.bias:
+                names[head.bias] = bias
+            else:
+                made[bias] = (head.classes,)
+                why["the head's bias"] = "the file has none: zeros stand for it"
+    return scheme, names, why, made
+
+
+def head_among(
+    rest: Mapping[str, Shape], words: Mapping[str, Set[str]], features: int, where: str, shown: Mapping[str, str]
+) -> Dense | None:
+    """The head, of the tensors beside the trunk, whose ``words`` are the last ones of their names; None without any.
+
+    ``shown`` are the names for messages. Raises CheckpointError for anything else than one Dense layer on the features.
+    """
+    if not rest:
+        return None
+    kernels = [name for name, shape in rest.items() if is_kernel(shape) and _is_called(words.get(name), KERNEL_WORDS)]
+    others = [name for name in rest if name not in kernels]
+    dense = [kernel for kernel in kernels if rest[kernel][-2] == features]
+    if len(kernels) == 1 and len(dense) == 1 and len(others) <= 1:
+        bias = next(iter(others), None)
+        if bias is None or (len(rest[bias]) == 1 and _is_called(words.get(bias), BIAS_WORDS)):
+            return Dense(dense[0], bias, rest[dense[0]][-1])
+    names = ", ".join(f"{shown[name]} ({_shape(rest[name])})" for name in list(rest)[:4])
+    more = f" and {len(rest) - 4} more" if len(rest) > 4 else ""
+    what = "more than one Dense layer" if len(kernels) > 1 else "weights that BiT has not"
+    raise CheckpointError(
+        f"{where}: {what} beside a BiT of {features} features: {names}{more}.\n"
+        "Only BiT with one Dense head on its features can be converted: save that part alone."
+    )
+
+
+def is_kernel(shape: Shape) -> bool:
+    """Whether a Dense layer's kernel, or that of a 1×1 convolution, has such a shape."""
+    return len(shape) == 2 or (len(shape) == 4 and shape[:2] == (1, 1))
+
+
+def _is_called(words: Set[str] | None, wanted: Set[str]) -> bool:
+    """Whether its names are such, or it has none."""
+    return not words or bool(words & wanted)
+
+
+def _shape(shape: Shape) -> str:
+    return "×".join(map(str, shape)) or "a scalar"
