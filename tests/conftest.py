@@ -1,7 +1,8 @@
 """What holds for all tests: libraries in an order that they survive, one thread each, no deadline for an example.
 
-``--quick`` leaves out each test that is marked slow, imports one of ``OPTIONAL`` or starts another Python: a rule and
-no list, so it holds for tests to come. The libraries in ``OPTIONAL`` need not be installed.
+``--quick`` leaves out each test that is marked slow, imports one of ``OPTIONAL`` or starts another Python, and runs a
+few cases of a test that has many: a rule and no list, so it holds for tests to come. The libraries in ``OPTIONAL`` need
+not be installed.
 """
 
 import os
@@ -26,6 +27,8 @@ OPTIONAL = {
     "transformers",
 }
 """Of extras other than ``quick``; most take seconds to import."""
+CASES = 5
+"""Of one test, as many as ``--quick`` runs."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -58,10 +61,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if not item.get_closest_marker("slow")]
     if config.option.quick:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = others
+        chosen = few_cases(others)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
     elif "PYTEST_XDIST_WORKER" in os.environ:  # or a long test begins when the other processes have ended
         items[:] = slow + others
+
+
+def few_cases(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Of each test the first case, the last, and others at even distances between them."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return {cases[at * (len(cases) - 1) // (CASES - 1)] for cases in tests.values() for at in range(CASES)}
 
 
 class SkipOptional:

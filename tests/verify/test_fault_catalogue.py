@@ -86,10 +86,12 @@ def test_catalogue_has_sixty_kinds_of_faults():
     assert Counter(fault.name for fault in CATALOGUE).most_common(1)[0][1] == 1
 
 
+@pytest.mark.slow
 def test_every_fault_is_found(outcomes):
     assert [f"{fault}: {said}" for fault, (found, _, said) in outcomes.items() if not found] == []
 
 
+@pytest.mark.slow
 def test_kind_and_place_are_right_in_nine_of_ten(outcomes):
     wrong = [
         f"{fault} ({fault.kind}, {fault.place}): {said}" for fault, (_, right, said) in outcomes.items() if not right
@@ -97,6 +99,7 @@ def test_kind_and_place_are_right_in_nine_of_ten(outcomes):
     assert len(wrong) <= len(outcomes) // 10, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_one_fault_is_one_line(outcomes):
     """What follows from a fault is not told as another one; a stale report is one of every file."""
     told = {str(fault): said for fault, (_, _, said) in outcomes.items() if fault.kind != "stale report"}
