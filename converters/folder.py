@@ -84,19 +84,21 @@ class Folder:
         themselves, a copy that holds what was read of it; gone when this is closed."""
         if self.misleading or self.weights.file_names[0].endswith(".safetensors"):
             return self.folder
-        from safetensors import serialize_file
+        import torch
+        from safetensors.torch import save_file
 
         self._copy = TemporaryDirectory(prefix="bit-verify-")
         copy = Path(self._copy.name)
         for path in self.folder.glob("*.json"):
             if not path.name.endswith(".index.json"):
                 shutil.copy(path, copy)
-        codes = {dtype.storage: dtype.name for dtype in DTYPES.values()}
-        tensors: dict[str, Any] = {}
+        tensors: dict[str, Tensor] = {}
         for name in self.weights.shapes:
-            values = self.weights.read(name)
-            tensors[name] = {"dtype": codes[values.dtype], "shape": values.shape, "data": values.tobytes()}
-        serialize_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
+            stored = self.weights.read(name)
+            is_bfloat16 = stored.dtype == DTYPES["bfloat16"].storage
+            values = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else None
+            tensors[name] = torch.from_numpy(stored) if values is None else values
+        save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
         return copy
 
     @property

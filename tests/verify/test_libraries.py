@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted
@@ -281,6 +282,21 @@ def test_a_plain_load_that_computes_in_less_than_what_is_stored_is_a_fault(tmp_p
     report = audit(target, source, images=default_images(40))
     assert (report.verdict, report.fault.kind) == ("failed", "configuration")
     assert report.reason == f"transformers: dtype of a plain load is {dtype}, not float32"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_libraries_are_given_a_safetensors_copy_of_a_pickle(checkpoint, tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    folder = tmp_path / "model"
+    converted(checkpoint, folder, "--dtype", dtype, "--no-verify")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    report = audited(folder, checkpoint, tmp_path / "parity")
+    assert report["verdict"] == "passed", report["reason"]
+    assert "transformers" in [reader["name"] for reader in report["readers"]]
+    assert all(reader["verdict"] == "passed" for reader in report["readers"])
+    assert list((tmp_path / "temporary").glob("bit-verify-*")) == []
 
 
 # Batches and small images
