@@ -22,11 +22,11 @@ import numpy as np
 from common import Goals, apart, machine, print_table
 from safetensors.numpy import load_file, save_file
 
-from converters.architecture import Architecture
-from converters.names import GOOGLE, Kind, parameters
+from converters.mapping.architecture import Architecture
+from converters.mapping.names import GOOGLE, Kind, parameters
 
 CONVERT = "from converters.cli import convert; convert()"
-VERIFY = "from converters.cli import verify; verify()"
+VERIFY = "from converters.cli.commands import verify; verify()"
 LIMITS = {"R50x1": (15.0, 2000.0), "R152x4": (240.0, 10_000.0)}
 """Network → seconds and megabytes of a default audit, on two cores."""
 STD = {Kind.KERNEL: 1e-2, Kind.HEAD_KERNEL: 2e-2}

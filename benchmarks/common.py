@@ -100,7 +100,7 @@ def network(name: str, classes: int = 1000, epsilon: float = 1e-8) -> Any:
     import torch
 
     from bit_ref import BitConfig, BitForImageClassification
-    from converters.architecture import Architecture
+    from converters.mapping.architecture import Architecture
 
     shape = Architecture.released(name, classes)
     config = BitConfig(

@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from common import apart
 
-from converters.architecture import Architecture
-from converters.catalogue import npz_bytes
-from converters.names import GOOGLE, parameters
+from converters.catalogue.variants import npz_bytes
+from converters.mapping.architecture import Architecture
+from converters.mapping.names import GOOGLE, parameters
 
 CLASSES = 21843
 NETWORKS = {name: Architecture.released(name, CLASSES) for name in ("R50x1", "R152x4")}
@@ -49,7 +49,7 @@ save_file({name: tensor.contiguous() for name, tensor in model.state_dict().item
 TRANSFORMERS = """
 import sys, timm
 from transformers import BitConfig, BitForImageClassification
-from converters.names import parameters
+from converters.mapping.names import parameters
 sys.path.insert(0, "benchmarks")
 from convert import NETWORKS
 network = NETWORKS[sys.argv[3]]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from common import Goals, in_turn, machine, median, network, print_table, ratio
 
-from converters.architecture import Architecture
-from converters.layouts import TRANSFORMERS
-from converters.names import GOOGLE, parameters
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import TRANSFORMERS
+from converters.mapping.names import GOOGLE, parameters
 from verify.oracles.numpy import STANDARDIZATION_EPSILON, NumpyOracle
 
 GOAL = 3.0

@@ -81,7 +81,7 @@ class Network:
 def draw(seed: int) -> Network:
     """Shapes and values wider than those that training leaves: kernels of any scale, off centre, with heavy tails; dead
     channels; noise of two amplitudes and a smooth image, whose channels have a mean."""
-    from converters.architecture import Architecture
+    from converters.mapping.architecture import Architecture
 
     random = np.random.default_rng(seed)
     registered = seed % REGISTERED == REGISTERED - 1
@@ -101,7 +101,7 @@ def draw(seed: int) -> Network:
 
 
 def _values(architecture: Any, random: np.random.Generator) -> tuple[Tensors, str]:
-    from converters.names import GOOGLE, Kind, parameters
+    from converters.mapping.names import GOOGLE, Kind, parameters
 
     spread, each = 10 ** random.uniform(-5, np.log10(0.3)), bool(random.random() < 0.5)
     centre, tails, trained = random.random() < 0.3, random.random() < 0.3, random.random() < 0.5
@@ -215,7 +215,7 @@ class Honest:
 
     def load(self, folder: Path) -> Any:
         """The reader of a folder, its model loaded at once."""
-        from verify.computing import Computing
+        from verify.precision import Computing
         from verify.readers import BitRefReader, TimmReader, TransformersReader
 
         kinds: dict[str, Any] = {"bit_ref": BitRefReader, "transformers": TransformersReader, "timm": TimmReader}
@@ -330,7 +330,7 @@ def _own(head: tuple[Array, Array], features: Array) -> Any:
 
 def _head(network: Network) -> tuple[Array, Array]:
     """The source's kernel, (features, classes), and bias in float64."""
-    from converters.names import GOOGLE, Kind, infer, parameters
+    from converters.mapping.names import GOOGLE, Kind, infer, parameters
 
     names = {p.kind: p.names[GOOGLE] for p in parameters(infer(network.shapes, GOOGLE, network.path))}
     kernel, bias = (network.tensors[names[kind]].astype(np.float64) for kind in (Kind.HEAD_KERNEL, Kind.HEAD_BIAS))
@@ -362,10 +362,10 @@ def study(seed: int) -> dict[str, Any]:
 
 def write(folder: Path, checkpoint: Path, reader: Honest, padding: Any) -> None:
     """The folder that a conversion writes for this reader."""
-    from converters import repository
-    from converters.names import GOOGLE, infer
-    from converters.plan import Plan
+    from converters.folder.plan import Plan
+    from converters.mapping.names import GOOGLE, infer
     from converters.sources import open_checkpoint
+    from converters.writers import model as repository
 
     folder.mkdir()
     with open_checkpoint(checkpoint) as source:

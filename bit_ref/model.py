@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bit_ref.config import BitConfig
-from bit_ref.kept import KeepsKernel
+from bit_ref.kernel_cache import KeepsKernel
 from bit_ref.outputs import (
     BackboneOutput,
     BaseModelOutputWithPoolingAndNoAttention,

@@ -11,12 +11,12 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from converters.cli import convert, verify
+from converters.cli.commands import convert, verify
 
 DRIVER = """
 import json, sys
 from click.testing import CliRunner
-from converters.cli import convert, verify
+from converters.cli.commands import convert, verify
 for command, *arguments in json.loads(sys.argv[1]):
     result = CliRunner().invoke({"convert": convert, "verify": verify}[command], arguments)
     print(json.dumps([result.exit_code, result.stdout, result.stderr]), flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.cli import convert, verify
+from converters.cli.commands import convert, verify
 from tests.command_line import refused
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ import sys
 import click, importlib.metadata, subprocess  # as on the system that they run on
 sys.platform = "win32"
 sys.modules.update(fcntl=None, resource=None, termios=None, pwd=None, grp=None)
-from converters.cli import {command}
+from converters.cli.commands import {command}
 {command}(["BiT-digits"])
 """
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from verify.auditing import audit as audit
     from verify.auditing import default_images as default_images
     from verify.auditing import thorough_images as thorough_images
-    from verify.faults import Fault as Fault
+    from verify.diagnosis.faults import Fault as Fault
     from verify.oracles.numpy import NumpyOracle as NumpyOracle
     from verify.protocols import Correspondence as Correspondence
     from verify.protocols import Expectation as Expectation
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from verify.readers import BitRefReader as BitRefReader
     from verify.readers import TimmReader as TimmReader
     from verify.readers import TransformersReader as TransformersReader
-    from verify.report import Report as Report
+    from verify.report.parity import Report as Report
 
 _HOME = {
     "audit": "verify.auditing",
     "default_images": "verify.auditing",
     "thorough_images": "verify.auditing",
-    "Fault": "verify.faults",
+    "Fault": "verify.diagnosis.faults",
     "NumpyOracle": "verify.oracles.numpy",
     "Correspondence": "verify.protocols",
     "Expectation": "verify.protocols",
@@ -45,7 +45,7 @@ _HOME = {
     "BitRefReader": "verify.readers",
     "TimmReader": "verify.readers",
     "TransformersReader": "verify.readers",
-    "Report": "verify.report",
+    "Report": "verify.report.parity",
 }
 
 __all__ = sorted(_HOME)

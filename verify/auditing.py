@@ -1,6 +1,6 @@
 """The audit: stored values, then what every reader computes, then one verdict on both.
 
-target, source → stored.check → Stored; readers, oracle → evidence.gather → Evidence → Report → derived_verdict
+target, source → weights.check → Stored; readers, oracle → evidence.gather → Evidence → Report → derived_verdict
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from verify import compare, diagnosis, stored
+from verify import compare, weights
 from verify.compare import Comparison
-from verify.evidence import Evidence, Run, gather, run_reader, walk_length
-from verify.faults import CHANGED, OTHER_CLASSES, Fault, causes
+from verify.diagnosis import computed
+from verify.diagnosis.faults import CHANGED, OTHER_CLASSES, Fault, causes
+from verify.forward import Evidence, Run, gather, run_reader, walk_length
+from verify.oracles.agreement import Witness
 from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
-from verify.panel import Witness
 from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
-from verify.report import (
+from verify.report.parity import (
     HeldOutReport,
     LayerReport,
     LogitReport,
@@ -33,8 +34,8 @@ from verify.report import (
     figure,
     image_report,
 )
+from verify.report.verdict import derived_verdict, other_classes
 from verify.steps import Steps
-from verify.verdict import derived_verdict, other_classes
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -98,7 +99,7 @@ def audit(
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes from ``SMALLEST`` up: each is judged
     by itself, and where they come in a batch, again in that (default: ``default_images()``); ``pool_padding`` is the
     checkpoint's own. ``witnesses`` make oracles that must agree with the first before any judges
-    (``verify.panel.MAKERS``). ``held_out`` is called when the readers have run, and gives the classes of labelled
+    (``oracles.agreement.MAKERS``). ``held_out`` is called when the readers have run, and gives the classes of labelled
     images; ``changes``, when all has been read, gives the files of target and source
     that are not what they were, and what happened to each. Whatever goes wrong in a reader or in the checkpoint's
     network is part of the report; errors of reading source and target are not caught.
@@ -110,7 +111,7 @@ def audit(
     files = dict(sorted(target.files.items()))  # before anything is read
     step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
-        accounts = stored.check(target, source, step)
+        accounts = weights.check(target, source, step)
         runs = [
             run_reader(reader, singles, batches, constants, target.misleading, step)
             for reader, constants in _constants(target, pool_padding)
@@ -213,14 +214,14 @@ def _rounding(
 def _faults(
     source: Source,
     images: Sequence[Image],
-    accounts: stored.Stored,
+    accounts: weights.Stored,
     unmet: Sequence[Expectation],
     runs: Sequence[Run],
     evidence: Evidence,
     step: Steps,
 ) -> list[Fault]:
     """What is wrong with what is stored, what the files say, and what the first reader that departs computes."""
-    faults = diagnosis.stored_faults(accounts, source, step) if accounts.misfits else []
+    faults = computed.stored_faults(accounts, source, step) if accounts.misfits else []
     faults += map(_unmet_fault, unmet)
     departing = next((r for r in runs if r.installed and (r.error or not all(c.passed for c in r.comparisons))), None)
     if departing is None or evidence.grounds:
@@ -233,7 +234,7 @@ def _faults(
     elif departing.unit <= compare.U:
         oracle = NumpyOracle(source, arithmetic=departing.arithmetic)
         wrong = [account.pair.source for account in accounts.accounts if not account.exact]
-        found = diagnosis.computed_faults(oracle, source, images, departing, wrong, step)
+        found = computed.computed_faults(oracle, source, images, departing, wrong, step)
     if departing is not runs[0]:
         found = [replace(fault, detail=f"in {departing.name}: {fault.detail}") for fault in found]
     return causes(faults, found)

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verify.computing import USUAL, Computing
+from verify.precision import USUAL, Computing
 from verify.protocols import Expectation
 
 if TYPE_CHECKING:

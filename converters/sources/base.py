@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from converters.errors import CheckpointError
 from converters.files import sha256
-from converters.layouts import Exact
-from converters.transposing import Tile, tiles_of
+from converters.mapping.layouts import Exact
+from converters.mapping.tiles import Tile, tiles_of
 from verify.protocols import PoolPadding
 
 Array = npt.NDArray[Any]

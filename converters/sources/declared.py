@@ -11,7 +11,7 @@ from typing import cast
 
 from converters.errors import CheckpointError
 from converters.files import CONFIG, read_json
-from converters.layouts import STANDARDIZATION_EPSILON, Exact
+from converters.mapping.layouts import STANDARDIZATION_EPSILON, Exact
 from verify.protocols import PoolPadding
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from converters.errors import CheckpointError
-from converters.names import UNIT, ends
+from converters.mapping.names import UNIT, ends
 from converters.sources.base import Shape
 
 Found = tuple[str, dict[str, str], dict[str, str], dict[str, Shape]]

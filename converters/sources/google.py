@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from converters.architecture import Architecture
-from converters.layouts import BY_SCHEME, Exact
-from converters.names import GOOGLE, Match, infer, match, parameters
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import BY_SCHEME, Exact
+from converters.mapping.names import GOOGLE, Match, infer, match, parameters
+from converters.mapping.tiles import Tile, tiles_of
 from converters.sources.base import Array, Shape, TensorFile
-from converters.transposing import Tile, tiles_of
 from converters.watch import Watch
 from verify.protocols import PoolPadding
 

@@ -31,9 +31,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from converters.architecture import GROUPS, Architecture
 from converters.errors import CheckpointError, UsageError
-from converters.names import PROJECTION, ends, infer, parameters, trunk, words
+from converters.mapping.architecture import GROUPS, Architecture
+from converters.mapping.names import PROJECTION, ends, infer, parameters, trunk, words
 from converters.sources.base import (
     MAX_NAME,
     MAX_TENSORS,

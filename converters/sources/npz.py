@@ -1,6 +1,6 @@
 """Reads ``.npz`` checkpoints: names and shapes first, values one tensor at a time, never a pickle.
 
-Any valid archive is read, whoever wrote it (``converters.zips``). Nothing a header claims is believed before the file's
+Any valid archive is read, whoever wrote it (``sources.zips``). Nothing a header claims is believed before the file's
 real bytes bear it out: members may not overlap or leave the file, a tensor must fill its member exactly, and all
 tensors together may be only so much larger than the file. The CRC of every member is checked when it is read.
 """
@@ -27,11 +27,11 @@ from zlib_ng.zlib_ng import crc32
 
 from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
-from converters.names import nearest
+from converters.mapping.names import nearest
+from converters.mapping.tiles import Tile, empty_tiles
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
 from converters.sources.passing import Pass
-from converters.transposing import Tile, empty_tiles
-from converters.zips import FIRST_BYTES, data_start, first_name, is_whole_zip, open_zip
+from converters.sources.zips import FIRST_BYTES, data_start, first_name, is_whole_zip, open_zip
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from converters.names import (
+from converters.mapping.names import (
     BESIDE,
     COUNTER,
     METRIC,

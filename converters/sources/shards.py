@@ -12,7 +12,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 from converters.errors import CheckpointError
 from converters.files import read_json
-from converters.names import nearest
+from converters.mapping.names import nearest
 from converters.sources.base import TensorFile, refuse_names
 from converters.sources.declared import declared
 

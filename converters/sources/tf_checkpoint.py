@@ -20,7 +20,7 @@ import numpy as np
 
 from converters.errors import BitConvertError, CheckpointError, UsageError
 from converters.files import is_macos_metadata
-from converters.names import GOOGLE, SLOT, is_slot, match, nearest, trunk
+from converters.mapping.names import GOOGLE, SLOT, is_slot, match, nearest, trunk
 from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
 from converters.sources.dense import LEAST, Found, is_kernel, recognised
 from converters.sources.objects import ObjectGraph

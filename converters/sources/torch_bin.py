@@ -26,7 +26,7 @@ from converters.sources.safetensors import FLOATS, SIZES
 from converters.sources.shards import ShardedSource
 from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor
 from converters.sources.training import state_dict
-from converters.zips import data_start
+from converters.sources.zips import data_start
 
 ZIP, PICKLE = b"PK\x03\x04", "data.pkl"
 MAX_MEMBERS = 8192

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.errors import CheckpointError
-from converters.names import nearest
+from converters.mapping.names import nearest
 from converters.sources.google import understand
 from converters.sources.torch_pickle import Tensor
 

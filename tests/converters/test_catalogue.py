@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 import converters
-from converters.architecture import Architecture
-from converters.catalogue import EMBEDDED_NETWORK, Preprocessing, Variant, find, listing, npz_bytes, variants
+from converters.catalogue.labels import labels
+from converters.catalogue.variants import EMBEDDED_NETWORK, Preprocessing, Variant, find, listing, npz_bytes, variants
 from converters.errors import UsageError
-from converters.labels import labels
+from converters.mapping.architecture import Architecture
 from tests.checkpoints import tensor_shapes
 
 PACKAGE = Path(converters.__file__).parent
@@ -318,15 +318,16 @@ def test_text_listing_has_a_line_for_each_variant_and_marks_the_defective() -> N
 
 
 def test_listing_imports_nothing_heavy() -> None:
-    script = "import sys; from converters.catalogue import listing; listing(); print(*sys.modules)"
+    script = "import sys; from converters.catalogue.variants import listing; listing(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "tensorflow", "transformers", "huggingface_hub", "h5py", "rich"} & set(loaded)
 
 
 def test_wheel_takes_every_data_file_along() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
-    globs = project["tool"]["setuptools"]["package-data"]["converters"]
-    files = [file for folder in ("labels", "digits") for file in (PACKAGE / folder).iterdir() if file.is_file()]
+    globs = project["tool"]["setuptools"]["package-data"]["converters.catalogue"]
+    folders = (PACKAGE / "catalogue" / name for name in ("labels", "digits"))
+    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
     for name in ("released.csv", *(f"{file.parent.name}/{file.name}" for file in files)):
         assert any(fnmatch(name, glob) for glob in globs), name
 
@@ -335,6 +336,6 @@ def test_documentation_counts_the_checkpoints() -> None:
     page = (PACKAGE.parent / "docs" / "catalogue.md").read_text("utf-8")
     names = page.split("\n## ")[1]
     assert sum(int(count) for count in re.findall(r"\| (\d+) \|$", names, flags=re.MULTILINE)) == len(variants())
-    with (PACKAGE / "released.csv").open(encoding="utf-8") as file:
+    with (PACKAGE / "catalogue" / "released.csv").open(encoding="utf-8") as file:
         lines = len(list(csv.DictReader(file))) - 1
     assert f"{len(variants()) - 1} checkpoints in {lines}" in " ".join(page.split())

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
-from converters.cli import convert, verify
+from converters.cli.commands import convert, verify
 from tests.checkpoints import make_checkpoint
 
 FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
@@ -68,7 +68,7 @@ def converted(checkpoint, tmp_path_factory) -> Path:
 
 def test_help_and_list_import_nothing_heavy():
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom converters.cli import convert, verify\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom converters.cli.commands import convert, verify\n"
         "for command, option in ((convert, '--help'), (verify, '--help'), (convert, '--list')):\n"
         "    assert CliRunner().invoke(command, [option]).exit_code == 0\n"
         "heavy = {'numpy', 'torch', 'tensorflow', 'transformers', 'huggingface_hub', 'h5py', 'matplotlib', 'httpx'}\n"

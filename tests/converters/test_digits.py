@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 import converters
 from tests.checkpoints import tensor_shapes
 
-FOLDER = Path(converters.__file__).parent / "digits"
+FOLDER = Path(converters.__file__).parent / "catalogue" / "digits"
 SIDE = 32
 MAX_BYTES = 10_000_000
 FEW = 1e-3

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.download import cache_folder, cached, fetchable, shown
+from converters.download.http import cache_folder, cached, fetchable, shown
 from converters.errors import CheckpointError, HubError, UsageError
 from tests.file_server import Fault, FileServer
 
@@ -261,7 +261,7 @@ def test_names_from_urls_stay_inside_the_cache(server, cache):
 # Two processes, killed processes
 
 FETCH = (
-    "import sys; from converters.download import cached; "
+    "import sys; from converters.download.http import cached; "
     "print(cached(sys.argv[1], size=int(sys.argv[2]), pause=0.001, progress=lambda d, t: print(d, flush=True)))"
 )
 
@@ -307,7 +307,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import httpx
-from converters.download import cached
+from converters.download.http import cached
 from tests.killing import killed_at_every_step
 
 url, size, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
-from converters.dtypes import DTYPES, round_to, widened
+from converters.mapping.dtypes import DTYPES, round_to, widened
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused
 from tests.converters.sources.writers import torch_names

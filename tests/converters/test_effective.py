@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from converters import catalogue
-from converters.configs import model_config, preprocessor_config, timm_config
-from converters.effective import effective
-from converters.plan import Plan
+from converters.auditing.effective_values import effective
+from converters.catalogue import variants as catalogue
+from converters.folder.config import model_config, preprocessor_config, timm_config
+from converters.folder.plan import Plan
 from verify.pixels import LIBRARY_LIMIT, LIBRARY_MEAN, kinds, library_difference
 
 SQUASHED, CROPPED = "BiT-M-R50x1-ILSVRC2012", "distill/R50x1_224"

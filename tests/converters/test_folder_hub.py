@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download, try_to_load_from_cache
 
 from converters.errors import HubError, ParityError, UsageError
-from converters.folder_hub import publish_to_folder
+from converters.hub.local_folder import publish_to_folder
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import audited
 from verify import Report
@@ -202,7 +202,7 @@ def test_only_what_passed_and_is_unchanged_is_published(first, hub):
 
 def test_a_file_that_changes_while_it_is_copied_is_not_published(first, hub, monkeypatch):
     folder, report = first
-    import converters.folder_hub as module
+    import converters.hub.local_folder as module
 
     real = module.verified_files
 
@@ -253,7 +253,7 @@ def test_a_hub_that_cannot_be_written_is_told(first, hub):
 PUBLISH = """
 import pickle, sys
 from pathlib import Path
-from converters.folder_hub import publish_to_folder
+from converters.hub.local_folder import publish_to_folder
 folder, report, hub, times = pickle.loads(sys.stdin.buffer.read())
 for _ in range(times):
     publish_to_folder(folder, report, "google/BiT-tiny", hub)
@@ -284,7 +284,7 @@ import pickle, sys
 from pathlib import Path
 from shutil import copytree
 from huggingface_hub import scan_cache_dir, snapshot_download
-from converters.folder_hub import publish_to_folder
+from converters.hub.local_folder import publish_to_folder
 from tests.killing import killed_at_every_step
 
 first, second, hubs, before = pickle.loads(sys.stdin.buffer.read())

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converters.checking import check
-from converters.cli import verify
+from converters.auditing.report_check import check
+from converters.cli.commands import verify
 from converters.errors import ParityError
 from converters.sources import open_checkpoint
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused, run
-from verify.report import content_digest
+from verify.report.parity import content_digest
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.auditing import audit_folder
-from converters.catalogue import find_one
-from converters.folder import own_readers
+from converters.auditing.audits import audit_folder
+from converters.auditing.target import own_readers
+from converters.catalogue.variants import find_one
 from converters.sources import open_checkpoint
 from tests.command_line import run
 from verify import Report
-from verify.checking import contradictions
+from verify.report.checking import contradictions
 
-DIGITS = Path(str(files("converters"))) / "digits"
+DIGITS = Path(str(files("converters.catalogue"))) / "digits"
 
 
 class Blurred:
@@ -93,7 +93,7 @@ def test_another_class_fails_in_float32_and_is_reported_in_half_precision(conver
 
 
 def test_a_conversion_that_changes_a_class_leaves_only_its_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("converters.convert.own_readers", blurred)
+    monkeypatch.setattr("converters.conversion.own_readers", blurred)
     result = run("--variant", "BiT-digits", "--output", tmp_path, "--quiet")
     assert result.exit_code == 1
     assert "6 of 360 held-out images get another class" in result.stderr

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converters.architecture import Architecture
-from converters.catalogue import Variant, find
-from converters.convert import Request, plan_of
+from converters.auditing.inspection import Inspection, inspect_folder
+from converters.auditing.target import Folder
+from converters.catalogue.labels import id2label
+from converters.catalogue.variants import Variant, find
+from converters.conversion import Request, plan_of
 from converters.errors import UsageError
-from converters.folder import Folder
-from converters.inspection import Inspection, inspect_folder
-from converters.labels import id2label
-from converters.names import GOOGLE, infer
-from converters.plan import Plan
-from converters.weights import open_weights
+from converters.folder.plan import Plan
+from converters.folder.stored_weights import open_weights
+from converters.mapping.architecture import Architecture
+from converters.mapping.names import GOOGLE, infer
 from tests.checkpoints import make_checkpoint
 from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, Case, set_fields
 from tests.verify.folders import write_folder

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converters.cli import verify
+from converters.cli.commands import verify
 from tests.checkpoints import make_checkpoint
 from tests.converters.inspection_cases import bin_alone, bin_beside, safe_beside, set_fields, write
 from tests.verify.folders import write_folder

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.architecture import Architecture
-from converters.catalogue import find
-from converters.configs import model_config, plain_config, preprocessor_config, timm_config
+from converters.auditing.inspection.fates import Fields, Notes
+from converters.auditing.inspection.model_fields import ATTRIBUTES, FOLLOWED, MODEL_FIELDS, REDIRECTS, inspect_model
+from converters.auditing.inspection.plain_fields import inspect_plain
+from converters.auditing.inspection.processor_fields import IDLE, PROCESSOR_FIELDS, inspect_processor
+from converters.auditing.inspection.timm_fields import ARGUMENTS, RECIPE_FIELDS, TIMM_FIELDS, inspect_timm
+from converters.catalogue.variants import find
 from converters.errors import CheckpointError
 from converters.files import read_json
-from converters.inspection.fates import Fields, Notes
-from converters.inspection.model_fields import ATTRIBUTES, FOLLOWED, MODEL_FIELDS, REDIRECTS, inspect_model
-from converters.inspection.plain_fields import inspect_plain
-from converters.inspection.processor_fields import IDLE, PROCESSOR_FIELDS, inspect_processor
-from converters.inspection.timm_fields import ARGUMENTS, RECIPE_FIELDS, TIMM_FIELDS, inspect_timm
-from converters.plan import Plan
+from converters.folder.config import model_config, plain_config, preprocessor_config, timm_config
+from converters.folder.plan import Plan
+from converters.mapping.architecture import Architecture
 
 TINY = Architecture.regular((1, 1), 32, 10)
 PLANS = {layout: Plan("tiny", TINY, None, "bits", "zeros", layout) for layout in ("transformers", "original")}

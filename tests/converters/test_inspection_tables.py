@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from converters.architecture import Architecture
-from converters.inspection import inspect_folder, model_fields, processor_fields, timm_fields
-from converters.plan import Plan
-from converters.weights import open_weights
+from converters.auditing.inspection import inspect_folder, model_fields, processor_fields, timm_fields
+from converters.folder.plan import Plan
+from converters.folder.stored_weights import open_weights
+from converters.mapping.architecture import Architecture
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import write_folder
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import kaggle
-from converters.catalogue import find, kaggle_handle
+from converters.catalogue.variants import find, kaggle_handle
+from converters.download import kaggle
+from converters.download.locations import fetch
 from converters.errors import HubError, UsageError
-from converters.places import fetch
 from tests.checkpoints import make_checkpoint
 from tests.command_line import converted, refused, run
 from tests.converters.sources import writers
@@ -215,7 +215,7 @@ def test_a_module_that_tfhub_dev_has_not_is_fetched_from_kaggle(server, module, 
     def cached(address: str, **_: object) -> Path:
         raise HubError(f"{address}: the server answers 404.\nCheck the URL.")
 
-    monkeypatch.setattr("converters.download.cached", cached)
+    monkeypatch.setattr("converters.download.http.cached", cached)
     address = find("tfhub/bit/m-r50x1")[0].url
     assert address is not None
     folder = fetch(address, progress=silent)

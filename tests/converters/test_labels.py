@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import converters
-from converters.catalogue import variants
-from converters.labels import Label, id2label, labels
+from converters.catalogue.labels import Label, id2label, labels
+from converters.catalogue.variants import variants
 
-FOLDER = Path(converters.__file__).with_name("labels")
+FOLDER = Path(converters.__file__).parent / "catalogue" / "labels"
 SETS = sorted({variant.labels for variant in variants() if variant.labels})
 
 

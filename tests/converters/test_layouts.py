@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converters.architecture import Architecture
-from converters.layouts import BY_SCHEME, LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
-from converters.names import Kind, Parameter, parameters
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import BY_SCHEME, LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
+from converters.mapping.names import Kind, Parameter, parameters
 from tests.checkpoints import make_checkpoint
 
 SMALL = Architecture(units=(2, 1), root_width=32, widths=(64, 96), classes=5)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.architecture import Architecture
 from converters.errors import CheckpointError
-from converters.layouts import LAYOUTS
-from converters.names import COLUMNS, SCHEMES, Kind, infer, match, nearest, parameters, unnumbered
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import LAYOUTS
+from converters.mapping.names import COLUMNS, SCHEMES, Kind, infer, match, nearest, parameters, unnumbered
 from tests.checkpoints import make_checkpoint, tensor_shapes
 from tests.converters.sources.writers import to_big_vision, torch_names
 

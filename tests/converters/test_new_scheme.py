@@ -82,8 +82,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_page_has_its_five_steps() -> None:
     assert [(file, table) for file, table, _ in steps()] == [
-        ("converters/names.py", "COLUMNS"),
-        ("converters/layouts.py", "READ_ONLY"),
+        ("converters/mapping/names.py", "COLUMNS"),
+        ("converters/mapping/layouts.py", "READ_ONLY"),
         ("converters/sources/npy_folder.py", ""),
         ("converters/sources/__init__.py", ""),
         ("converters/sources/__init__.py", "READERS"),

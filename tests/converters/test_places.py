@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from converters.download.locations import fetch
 from converters.errors import UsageError
-from converters.places import fetch
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, elsewhere, refused, run
 from tests.converters.sources.conftest import FORMATS

@@ -22,13 +22,13 @@ from pathlib import Path
 import pytest
 
 from converters.errors import HubError, ParityError, UsageError
-from converters.hub_requests import Pace
-from converters.publication import Publication
-from converters.publish import publish
+from converters.hub.client import Pace
+from converters.hub.guard import Publication
+from converters.hub.upload import publish
 from tests.converters.publish_faults import LASTING, PULL_REQUEST_STEPS, RANDOM, STEPS, TROUBLES, Trouble
 from tests.hub_server import Answer, Blob, HubServer, PullRequest, Repository, Request, User
 from verify import Report
-from verify.report import Tensors
+from verify.report.parity import Tensors
 
 # huggingface_hub's way of handing a file to its HTTP client.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -362,7 +362,7 @@ def test_only_what_a_passed_report_vouches_for_is_published(hub: HubServer, resu
 @pytest.mark.parametrize("size", [0, 10**9], ids=["sent from disk", "sent from memory"])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_file_that_changes_on_the_way_is_not_committed(hub: HubServer, result, monkeypatch, name, size):
-    monkeypatch.setattr("converters.publish.IN_MEMORY", size)
+    monkeypatch.setattr("converters.hub.upload.IN_MEMORY", size)
     other = bytes(reversed(FILES[name]))
     repository = hub.add(REPO, files={"config.json": bytes(reversed(FILES["config.json"]))})
     hub.on_request = lambda request: (result[0] / name).write_bytes(other)
@@ -628,7 +628,7 @@ def test_another_writer_who_is_faster_is_built_upon(hub: HubServer, result):
 def in_a_process(folder: Path, options: dict) -> multiprocessing.context.ForkServerProcess:
     """Starts a publication in a process of its own, with the environment of this one."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["converters.publish", "huggingface_hub.hf_api", "tests.converters.test_publish"])
+    context.set_forkserver_preload(["converters.hub.upload", "huggingface_hub.hf_api", "tests.converters.test_publish"])
     variables = {name: os.environ[name] for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HOME")}
     process = context.Process(target=run_in_a_process, args=(folder, options, variables))
     process.start()

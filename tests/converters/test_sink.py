@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters import sink
-from converters.sink import FileSink
+from converters.writers import disk
+from converters.writers.disk import FileSink
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
-BUFFER = 2 * sink.PAGE
+BUFFER = 2 * disk.PAGE
 
 
 @pytest.fixture(autouse=True)
 def _small_buffers(monkeypatch):
-    monkeypatch.setattr(sink, "BUFFER", BUFFER)
-    monkeypatch.setattr(sink, "PIECE", sink.PAGE)
+    monkeypatch.setattr(disk, "BUFFER", BUFFER)
+    monkeypatch.setattr(disk, "PIECE", disk.PAGE)
 
 
 def write(path, pieces):
@@ -80,7 +80,7 @@ def test_a_file_system_that_refuses_gets_plain_writes(tmp_path, monkeypatch, ref
         raise OSError(errno.EINVAL, "refused")
 
     def pwrite(file, data, offset):
-        direct = bool(sink.fcntl.fcntl(file, sink.fcntl.F_GETFL) & sink.DIRECT)
+        direct = bool(disk.fcntl.fcntl(file, disk.fcntl.F_GETFL) & disk.DIRECT)
         flags_seen.append(direct)
         if direct:
             refuse()
@@ -91,7 +91,7 @@ def test_a_file_system_that_refuses_gets_plain_writes(tmp_path, monkeypatch, ref
     else:
         monkeypatch.setattr(os, "pwrite", pwrite)
         if refusal == "at once":
-            monkeypatch.setattr(sink, "DIRECT", 0)
+            monkeypatch.setattr(disk, "DIRECT", 0)
     write(tmp_path / "file", [CONTENT])
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert refusal == "no reservation" or not flags_seen[-1]

@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from converters import transposing
 from converters.errors import CheckpointError
-from converters.layouts import LAYOUTS
-from converters.names import GOOGLE, parameters
+from converters.mapping import tiles
+from converters.mapping.layouts import LAYOUTS
+from converters.mapping.names import GOOGLE, parameters
+from converters.mapping.storage import Storage
 from converters.sources import open_checkpoint, passing
-from converters.storage import Storage
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources.writers import to_big_vision
 
@@ -27,7 +27,7 @@ def tensors():
 @pytest.fixture(autouse=True)
 def _small_memory(monkeypatch):
     """Kernels come in several tiles, and the file in several pieces."""
-    monkeypatch.setattr(transposing, "ROWS", 20)
+    monkeypatch.setattr(tiles, "ROWS", 20)
     monkeypatch.setattr(passing, "PIECE", 4096)
 
 

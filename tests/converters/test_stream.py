@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from converters.storage import rows_of
-from converters.stream import TensorToWrite, write_safetensors
+from converters.mapping.storage import rows_of
+from converters.writers.safetensors import TensorToWrite, write_safetensors
 
 
 def shapes_of(tensors):

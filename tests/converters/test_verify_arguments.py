@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.cli import verify
+from converters.cli.commands import verify
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused, run
 
-DIGITS = Path(str(files("converters"))) / "digits" / "BiT-digits.npz"
+DIGITS = Path(str(files("converters.catalogue"))) / "digits" / "BiT-digits.npz"
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converters.auditing import audit_folder
-from converters.folder import own_readers
+from converters.auditing.audits import audit_folder
+from converters.auditing.target import own_readers
 from converters.sources import open_checkpoint
 from converters.watch import SMALL, Watch, loaded_files
 from tests.checkpoints import make_checkpoint

@@ -29,18 +29,18 @@ from transformers import (
 
 import bit_ref
 import converters
-from converters.cli import convert
+from converters.cli.commands import convert
 
 pytestmark = pytest.mark.slow
 
-DIGITS = Path(converters.__file__).parent / "digits"
+DIGITS = Path(converters.__file__).parent / "catalogue" / "digits"
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LABELS = sorted(WORDS)
 ID2LABEL = dict(enumerate(LABELS))
 LABEL2ID = {label: index for index, label in ID2LABEL.items()}
 OTHER_CLASSES = 21
 MISREAD = {15: "one", 307: "one"}
-"""Held-out image → what the checkpoint takes it for: an 8 and a 9, 2 of 360 (converters/digits/README.md)."""
+"""Held-out image → what the checkpoint takes it for: an 8 and a 9, 2 of 360 (converters/catalogue/digits/README.md)."""
 SIDE = 32
 ENOUGH = 0.95
 CHANCE = 0.3

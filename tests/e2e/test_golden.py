@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForImageClassification
 
 from bit_ref import BitForImageClassification
-from converters.cli import convert
+from converters.cli.commands import convert
 from tests.checkpoints import LARGE, TINY, Golden
 
 ROWS = [*TINY, *(pytest.param(golden, marks=pytest.mark.slow) for golden in LARGE)]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converters.architecture import Architecture
-from converters.catalogue import find, npz_bytes, variants
-from converters.configs import timm_config
-from converters.repository import Plan
+from converters.catalogue.variants import find, npz_bytes, variants
+from converters.folder.config import timm_config
+from converters.mapping.architecture import Architecture
 from converters.sources import open_checkpoint
+from converters.writers.model import Plan
 from tests.checkpoints import LARGE, make_checkpoint
 from tests.command_line import audited, converted, refused, run
 from tests.converters.sources.writers import torch_names
@@ -164,7 +164,7 @@ def test_a_shard_that_is_missing_or_changed_is_not_passed(checkpoint, tmp_path: 
     save_file({**stored, name: stored[name] * np.float32(2)}, shard, {"format": "pt"})
     assert name in audited(tmp_path / "model", checkpoint, tmp_path / "parity")["reason"]
     shard.unlink()
-    from converters.cli import verify
+    from converters.cli.commands import verify
 
     assert shard.name in refused(3, tmp_path / "model", "--against", checkpoint, command=verify)
 
@@ -172,7 +172,7 @@ def test_a_shard_that_is_missing_or_changed_is_not_passed(checkpoint, tmp_path: 
 def test_all_shards_are_published_and_stale_ones_go(checkpoint, tmp_path: Path) -> None:
     token = "hf_" + "SecretSecretSecret"
     code = (
-        "import sys\nfrom click.testing import CliRunner\nfrom converters.cli import convert\n"
+        "import sys\nfrom click.testing import CliRunner\nfrom converters.cli.commands import convert\n"
         "_, checkpoint, output = sys.argv\n"
         "for more in (['--max-shard-size', '150KB'], ['--force']):\n"
         "    words = ['--checkpoint', checkpoint, '--output', output, '--push', '--repo-id', 'me/bit', *more]\n"

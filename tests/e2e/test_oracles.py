@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.cli import verify
+from converters.cli.commands import verify
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused, run
 from tests.converters.sources import writers

@@ -50,11 +50,11 @@ def test_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     for name in (
         "bit_ref/model.py",
         "verify/oracles/numpy.py",
-        "converters/released.csv",
-        "converters/card.md.jinja",
-        "verify/parity.md.jinja",
-        "converters/digits/BiT-digits.npz",
-        "converters/labels/imagenet21k_ids.txt.gz",
+        "converters/catalogue/released.csv",
+        "converters/folder/card.md.jinja",
+        "verify/report/parity.md.jinja",
+        "converters/catalogue/digits/BiT-digits.npz",
+        "converters/catalogue/labels/imagenet21k_ids.txt.gz",
         "bit_ref/py.typed",
     ):
         assert name in names, name

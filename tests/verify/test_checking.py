@@ -9,9 +9,9 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Report, audit, default_images
-from verify.checking import contradictions, file_departures, tensor_departures
-from verify.report import content_digest, schema
-from verify.verdict import derived_verdict
+from verify.report.checking import contradictions, file_departures, tensor_departures
+from verify.report.parity import content_digest, schema
+from verify.report.verdict import derived_verdict
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_files_and_tensors_are_held_against_the_report(report):
 
 
 def test_shipped_schema_is_that_of_the_report(report):
-    shipped = json.loads(files("verify").joinpath("parity.schema.json").read_text(encoding="utf-8"))
+    shipped = json.loads(files("verify.report").joinpath("parity.schema.json").read_text(encoding="utf-8"))
     assert shipped == schema()
     assert shipped["properties"]["verdict"] == {"enum": ["passed", "failed", "inconclusive"]}
     assert set(shipped["required"]) == set(json.loads(report.to_json()))

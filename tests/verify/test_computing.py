@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from converters.cli import convert, verify
+from converters.cli.commands import convert, verify
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, refused, run
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
-from verify.computing import UNITS, Computing
+from verify.precision import UNITS, Computing
 from verify.readers import BitRefReader
 
 HALVES = ["float16", "bfloat16"]

@@ -7,7 +7,7 @@ from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import Correspondence, audit, default_images
-from verify.faults import KINDS, Fault
+from verify.diagnosis.faults import KINDS, Fault
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
 
@@ -93,7 +93,7 @@ def test_unknown_arithmetic_names_the_layer(tensors):
 
 
 def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):
-    monkeypatch.setattr("verify.diagnosis.BUDGET", 400 * 10**6)
+    monkeypatch.setattr("verify.diagnosis.computed.BUDGET", 400 * 10**6)
     tried = []
     reports = [
         audited(tensors, Noisy(tensors), progress=lambda what, *_: tried.append(what.endswith("?"))) for _ in range(2)
@@ -118,7 +118,7 @@ def test_half_precision_everywhere_is_reduced_precision(tensors, monkeypatch):
     assert (found.kind, found.place) == ("reduced precision", "root")
     assert "every layer is off" in found.detail
     assert "cut" not in found.detail
-    monkeypatch.setattr("verify.diagnosis.BUDGET", 400 * 10**6)
+    monkeypatch.setattr("verify.diagnosis.computed.BUDGET", 400 * 10**6)
     (found,) = audited(tensors, Half(tensors)).faults
     assert found.kind == "reduced precision"
     assert "; the search was cut after" in found.detail
@@ -189,7 +189,7 @@ def test_every_kind_that_is_found_is_explained():
 
     import verify
 
-    code = "".join(path.read_text() for path in Path(verify.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(verify.__file__).parent.rglob("*.py"))
     used = set(re.findall(r'(?:Fault|Difference|Change|Variant|_constants)\(\s*"([^"]+)"', code))
     assert len(used) > 20
     assert used <= KINDS.keys()

@@ -6,13 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from converters.catalogue import EMBEDDED_NAME, find
-from converters.configs import model_config, preprocessor_config
+from converters.auditing.inspection import inspect_folder
+from converters.auditing.target import Folder
+from converters.catalogue.variants import EMBEDDED_NAME, find
 from converters.errors import CheckpointError
-from converters.folder import Folder
-from converters.inspection import inspect_folder
-from converters.names import GOOGLE, infer
-from converters.plan import Plan
+from converters.folder.config import model_config, preprocessor_config
+from converters.folder.plan import Plan
+from converters.mapping.names import GOOGLE, infer
 from tests.checkpoints import make_checkpoint
 from tests.verify.fault_catalogue import CATALOGUE, Planted
 from tests.verify.folders import transformers_name, write_folder

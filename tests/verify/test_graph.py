@@ -7,9 +7,9 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
+from verify.oracles.agreement import MAKERS, Witness
 from verify.oracles.graph import GraphOracle, machine
 from verify.oracles.numpy import NumpyOracle
-from verify.panel import MAKERS, Witness
 from verify.protocols import OracleError
 
 UNITS, WIDTH, MIDS = (2, 1), 32, (64, 32)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from converters import repository
-from converters.auditing import audit_folder
-from converters.folder import own_readers
-from converters.names import GOOGLE, infer
-from converters.plan import Plan
+from converters.auditing.audits import audit_folder
+from converters.auditing.target import own_readers
+from converters.folder.plan import Plan
+from converters.mapping.names import GOOGLE, infer
+from converters.writers import model
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
 from verify import Report
@@ -26,7 +26,7 @@ def source():
 def written(folder, source, dtype, exact="bits"):
     architecture = infer(source.shapes, GOOGLE, "tiny")
     plan = Plan("tiny", architecture, None, exact, "zeros", dtype=dtype)
-    repository.write(folder, source, plan, lambda *_: None, hashed=False)
+    model.write(folder, source, plan, lambda *_: None, hashed=False)
     return folder
 
 

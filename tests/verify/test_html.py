@@ -10,8 +10,8 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Expectation, audit, default_images
-from verify.html import layer_plot, logit_plot, render
-from verify.report import LayerReport, LogitReport
+from verify.report.html import layer_plot, logit_plot, render
+from verify.report.parity import LayerReport, LogitReport
 
 VOID = {"meta", "br"}
 

@@ -8,9 +8,9 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
+from verify.oracles.agreement import MAKERS, Witness
 from verify.oracles.keras import KerasOracle
 from verify.oracles.numpy import NumpyOracle
-from verify.panel import MAKERS, Witness
 from verify.protocols import OracleError
 
 KERAS = Witness("keras", MAKERS["keras"])

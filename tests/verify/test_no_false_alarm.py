@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters import repository
-from converters.cli import convert, verify
-from converters.folder import Folder, RoundedSource, own_readers
-from converters.inspection import inspect_folder
-from converters.names import GOOGLE, infer
-from converters.plan import Plan
+from converters.auditing.inspection import inspect_folder
+from converters.auditing.target import Folder, RoundedSource, own_readers
+from converters.cli.commands import convert, verify
+from converters.folder.plan import Plan
+from converters.mapping.names import GOOGLE, infer
+from converters.writers import model
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
 from verify import Report, audit, default_images
@@ -42,7 +42,7 @@ def converted_report(network: dict, size: tuple[int, int], exact: str, padding: 
         folder = Path(name)
         architecture = infer(source.shapes, GOOGLE, "tiny")
         plan = Plan("tiny", architecture, None, exact, padding, layout, dtype)
-        repository.write(folder, source, plan, lambda *_: None, hashed=False)
+        model.write(folder, source, plan, lambda *_: None, hashed=False)
         with Folder(folder, source, own_readers) as target:
             target.readers = target.readers[:1]
             target.inspection = inspect_folder(folder, plan, target.weights)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from converters.folder import Folder, audit_readers
+from converters.auditing.target import Folder, audit_readers
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import write_folder
 from tests.verify.support import MemorySource, MemoryTarget

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converters.errors import CheckpointError
-from converters.names import Kind, parameters
+from converters.mapping.names import Kind, parameters
 from converters.sources import open_checkpoint, open_source
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources import writers

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters.architecture import Architecture
 from converters.errors import CheckpointError
-from converters.layouts import BY_SCHEME
-from converters.names import SCHEMES, parameters
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import BY_SCHEME
+from converters.mapping.names import SCHEMES, parameters
 from converters.sources import open_checkpoint, open_source
 from tests.checkpoints import make_checkpoint, tensor_shapes
 from tests.converters.sources import writers

@@ -174,7 +174,7 @@ def test_such_a_file_is_converted_and_back(beyond: Path, tensors, tmp_path: Path
 
 
 def test_such_a_file_is_fetched(beyond: Path, tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converters.download import cached
+    from converters.download.http import cached
     from tests.file_server import FileServer
 
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))

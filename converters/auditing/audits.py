@@ -1,0 +1,227 @@
+"""Audits of folders: a folder and its source are handed to ``verify``, with images.
+
+folder, source → Folder → verify.audit → Report; ``bit-verify`` also writes it and says it
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.auditing.effective_values import effective
+from converters.auditing.heldout import held_out
+from converters.auditing.inspection import inspect_folder
+from converters.auditing.inspection.processor_fields import SMALLEST
+from converters.auditing.target import Folder, RoundedSource, audit_readers
+from converters.catalogue.variants import Variant
+from converters.errors import UsageError
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
+from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
+from converters.mapping.names import GOOGLE, infer
+from converters.sources import GoogleView, open_checkpoint
+from converters.sources.saved_model import SavedModel
+from verify import Reader, Report, audit
+from verify.auditing import IMAGES, default_images
+from verify.oracles.agreement import MAKERS, Witness
+from verify.precision import USUAL, Computing
+from verify.protocols import PoolPadding, Progress, Source
+
+RELEASE = version("bit-convert")
+PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
+
+
+@dataclass(frozen=True)
+class Thoroughness:
+    """What an audit does beyond the default."""
+
+    inputs: str = "default"
+    """A key of ``verify.auditing.IMAGES``."""
+    images: Path | None = None
+    """A directory of photographs."""
+    runners: tuple[str, ...] = ()
+    """Keys of ``converters.auditing.target.RUNNERS``."""
+    computing: Computing = USUAL
+    """What the readers compute in, and where."""
+    oracles: tuple[str, ...] = ()
+    """Keys of ``verify.oracles.agreement.MAKERS``."""
+
+
+def audit_folder(
+    folder: Path,
+    source: GoogleView,
+    choose_readers: Callable[[Folder], Sequence[Reader]],
+    pool_padding: PoolPadding,
+    images: Path | None,
+    progress: Progress,
+    variant: Variant | None = None,
+    thoroughness: Thoroughness | None = None,
+    digests: Mapping[str, str] | None = None,
+    as_loaded: bool = False,
+) -> Report:
+    """The report on a folder: the default images, and the photographs of the directory ``images``.
+
+    ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well. ``digests``
+    are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
+    gets from the folder, too: labels and prepared images.
+    """
+    wanted = thoroughness or Thoroughness()
+    with Folder(folder, source, choose_readers, digests or {}) as target:
+        plan = plan_of_folder(target, source, variant, pool_padding)
+        target.inspection = inspect_folder(folder, plan, target.weights)
+        if as_loaded and not target.misleading and not target.inspection.unmet:
+            target.effective = effective(target.for_libraries, plan)
+        can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
+        pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images and can_prepare else [])
+        pixels += _images_of_the_graph(source, pixels)
+        rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
+        return audit(
+            target,
+            source,
+            judged_by=rounded,
+            images=pixels,
+            pool_padding=pool_padding,
+            witnesses=[
+                Witness(name, MAKERS[name], asked=name in wanted.oracles) for name in oracles_of(source, wanted.oracles)
+            ],
+            progress=lambda what, done, total: progress(f"verifying {what}", done, total),
+            release=RELEASE,
+            held_out=lambda: held_out(target, source, variant, pool_padding),
+            changes=lambda: target.changes() | {f"the checkpoint's {n}": what for n, what in source.changes().items()},
+        )
+
+
+def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+    """The default images in the one size that a SavedModel's graph takes, where none is of that size."""
+    found = preprocessing_of(source)
+    if found is None or found.size == UNKNOWN_PREPROCESSING.size:
+        return []
+    size = found.size["height"], found.size["width"]
+    return [] if any(image.shape[2:] == size for image in pixels) else default_images(*size)
+
+
+def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
+    """Who witnesses beside the first oracle: those that were asked for, and a SavedModel's own graph in any case."""
+    own = ["graph"] if source.format == SavedModel.format else []
+    return list(dict.fromkeys([*own, *asked]))
+
+
+def plan_of_folder(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:
+    """What a conversion of the source into this folder's layout and dtype would be."""
+    return Plan(
+        name=target.folder.name,
+        architecture=infer(source.shapes, GOOGLE, source.path),
+        variant=variant,
+        exact=target.exact,
+        pool_padding=pool_padding,
+        layout=target.layout,
+        dtype=target.dtype,
+        found=None if variant else preprocessing_of(source),
+    )
+
+
+def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
+    """The images of a directory as the folder's own processor makes them: (1, 3, height, width) float32 each.
+
+    Raises UsageError where there is none, or one that cannot be read.
+    """
+    from PIL import Image
+
+    from bit_ref import BitImageProcessor
+
+    images = (path for path in directory.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
+    paths = sorted(path for path in images if not is_macos_metadata(path.name))
+    if not paths:
+        raise UsageError(f"{directory}: no image ({', '.join(PHOTOGRAPHS)}). Give a folder that holds some.")
+    if not (folder / PREPROCESSOR).is_file():
+        raise UsageError(f"{folder}: has no {PREPROCESSOR} to prepare photographs with. Leave out --images.")
+    processor: Any = BitImageProcessor.from_pretrained(folder)
+    pixels = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                values = processor.preprocess(image, return_tensors="np")["pixel_values"]
+        except (OSError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{path}: cannot be read as an image: {error}. Remove it or mend it.") from error
+        if min(values.shape[2:]) < SMALLEST:
+            size = " x ".join(map(str, values.shape[2:]))
+            raise UsageError(f"{path}: {size} pixels are too few to judge, {SMALLEST} a side are needed. Leave it out.")
+        pixels.append(np.asarray(values, np.float32))
+    return pixels
+
+
+def audit_target(
+    target: Path,
+    checkpoint: Path,
+    pool_padding: PoolPadding | None,
+    progress: Progress,
+    variant: Variant | None,
+    thoroughness: Thoroughness,
+) -> Report:
+    """What ``bit-verify`` finds: ``target`` in every library that is installed. Nothing is written.
+
+    Raises UsageError where the target is its own source.
+    """
+    with open_checkpoint(checkpoint) as source:
+        refuse_own_source(target, source)
+        return audit_folder(
+            target,
+            source,
+            lambda folder: audit_readers(folder, thoroughness.runners, thoroughness.computing),
+            pool_padding or source.pool_padding,
+            thoroughness.images,
+            progress,
+            variant,
+            thoroughness,
+            as_loaded=True,
+        )
+
+
+def refuse_own_source(folder: Path, source: GoogleView) -> None:
+    """Raises UsageError where the source is made of the weights that the folder holds, by whatever path or link."""
+    own = {_inode(folder / name) for name in _weights_of(folder)}
+    same = next((path for path in source.files.values() if _inode(path) in own), None)
+    if same is not None:
+        raise UsageError(
+            f"{folder}: is its own source: {same} holds its own weights, and would agree with itself.\n"
+            "Give the checkpoint that it was made from, by path, URL or a name of bit-convert --list."
+        )
+
+
+def _weights_of(folder: Path) -> list[str]:
+    """The files that a library takes the weights from, where a folder holds several kinds."""
+    files = model_files(folder)
+    kinds = ([name for name in files if name.endswith(suffix)] for suffix in (".safetensors", ".bin", ".npz"))
+    return next(filter(None, kinds), [])
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def write_report(report: Report, folder: Path, command: str) -> None:
+    """parity.json and parity.html, each whole or not at all."""
+    from verify.report.html import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((PARITY, report.to_json()), (PARITY_PAGE, render(report, environment(), command))):
+        unfinished = folder / (name + ".partial")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(folder / name)
+
+
+def environment() -> dict[str, str]:
+    """What ran: for the page, which stays here."""
+    found = {"Python": platform.python_version(), "on": f"{platform.system()} {platform.machine()}"}
+    for name in ("bit-convert", "numpy", "torch", "transformers", "timm", "tensorflow", "safetensors"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

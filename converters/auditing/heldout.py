@@ -1,0 +1,68 @@
+"""The held-out images of a variant: the classes that the checkpoint and the converted folder give what neither saw.
+
+images, labels → NumPy oracle on the checkpoint; the folder's declared reader → HeldOutReport
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.auditing.target import Folder
+from converters.catalogue.variants import Preprocessing, Variant
+from converters.folder.config import preprocessor_config
+from verify.compare import U
+from verify.oracles.numpy import NumpyOracle
+from verify.protocols import PoolPadding, Source
+from verify.report.parity import HeldOutReport
+
+DATA = "digits/heldout.npz"
+BATCH = 60
+"""Images that run together."""
+
+
+def held_out(
+    target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding
+) -> HeldOutReport | None:
+    """Both on the images that ship with the variant; None where none do, or where the folder cannot be run.
+
+    Images are prepared as the catalogue says, whatever the folder's files say: those are compared by themselves.
+    """
+    if variant is None or not variant.embedded or target.misleading or not target.readers:
+        return None
+    images, labels = _images(variant.preprocessing)
+    reader = target.readers[0]
+    try:
+        given = [reader.run(batch)["logits"].argmax(1) for batch in images]
+    except Exception:  # the audit has run this reader, and says what is wrong with it
+        return None
+    finally:
+        reader.close()
+    oracle = NumpyOracle(source, float32_runs=0, pool_padding=pool_padding)
+    truth = np.concatenate([oracle.forward(batch)["logits"].argmax(1) for batch in images])
+    found = np.concatenate(given)
+    return HeldOutReport(
+        images=len(labels),
+        same=int((truth == found).sum()),
+        source_right=int((truth == labels).sum()),
+        target_right=int((found == labels).sum()),
+        label=int(labels[0]),
+        source_class=int(truth[0]),
+        target_class=int(found[0]),
+        exact=target.dtype == "float32" and reader.unit <= U,
+    )
+
+
+def _images(recipe: Preprocessing) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
+    """The held-out digits as the network takes them, in batches, and what they show."""
+    from bit_ref import BitImageProcessor
+
+    with files("converters.catalogue").joinpath(DATA).open("rb") as file, np.load(file, allow_pickle=False) as data:
+        images, labels = data["images"], data["labels"]
+    processor: Any = BitImageProcessor(**preprocessor_config(recipe))
+    colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
+    pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
+    return [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)], labels.astype(np.int64)

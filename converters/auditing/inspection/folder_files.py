@@ -1,0 +1,250 @@
+"""The files of a folder: which are read, which no loader reads, which a loader would read instead.
+
+folder, its weights → ``inspect_files()`` → Notes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from converters.auditing.inspection.fates import MAX_LISTED, Fields, NoEffect, Notes, short_name, shown, words
+from converters.errors import CheckpointError
+from converters.files import (
+    CONFIG,
+    INDEX,
+    PARITY,
+    PREPROCESSOR,
+    PROCESSOR,
+    TORCH_INDEX,
+    TORCH_WEIGHTS,
+    WEIGHTS,
+    read_json,
+)
+from converters.folder.stored_weights import Weights, open_file, open_index
+from converters.mapping.dtypes import round_to, widened
+from converters.sources.base import one_line
+from converters.sources.shards import shards_of
+
+MAX_FILES = 10_000
+"""Files that are looked at; of more, their number is noted."""
+
+READ = {CONFIG, PREPROCESSOR, PROCESSOR, PARITY}
+"""Files whose fields are noted one by one."""
+
+ADAPTERS = ("adapter_config.json", "adapter_model.*")
+"""transformers integrations/peft.py maybe_load_adapters: loaded on top of the weights where peft is installed."""
+DISTRIBUTED = ("shard-?????-model-?????-of-?????.safetensors", ".metadata", "*.distcp")
+"""transformers distributed/checkpoint.py is_sharded_checkpoint: read instead of the weights."""
+CODE = tuple(
+    f"*.{ending}"
+    for ending in words("py pyc pyd pyo pyx so dll dylib exe sh bash bat cmd ps1 jar js wasm c cc cpp cu h")
+)
+
+_TRAINING = "transformers trainer.py: what a training run resumes from; from_pretrained opens none of it"
+_TEXT = "transformers models/auto: of tokenizers and text generation, which BiT has not"
+_FORMATS = "transformers 5 modeling_utils.py _get_resolved_checkpoint_files and timm models/_hub.py read no such format"
+_OURS = "bit-convert: a record of the conversion, which no loader opens"
+
+NO_EFFECT: Mapping[str, str] = {
+    **dict.fromkeys(
+        words("""
+            training_args.bin training_args.json optimizer.pt optimizer.bin scheduler.pt scheduler.bin scaler.pt
+            rng_state.pth rng_state_*.pth random_states_*.pkl trainer_state.json *_results.json events.out.tfevents.*
+        """),
+        _TRAINING,
+    ),
+    **dict.fromkeys(
+        words("""
+            generation_config.json tokenizer.json tokenizer_config.json tokenizer.model special_tokens_map.json
+            added_tokens.json vocab.txt vocab.json merges.txt spiece.model sentencepiece.bpe.model chat_template.json
+            chat_template.jinja video_preprocessor_config.json
+        """),
+        _TEXT,
+    ),
+    **dict.fromkeys(
+        words("""
+            tf_model.h5 tf_model-*.h5 tf_model.h5.index.json flax_model.msgpack flax_model.msgpack.index.json
+            rust_model.ot *.onnx *.onnx_data *.tflite *.mlmodel
+        """),
+        _FORMATS,
+    ),
+    **dict.fromkeys(words("parity.html provenance.json model.sig"), _OURS),
+}
+"""Names, by pattern, of files that no loader opens though some end as weights do, and why."""
+
+FOR_PEOPLE = words("""
+    *.md *.txt *.rst *.pdf *.csv *.tsv *.png *.jpg *.jpeg *.gif *.svg *.webp *.bmp *.ppm *.tif *.tiff *.ico *.mp4 *.html
+    *.css *.log *.bib *.cff *.ipynb *.yaml *.yml *.toml LICENSE* LICENCE* NOTICE* CITATION* AUTHORS* CHANGELOG* README*
+    Makefile Dockerfile .gitattributes .gitignore .DS_Store Thumbs.db SHA256SUMS *.sha256
+""")
+"""Names, by pattern, of files that are for people: no loader opens them."""
+
+FOLDERS: Mapping[str, str] = {
+    **dict.fromkeys((".git", ".cache", ".huggingface"), "git and huggingface_hub keep their records there"),
+    **dict.fromkeys(("runs", "logs", "wandb", "tensorboard"), _TRAINING),
+    **dict.fromkeys(
+        ("checkpoint-*", "global_step*"), "transformers trainer.py: another step, which is loaded by its own name"
+    ),
+    **dict.fromkeys(("onnx", "openvino", "coreml"), _FORMATS),
+}
+"""Folders whose content no loader opens."""
+
+WEIGHT_ENDINGS = tuple(
+    f"*.{ending}"
+    for ending in words(
+        "safetensors bin pt pth ckpt tar h5 hdf5 keras msgpack npz npy pb pkl pickle joblib gguf ggml ot engine"
+    )
+)
+
+INDEX_FIELDS = {
+    "total_size": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
+    "total_parameters": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
+}
+
+
+def inspect_files(notes: Notes, folder: Path, weights: Weights, layout: str) -> None:
+    """Notes every file of the folder. Raises CheckpointError where what is read is broken."""
+    for name in weights.file_names:
+        notes.must(name, "the weights", "the weights", "these are read: each tensor is compared, bit for bit")
+    _inspect_choice(notes, folder, weights, layout)
+    others = [name for name in _names(folder, notes) if name not in weights.file_names]
+    told = _inspect_indexes(notes, folder, weights, others)
+    for name in others:
+        if name not in told and name not in READ:
+            _inspect_file(notes, folder, name, weights)
+
+
+def _names(folder: Path, notes: Notes) -> list[str]:
+    """Paths of files relative to the folder, but for those in folders that no loader opens."""
+    found: list[str] = []
+    for path in _walk(folder, folder, notes):
+        if len(found) == MAX_FILES:
+            notes.unknown("…", f"more than {MAX_FILES} files")
+            break
+        found.append(path)
+    return sorted(found)
+
+
+def _walk(root: Path, folder: Path, notes: Notes) -> Iterator[str]:
+    for path in sorted(folder.iterdir()):
+        name = path.relative_to(root).as_posix()
+        if not path.is_dir():
+            yield name
+        elif (reason := _row(FOLDERS, path.name)) is not None:
+            notes.harmless(short_name(name) + "/", reason)
+        elif path.is_symlink() or len(path.relative_to(root).parts) > 8:
+            notes.unknown(short_name(name) + "/", "not followed")
+        else:
+            yield from _walk(root, path, notes)
+
+
+def _row(table: Mapping[str, str], name: str) -> str | None:
+    return next((reason for pattern, reason in table.items() if fnmatchcase(name, pattern)), None)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
+
+
+def _inspect_choice(notes: Notes, folder: Path, weights: Weights, layout: str) -> None:
+    """timm reads one file, whatever an index says: models/_hub.py load_state_dict_from_path."""
+    if layout == "timm":
+        found = weights.file_names[0] if len(weights.file_names) == 1 else f"{len(weights.file_names)} shards"
+        wanted = found if found in (WEIGHTS, TORCH_WEIGHTS) else WEIGHTS
+        notes.must("the file that timm reads", wanted, found)
+
+
+def _inspect_indexes(notes: Notes, folder: Path, weights: Weights, others: list[str]) -> set[str]:
+    """The index that is read, field by field; and one beside the weights, with its shards. Returns what was noted."""
+    told: set[str] = set()
+    for name in (INDEX, TORCH_INDEX):
+        if name in weights.file_names:
+            _inspect_index(notes, folder / name, weights.dtype)
+        elif name in others:
+            told |= _inspect_second_index(notes, folder / name, weights)
+    return told
+
+
+def _inspect_index(notes: Notes, index: Path, dtype: str) -> None:
+    fields = Fields(notes, index.name, read_json(index))
+    fields.take("weight_map")
+    notes.must(fields.place("weight_map"), "where the tensors are", "where the tensors are")
+    metadata = fields.take("metadata")
+    if notes.fulfil(fields.place("metadata"), "an object", metadata, isinstance(metadata, dict)):
+        inner = Fields(notes, index.name, metadata, "metadata.")
+        inner.one_of("dtype", [dtype, "float32"])  # modeling_utils.py _get_dtype, where config.json has none
+        inner.rest(INDEX_FIELDS)
+    fields.rest({})
+
+
+def _inspect_second_index(notes: Notes, index: Path, weights: Weights) -> set[str]:
+    try:
+        shards = {index.name, *shards_of(index).values()}
+        with closing(open_index(index)) as second:
+            difference = _difference(weights, second)
+    except CheckpointError as error:
+        shards, difference = {index.name}, one_line(error)
+    for name in sorted(shards - set(weights.file_names)):
+        _note_second(notes, name, weights, difference)
+    return shards
+
+
+def _inspect_file(notes: Notes, folder: Path, name: str, weights: Weights) -> None:
+    base, place = name.rpartition("/")[2], short_name(name)
+    if "/" not in name and _matches(base, ADAPTERS):
+        notes.must(place, "absent", "an adapter, loaded on top of the weights")
+        notes.mislead(f"{place} is an adapter, which its loader adds")
+    elif "/" not in name and _matches(base, DISTRIBUTED):
+        notes.must(place, "absent", "a distributed checkpoint, read instead of the weights")
+        notes.mislead(f"{place} is read instead of the weights")
+    elif _matches(base, CODE):
+        notes.must(place, "absent", "code")
+        notes.mislead(f"{place} is code")
+    elif (reason := _row(NO_EFFECT, base)) is not None:
+        notes.harmless(place, reason)
+    elif _matches(base, WEIGHT_ENDINGS):
+        _inspect_second(notes, folder, name, weights)
+    elif any(fnmatchcase(base, pattern) for pattern in FOR_PEOPLE):
+        notes.harmless(place, "for people: no loader opens it")
+    elif sum(each.fate == "unknown" for each in notes.inspected) < MAX_LISTED:
+        notes.unknown(place, "nobody knows who opens it")
+
+
+def _inspect_second(notes: Notes, folder: Path, name: str, weights: Weights) -> None:
+    """Weights beside those that are read: another loader may prefer them, so they must hold the same values."""
+    if not _matches(name, ("*.safetensors", "*.bin")):
+        notes.must(short_name(name), "absent, or the same weights", "weights in a format that is not compared")
+        return
+    try:
+        with closing(open_file(folder / name)) as second:
+            difference = _difference(weights, second)
+    except CheckpointError as error:
+        difference = one_line(error)
+    _note_second(notes, name, weights, difference)
+
+
+def _note_second(notes: Notes, name: str, weights: Weights, difference: str) -> None:
+    if difference:
+        notes.must(short_name(name), f"the same weights as {weights.file_names[0]}", difference)
+    else:
+        notes.harmless(
+            short_name(name), f"it holds the values of {weights.file_names[0]}, which is the one that is read"
+        )
+
+
+def _difference(weights: Weights, second: Weights) -> str:
+    """How other weights differ, if they do: names, shapes and values, rounded where they are stored in less."""
+    if weights.shapes != second.shapes:
+        return "other tensors"
+    for name in weights.shapes:
+        mine, other = weights.read(name), second.read(name)
+        if weights.dtype != second.dtype:
+            mine = round_to(widened(mine, weights.dtype), second.dtype)
+        if mine.dtype != other.dtype or not np.array_equal(mine.view(np.uint8), other.view(np.uint8)):
+            return f"other values in {shown(name)}"
+    return ""

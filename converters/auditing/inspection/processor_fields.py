@@ -1,0 +1,225 @@
+"""preprocessor_config.json, and processor_config.json that may shadow it: what a source demands of an image processor.
+
+JSON, Plan → ``inspect_processors()`` → Notes
+
+File and function names are those of transformers 5.24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.auditing.inspection.fates import (
+    ABSENT,
+    BOOLEAN,
+    BOOLEAN_OR_NULL,
+    Fields,
+    Kind,
+    NoEffect,
+    Notes,
+    is_int,
+    is_number,
+    shown,
+    words,
+)
+from converters.catalogue.variants import Preprocessing
+from converters.files import PREPROCESSOR, PROCESSOR, read_json
+from converters.folder.config import preprocessor_config
+from converters.folder.plan import Plan
+
+NESTED = "image_processor"
+"""The field of processor_config.json that is read instead of preprocessor_config.json."""
+SMALLEST, LARGEST = 9, 4096
+"""Sides of an image, in pixels: of a smaller one, little is left to judge; a larger one takes gigabytes."""
+TRIED = 1024
+"""The largest side that pixels are computed of."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+"""What is read where a field is missing: models/bit/image_processing_bit.py."""
+ALWAYS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+"""Fields that are the same for every BiT; the others are of a variant."""
+
+CLASSES = ("BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil", None)
+IDLE: Mapping[str, Collection[Any]] = {
+    # models/auto/image_processing_auto.py, feature_extraction_auto.py and processing_auto.py: other classes
+    "image_processor_type": CLASSES,
+    "feature_extractor_type": ("BitFeatureExtractor", "BitImageProcessor", None),
+    "processor_class": (None,),
+    # image_processing_utils.py preprocess: what else would happen to the pixels
+    "data_format": ("channels_first", None),
+    "input_data_format": (None,),
+    "device": ("cpu", None),
+    "return_tensors": (None,),
+    "do_pad": (False, None),
+    "pad_size": (None,),
+    "default_to_square": (False, None),
+}
+"""Fields that would change the pixels, with the values that do not."""
+
+ATTRIBUTES = frozenset(
+    words("""
+    _auto_class _compile_friendly_resize _further_process_kwargs _fuse_mean_std_and_rescale_factor
+    _get_files_timestamps _prepare_image_like_inputs _prepare_images_structure _preprocess
+    _preprocess_image_like_inputs _set_attributes _standardize_kwargs _upload_modified_files _valid_kwargs_names
+    _validate_preprocess_kwargs backend center_crop convert_to_rgb fetch_images from_dict from_json_file from_pretrained
+    get_image_processor_dict model_input_names normalize pad preprocess process_image push_to_hub
+    register_for_auto_class rescale rescale_and_normalize resize save_pretrained to_dict to_json_file to_json_string
+    valid_kwargs
+    """)
+)
+"""Attributes of transformers' BitImageProcessor that are no options: a key of that name would replace them."""
+
+PROCESSOR_FIELDS: Mapping[str, NoEffect] = {
+    "disable_grouping": NoEffect(
+        "transformers image_processing_backends.py _preprocess: images of one size go through together, or one by one",
+        BOOLEAN_OR_NULL,
+        True,
+    ),
+    "image_seq_length": NoEffect(
+        "transformers processing_utils.py ImagesKwargs: of processors of text and images",
+        Kind("an integer or null", lambda value: value is None or is_int(value)),
+        7,
+    ),
+    "_valid_processor_keys": NoEffect(
+        "transformers image_processing_utils.py to_dict drops what version 4 listed", sample=["images", "do_resize"]
+    ),
+    "use_fast": NoEffect(
+        "transformers models/auto/image_processing_auto.py takes it as an argument alone", BOOLEAN_OR_NULL, True
+    ),
+}
+
+SIZE_KEYS = ({"height", "width"}, {"shortest_edge"})
+
+
+def inspect_processors(notes: Notes, folder: Path, plan: Plan) -> None:
+    """Notes every field of the files that an image processor is read from. Raises CheckpointError for broken JSON."""
+    if (folder / PROCESSOR).is_file():
+        outer = Fields(notes, PROCESSOR, read_json(folder / PROCESSOR))
+        nested = outer.take(NESTED)
+        outer.none_of({"auto_map": ({},)}, "brings code")
+        outer.one_of("processor_class", [None])
+        if isinstance(nested, dict):
+            inspect_processor(Fields(notes, PROCESSOR, nested, f"{NESTED}."), plan)
+        elif nested is not ABSENT:
+            notes.must(outer.place(NESTED), "an image processor", shown(nested))
+        outer.rest({})
+    if (folder / PREPROCESSOR).is_file():
+        inspect_processor(Fields(notes, PREPROCESSOR, read_json(folder / PREPROCESSOR)), plan)
+
+
+def inspect_processor(fields: Fields, plan: Plan) -> None:
+    """Notes every field of one image processor."""
+    fields.none_of({"auto_map": ({},)}, "brings code")
+    for name, idle in IDLE.items():
+        fields.one_of(name, idle)
+    values = {name: canonical(name, fields.content.get(name, default)) for name, default in DEFAULTS.items()}
+    wanted = {name: canonical(name, value) for name, value in preprocessor_config(plan.preprocessing).items()}
+    for name in ALWAYS:
+        _equal(fields, name, wanted[name], values[name])
+    sized = [_is_size(values[name]) for name in ("size", "crop_size")]
+    _inspect_recipe(fields, plan, wanted, values)
+    fields.rest(PROCESSOR_FIELDS, ATTRIBUTES, "transformers' BitImageProcessor")
+    if plan.variant is not None and all(sized) and _is_usable(values):
+        fields.notes.must(f"{fields.file} pixels", "Google's", _pixels(values, plan.preprocessing))
+
+
+def _equal(fields: Fields, name: str, wanted: Any, found: Any) -> None:
+    fields.take(name)
+    fields.notes.must(fields.place(name), shown(wanted), shown(found))
+
+
+def _inspect_recipe(fields: Fields, plan: Plan, wanted: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Resize and crop: those of the variant, or where it is not known, something that can be done."""
+    known = plan.variant is not None
+    crops = values["do_center_crop"] is not False
+    for name in ("do_resize", "size", "resample", "do_center_crop"):
+        if known:
+            _equal(fields, name, wanted[name], values[name])
+    cropped = crops and (not known or plan.preprocessing.crop is not None)
+    if known and cropped:
+        _equal(fields, "crop_size", wanted["crop_size"], values["crop_size"])
+    for name, used in (("size", values["do_resize"] is not False), ("crop_size", cropped)):
+        if name not in fields:
+            continue
+        fields.take(name)
+        if not used and _is_size(values[name], 1):
+            fields.notes.harmless(fields.place(name), "transformers image_processing_backends.py: the step is left out")
+        elif not (_is_size(values[name], SMALLEST) if used else False):
+            fields.notes.must(fields.place(name), f"sides of {SMALLEST} to {LARGEST} pixels", shown(values[name]))
+        elif not known:
+            fields.notes.fulfil(fields.place(name), f"sides of {SMALLEST} to {LARGEST} pixels", values[name], True)
+    if not known:
+        for name in ("do_resize", "do_center_crop"):
+            if name in fields:
+                fields.notes.fulfil(fields.place(name), BOOLEAN.name, fields.take(name), BOOLEAN.takes(values[name]))
+        fields.one_of("resample", [2, 0, 1, 3, 4, 5])
+
+
+def canonical(name: str, value: Any) -> Any:
+    """A value as the library reads it: sizes as dictionaries, means of all channels; anything odd as it is."""
+    if name in ("size", "crop_size"):
+        if is_int(value):
+            return {"shortest_edge": value} if name == "size" else {"height": value, "width": value}
+        if isinstance(value, list) and len(value) == 2:
+            return {"height": value[0], "width": value[1]}
+        if isinstance(value, dict):
+            return {key: size for key, size in value.items() if size is not None}
+    if name in ("image_mean", "image_std"):
+        listed = list(value) if isinstance(value, list | tuple) else [value] * 3
+        return [float(f"{each:.7g}") if is_number(each) else each for each in listed]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _is_size(value: Any, smallest: int = 1) -> bool:
+    if not isinstance(value, dict) or value.keys() not in SIZE_KEYS:
+        return False
+    return all(is_int(side) and smallest <= side <= LARGEST for side in value.values())
+
+
+def _is_usable(values: Mapping[str, Any]) -> bool:
+    """Whether pixels can be computed in little time."""
+    plain = all(isinstance(values[name], bool) for name in DEFAULTS if name.startswith("do_"))
+    numbers = [values["rescale_factor"], *values["image_mean"], *values["image_std"]]
+    sides = [*values["size"].values(), *values["crop_size"].values()]
+    return (
+        plain
+        and len(numbers) == 7
+        and all(map(is_number, numbers))
+        and all(values["image_std"])
+        and is_int(values["resample"])
+        and 0 <= values["resample"] <= 5
+        and max(sides) <= TRIED
+    )
+
+
+def _pixels(values: Mapping[str, Any], recipe: Preprocessing) -> str:
+    """What the processor makes of two images, against Google's preprocessing, written independently."""
+    from PIL import Image
+
+    from bit_ref import BitImageProcessor
+    from verify.pixels import difference, google_pixels, patterns
+
+    processor: Any = BitImageProcessor(**values)
+    found = "Google's"
+    for image in patterns():
+        wanted = google_pixels(image, recipe.size, recipe.crop, recipe.resample)
+        try:
+            pixels = processor.preprocess(Image.fromarray(image), return_tensors="np")["pixel_values"][0]
+        except (ValueError, TypeError) as error:
+            return shown(str(error))
+        found = difference(pixels, wanted) or found
+    return found

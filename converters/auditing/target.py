@@ -1,0 +1,326 @@
+"""A converted folder as the target of an audit: what it stores, what it must store, and who reads it.
+
+folder, source → Folder → verify.audit
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.auditing.inspection import Inspection
+from converters.errors import UsageError
+from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
+from converters.folder.stored_weights import Weights, open_weights
+from converters.mapping.architecture import Architecture
+from converters.mapping.dtypes import DTYPES, round_to, widened
+from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
+from converters.mapping.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
+from converters.sources.declared import declared
+from converters.watch import Watch, loaded_files
+from verify.precision import USUAL, Computing
+from verify.protocols import Correspondence, Expectation, Inspected, Reader, Source
+from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+STOCK: dict[str, type[TransformersReader | TimmReader]] = {"transformers": TransformersReader, "timm": TimmReader}
+"""Layout → the library that loads it by itself."""
+
+
+class Folder:
+    """A folder in any layout that is written, held against a source. Open with ``with``.
+
+    ``choose_readers`` gives the libraries that run it, the declared one first; ``digests`` are the sha256 of files, as
+    far as they are known. Raises CheckpointError where config.json or the weights cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        choose_readers: Callable[[Folder], Sequence[Reader]],
+        digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.folder = folder
+        self._watch = Watch(lambda: loaded_files(folder))
+        self._digests, self._choose_readers = digests, choose_readers
+        self._copy: TemporaryDirectory[str] | None = None
+        self.source = source
+        self.weights: Weights = open_weights(folder)
+        self.form = self._recognise()
+        needed = self.form.name in STOCK or (folder / CONFIG).is_file()
+        self.config = read_json(folder / CONFIG) if needed else {}
+        self.dtype = self.weights.dtype
+        self.inspection = Inspection((), (), "")
+        self.effective: Sequence[Expectation] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.weights.close()
+        if self._copy is not None:
+            self._copy.cleanup()
+
+    @property
+    def has_head(self) -> bool:
+        return self._architecture.classes is not None
+
+    @cached_property
+    def for_libraries(self) -> Path:
+        """The folder that libraries are given: this one, or where its weights are a pickle, which they would load by
+        themselves, a copy that holds what was read of it; gone when this is closed."""
+        if self.misleading or self.weights.file_names[0].endswith(".safetensors"):
+            return self.folder
+        import torch
+        from safetensors.torch import save_file
+
+        self._copy = TemporaryDirectory(prefix="bit-verify-")
+        copy = Path(self._copy.name)
+        for path in self.folder.glob("*.json"):
+            if not path.name.endswith(".index.json"):
+                shutil.copy(path, copy)
+        tensors: dict[str, Tensor] = {}
+        for name in self.weights.shapes:
+            stored = self.weights.read(name)
+            is_bfloat16 = stored.dtype == DTYPES["bfloat16"].storage
+            values = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else None
+            tensors[name] = torch.from_numpy(stored) if values is None else values
+        save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
+        return copy
+
+    @property
+    def path(self) -> str:
+        return str(self.folder)
+
+    @property
+    def layout(self) -> str:
+        return self.form.name
+
+    @cached_property
+    def readers(self) -> Sequence[Reader]:
+        """Chosen when they are first asked for: by then the folder has been inspected."""
+        return self._choose_readers(self)
+
+    @property
+    def expectations(self) -> Sequence[Expectation]:
+        """Of the files' fields, and of what the library gets from them."""
+        return [*self.inspection.expectations, *self.effective]
+
+    @property
+    def inspected(self) -> Sequence[Inspected]:
+        return self.inspection.inspected
+
+    @property
+    def misleading(self) -> str:
+        """A config.json that is not as it must be is no library's business either: who knows what it makes of it."""
+        return self.inspection.misleading or (f"{CONFIG} is not as it must be" if self.inspection.wrong(CONFIG) else "")
+
+    @cached_property
+    def exact(self) -> Exact:
+        """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits."""
+        return declared(self.folder).exact
+
+    @cached_property
+    def parameters(self) -> Mapping[str, tuple[int, ...]]:
+        return self.weights.shapes
+
+    @cached_property
+    def correspondences(self) -> Sequence[Correspondence]:
+        return [self._correspondence(parameter) for parameter in self._wanted]
+
+    @cached_property
+    def files(self) -> Mapping[str, str]:
+        """Of what is there before anything runs; ``changes()`` tells whether it still is."""
+        return {
+            name: self._digests.get(name) or self._watch.digest(name) or sha256(self.folder / name)
+            for name in model_files(self.folder)
+        }
+
+    def changes(self) -> dict[str, str]:
+        """Files that are not what they were when the folder was opened, and what happened to each."""
+        return self._watch.changes()
+
+    @property
+    def loads_itself(self) -> bool:
+        """Whether bit_ref may load the folder: it has safetensors, and a config.json that is as it must be."""
+        return not self.misleading and self.weights.file_names[0].endswith(".safetensors")
+
+    def bit_ref_config(self) -> dict[str, Any]:
+        """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
+        architecture = self._architecture
+        return {
+            "embedding_size": architecture.root_width,
+            "hidden_sizes": [4 * width for width in architecture.widths],
+            "depths": list(architecture.units),
+            "num_labels": architecture.classes or 0,
+            "weight_standardization_eps": self.config.get("weight_standardization_eps", STOCK_EPSILON),
+            "pool_padding": self.config.get("pool_padding", "zeros"),
+        }
+
+    def bit_ref_state(self) -> dict[str, Tensor]:
+        """The stored values, in float32, under bit_ref's names. Raises KeyError for a tensor that is not there."""
+        import torch
+
+        def value(parameter: Parameter) -> Array:
+            stored = widened(self.weights.read(self.form.parameter_name(parameter)), self.dtype)
+            return TRANSFORMERS.store(parameter, self.form.restore(parameter.kind, stored), "bits")
+
+        return {TRANSFORMERS.parameter_name(p): torch.from_numpy(value(p).copy()) for p in self._wanted}
+
+    @cached_property
+    def _wanted(self) -> list[Parameter]:
+        return parameters(self._architecture)
+
+    @cached_property
+    def _architecture(self) -> Architecture:
+        return infer(self.source.shapes, GOOGLE, self.source.path)
+
+    def _recognise(self) -> Layout:
+        if self.weights.is_npz:
+            return NPZ
+        schemes = [layout.scheme for layout in LAYOUTS.values() if layout is not NPZ]
+        return next(la for la in LAYOUTS.values() if la.scheme == nearest(self.weights.shapes, schemes))
+
+    def _correspondence(self, parameter: Parameter) -> Correspondence:
+        name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)
+
+        def expected() -> Array:
+            return round_to(self.form.store(parameter, self.source.read(name), self.exact), self.dtype)
+
+        return Correspondence(name, target, expected, lambda: self.weights.read(target))
+
+
+class RoundedSource:
+    """A source whose values are what a folder of another dtype stores of them: what that folder is judged by."""
+
+    def __init__(self, source: Source, dtype: str, exact: Exact) -> None:
+        self._source, self._dtype = source, dtype
+        self._factor = KERNEL_FACTOR[exact]
+        self._kernels = {
+            p.names[GOOGLE] for p in parameters(infer(source.shapes, GOOGLE, source.path)) if p.kind is Kind.KERNEL
+        }
+        self.path, self.location, self.format = source.path, source.location, source.format
+        self.sha256, self.shapes = source.sha256, source.shapes
+
+    def read(self, name: str) -> Array:
+        """float32; of kernels stored ten times as large, float64, in which the division by ten leaves no trace."""
+        factor = self._factor if name in self._kernels else 1
+        values = self._source.read(name)
+        scaled = values if factor == 1 else values * np.float32(factor)
+        rounded = widened(round_to(scaled, self._dtype), self._dtype)
+        return rounded if factor == 1 else rounded.astype(np.float64) / factor
+
+
+class RemappedReader(BitRefReader):
+    """bit_ref on a folder in a layout that it does not load by itself."""
+
+    def __init__(self, target: Folder, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
+        super().__init__(target.folder, epsilon_override, computing)
+        self._target = target
+
+    def _load(self) -> Any:
+        import torch
+
+        from bit_ref import BitConfig, BitForImageClassification, BitModel
+
+        config = BitConfig(**self._target.bit_ref_config())
+        self._override(config)
+        with torch.device("meta"):
+            model = (BitForImageClassification if config.num_labels else BitModel)(config)
+        model.load_state_dict(self._target.bit_ref_state(), assign=True)
+        return model
+
+    def _has_head(self) -> bool:
+        return bool(self._target.bit_ref_config()["num_labels"])
+
+
+def own_readers(folder: Folder) -> list[Reader]:
+    """Who judges a conversion: bit_ref, or of ``logits`` the stock library; and the other beside it.
+
+    Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do: so the figures that are
+    published do not depend on what is installed.
+    """
+    if folder.layout not in STOCK:
+        return [_bit_ref(folder)]
+    readers = [_bit_ref(folder), _bit_ref(folder, STOCK_EPSILON)]
+    return readers if folder.exact == "bits" else readers[::-1]
+
+
+def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = USUAL) -> list[Reader]:
+    """Who judges a folder of unknown origin: its declared reader, and beside it the ``runners`` that were asked for.
+
+    A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, the stock library is
+    beside a declared bit_ref, or bit_ref beside a declared library. Raises UsageError for a runner that is installed
+    and does not load folders in this layout.
+    """
+    readers = _default_readers(folder, computing)
+    if not runners:
+        return readers
+    for name in runners:
+        if name in STOCK and name != folder.layout and STOCK[name].available():
+            raise UsageError(f"{folder.folder}: {name} does not load the {folder.layout} layout. Leave out --runner.")
+    asked = [RUNNERS[name](folder, computing) for name in dict.fromkeys(runners)]
+    return [readers[0], *(reader for reader in asked if reader.name != readers[0].name)]
+
+
+def _default_readers(folder: Folder, computing: Computing) -> list[Reader]:
+    own = _bit_ref(folder, computing=computing)
+    if folder.layout not in STOCK:
+        return [own]
+    declares = "weight_standardization_eps" in folder.config
+    stock = _stock(folder, computing)
+    readers = [own, *stock] if folder.exact == "bits" and declares else [*stock, own]
+    return [*readers, *_half(folder, computing)]
+
+
+def _half(folder: Folder, computing: Computing) -> list[Reader]:
+    """transformers loads what is stored in a half precision to compute in it, unless the folder says otherwise."""
+    declared = folder.config.get("dtype", folder.config.get("torch_dtype", folder.dtype))
+    library = STOCK[folder.layout]
+    loads_half = library is TransformersReader and declared == folder.dtype != "float32" and library.available()
+    if not loads_half or folder.misleading or computing.precision != "float32":
+        return []
+    return [_library(library, folder, Computing(folder.dtype, computing.device))]
+
+
+def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = USUAL) -> Reader:
+    if folder.layout == TRANSFORMERS.name and folder.loads_itself:
+        return BitRefReader(folder.folder, epsilon, computing)
+    return RemappedReader(folder, epsilon, computing)
+
+
+def _stock(folder: Folder, computing: Computing = USUAL) -> list[Reader]:
+    """The library that loads the folder, where it is installed, or else bit_ref's imitation; both where it may not be
+    given the folder."""
+    library = STOCK[folder.layout]
+    imitation = _bit_ref(folder, STOCK_EPSILON, computing)
+    if not library.available():
+        return [imitation]
+    reader = _library(library, folder, computing)
+    return [imitation, reader] if folder.misleading else [reader]
+
+
+def _library(library: type[TransformersReader | TimmReader], folder: Folder, computing: Computing) -> Reader:
+    return library(folder.for_libraries, computing, folder.has_head, folder.dtype)
+
+
+RUNNERS: Mapping[str, Callable[[Folder, Computing], Reader]] = {
+    "bit_ref": lambda folder, computing: _bit_ref(folder, None, computing),
+    "stock-arithmetic": lambda folder, computing: _bit_ref(folder, STOCK_EPSILON, computing),
+    "transformers": lambda folder, computing: _library(TransformersReader, folder, computing),
+    "timm": lambda folder, computing: _library(TimmReader, folder, computing),
+}
+"""The libraries that an audit can be asked to run, by name."""

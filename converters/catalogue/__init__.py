@@ -1,0 +1,5 @@
+"""What Google released: variants, with their files, labels and preprocessing.
+
+In: a name or a glob. Out: ``Variant`` objects. The facts are lines of ``released.csv``, read by ``variants.py``.
+Names of classes lie in ``labels/``, read by ``labels.py``. ``digits/`` is the small checkpoint that the package ships.
+"""

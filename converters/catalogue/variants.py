@@ -1,0 +1,270 @@
+"""Everything Google released of BiT, and the checkpoint that ships with this package.
+
+    released.csv (a line for each pattern of names, with its source) → ``variants()`` → ``find()``, ``listing()``
+
+A line's name may hold sets in braces, ``BiT-M-{R50x1,R50x3}``, as Google's own lists do; it stands for every
+combination. The other columns name the chosen element of the first set ``{0}``, of the second ``{1}``, the whole name
+``{name}``, and the architecture without its R ``{size}``. ``docs/catalogue.md`` says where the lines come from.
+Nothing heavy is imported: this is what ``bit-convert --list`` reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import count, product
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from converters.errors import UsageError
+from converters.mapping.architecture import Architecture
+
+Format = Literal["npz", "h5", "saved_model"]
+
+BUCKET = "https://storage.googleapis.com/bit_models/"
+TFHUB = "https://tfhub.dev/"
+KAGGLE_MODULES = "google/bit/"
+"""The modules of tfhub.dev that are seen on Kaggle (docs/catalogue.md)."""
+
+RELEASED = Path(__file__).with_name("released.csv")
+
+EMBEDDED_NAME = "BiT-digits"
+EMBEDDED_FILE = Path(__file__).parent / "digits" / "BiT-digits.npz"
+EMBEDDED_NETWORK = Architecture.regular((1, 1, 1, 1), root_width=32, classes=10)
+
+RESAMPLE = {"bilinear": 2, "bicubic": 3}
+"""The numbers of PIL.Image.Resampling."""
+
+MULTI_LABEL_SETS = {"imagenet21k"}
+"""Label sets whose heads were trained with a sigmoid (tensorflow/tfhub.dev@81fdea8, ``imagenet21k_classification``)."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to the network's input, in the terms of transformers' preprocessor_config.json.
+
+    ``size`` is ``{"height", "width"}``, to stretch to, or ``{"shortest_edge"}``; ``crop`` the (height, width) of the
+    centre crop; ``resample`` PIL's number; values 0 … 1 become (value − mean) / std, which is Google's
+    (x − 127.5) / 127.5.
+    """
+
+    size: Mapping[str, int]
+    crop: tuple[int, int] | None = None
+    resample: int = RESAMPLE["bilinear"]
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A released checkpoint.
+
+    ``name`` is what ``--variant`` takes: the path in Google's bucket without ``.npz`` for npz files; ``h5/…`` and
+    ``tfhub/…`` for the other formats. ``url`` is where it was published: a file, a folder (ends in ``/``) or a TF-Hub
+    handle; None for the checkpoint in this package, whose ``file`` is set instead. ``bytes`` is its size where a source
+    gives it. ``classes`` is None without a head, ``labels`` a set of ``catalogue.labels`` or None. ``datasets`` and
+    ``base_model`` are ids of the Hugging Face Hub. ``top1`` is in percent, as ``top1_source`` says. ``source`` says
+    where all of this stands, ``note`` what is uncertain. ``defect`` is what the file is instead of the model, and
+    ``instead`` the name of the right one.
+    """
+
+    name: str
+    format: Format
+    url: str | None
+    file: Path | None
+    bytes: int | None
+    architecture: str
+    classes: int | None
+    labels: str | None
+    preprocessing: Preprocessing
+    datasets: tuple[str, ...]
+    base_model: str | None
+    top1: float | None
+    top1_source: str | None
+    source: str
+    note: str | None
+    defect: str | None
+    instead: str | None
+
+    @property
+    def embedded(self) -> bool:
+        return self.file is not None
+
+    @property
+    def network(self) -> Architecture:
+        return EMBEDDED_NETWORK if self.embedded else Architecture.released(self.architecture, self.classes)
+
+    @property
+    def problem_type(self) -> str | None:
+        """transformers' word for the loss the head was trained with."""
+        if self.classes is None:
+            return None
+        kind = "multi" if self.labels in MULTI_LABEL_SETS else "single"
+        return f"{kind}_label_classification"
+
+    @property
+    def published_as(self) -> str:
+        """The path in Google's bucket, or the handle on TF-Hub: ``vtab/….npz``, ``google/bit/m-r50x1/1``."""
+        return (self.url or f"{BUCKET}{self.name}.npz").removeprefix(BUCKET).removeprefix(TFHUB).rstrip("/")
+
+    @property
+    def repository_name(self) -> str:
+        """The name as one word, for a repository or folder."""
+        return self.name.replace("/", "-")
+
+    @property
+    def expected_bytes(self) -> int | None:
+        """``bytes``, or what an uncompressed npz of this network must have; None for other formats."""
+        return self.bytes or (npz_bytes(self.network) if self.format == "npz" else None)
+
+    def refuse_defect(self) -> None:
+        """Raises UsageError, with the reason and the right file, where the released file is broken."""
+        if self.defect:
+            raise UsageError(f"{self.name}: Google's {self.published_as} is {self.defect}.\nTake {self.instead}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as plain JSON types; the embedded file as its path in the package."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        recipe = {field.name: getattr(self.preprocessing, field.name) for field in fields(Preprocessing)}
+        return plain | {
+            "file": self.file and str(self.file.relative_to(RELEASED.parent)),
+            "problem_type": self.problem_type,
+            "preprocessing": recipe | {"size": dict(self.preprocessing.size)},
+        }
+
+
+@cache
+def variants() -> tuple[Variant, ...]:
+    """Every released checkpoint, in the order of the data file: the embedded one first."""
+    with RELEASED.open(encoding="utf-8", newline="") as file:
+        return tuple(variant for line in csv.DictReader(file) for variant in _expand(line))
+
+
+def find(pattern: str) -> tuple[Variant, ...]:
+    """The variants of a name, a glob of names, or a published file's path, handle or URL; at least one.
+
+    Defective ones are among them; see ``Variant.refuse_defect``. Raises UsageError, with the nearest names, where
+    nothing matches.
+    """
+    everything = variants()
+    for matches in (
+        [v for v in everything if v.name == pattern],
+        [v for v in everything if pattern in (v.url, v.published_as)],
+        [v for v in everything if fnmatchcase(v.name, pattern)],
+    ):
+        if matches:
+            return tuple(matches)
+    by_lower = {v.name.lower(): v.name for v in everything}
+    near = [by_lower[name] for name in get_close_matches(pattern.lower(), by_lower, cutoff=0.5)]
+    nearest = f"; nearest: {', '.join(near)}" if near else ""
+    raise UsageError(f"no released checkpoint is called {pattern}{nearest}.\n`bit-convert --list` shows all names.")
+
+
+def named(word: str) -> Variant | None:
+    """The variant that is called exactly so; such a name wins over a path, which is written ``./NAME``."""
+    return next((variant for variant in variants() if variant.name == word), None)
+
+
+def find_one(pattern: str) -> Variant:
+    """As ``find``, where one variant is meant. Raises UsageError where the pattern names several."""
+    found = find(pattern)
+    if len(found) > 1:
+        raise UsageError(f"{pattern} names {len(found)} variants, but one is meant. Name one: {found[0].name}, …")
+    return found[0]
+
+
+def listing(pattern: str | None = None, *, as_json: bool = False) -> str:
+    """The catalogue, or what ``find`` gives of it, as a table or as JSON, newline at the end."""
+    chosen = find(pattern) if pattern else variants()
+    if as_json:
+        return json.dumps([variant.to_json() for variant in chosen], indent=2) + "\n"
+    rows = [("name", "format", "network", "classes", "labels", "bytes")]
+    for variant in chosen:
+        size = "" if variant.bytes is None else f"{variant.bytes:,}"
+        name = f"{variant.name} (defective)" if variant.defect else variant.name
+        rows.append(
+            (name, variant.format, variant.architecture, str(variant.classes or "–"), variant.labels or "–", size)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+def npz_bytes(architecture: Architecture) -> int:
+    """The size of an uncompressed float32 npz of this network, as Google's files have it.
+
+    Tensors are stored, sorted by name, each under a 128-byte npy header. A zip member costs 30 + 46 bytes and its name
+    twice, the archive 22; offsets beyond 2³¹ − 1, as Python's zipfile does it, 12 more a member and 76 at the end.
+    """
+    from converters.mapping.names import parameters
+
+    limit = 2**31 - 1
+    offset = directory = 0
+    for name, shape in sorted((parameter.names["npz"], parameter.shape) for parameter in parameters(architecture)):
+        directory += 46 + len(f"{name}.npy") + (12 if offset > limit else 0)
+        offset += 30 + len(f"{name}.npy") + 128 + 4 * math.prod(shape)
+    return offset + directory + 22 + (76 if offset > limit else 0)
+
+
+_SET = re.compile(r"\{([^{}]*)\}")
+
+
+def _expand(line: Mapping[str, str]) -> Iterator[Variant]:
+    """The variants of a line of the data file."""
+    slot = count()
+    name_template = _SET.sub(lambda _: f"{{{next(slot)}}}", line["name"])
+    for chosen in product(*(found.split(",") for found in _SET.findall(line["name"]))):
+        name = name_template.format(*chosen)
+        architecture = line["architecture"].format(*chosen).capitalize()  # TF-Hub spells r50x1
+        fill = {"name": name, "size": architecture.removeprefix("R")}
+        cells = {column: text.format(*chosen, **fill) for column, text in line.items() if column != "name"}
+        yield _variant(name, architecture, cells)
+
+
+def _variant(name: str, architecture: str, cells: Mapping[str, str]) -> Variant:
+    height, _, width = cells["size"].partition("x")
+    return Variant(
+        name=name,
+        format=cast(Format, cells["format"]),
+        url=cells["url"] or None,
+        file=EMBEDDED_FILE if name == EMBEDDED_NAME else None,
+        bytes=int(cells["bytes"]) if cells["bytes"] else None,
+        architecture=architecture,
+        classes=int(cells["classes"]) if cells["classes"] else None,
+        labels=cells["labels"] or None,
+        preprocessing=Preprocessing(
+            size={"height": int(height), "width": int(width)} if width else {"shortest_edge": int(height)},
+            crop=(int(cells["crop"]), int(cells["crop"])) if cells["crop"] else None,
+            resample=RESAMPLE[cells["resample"]],
+        ),
+        datasets=tuple(cells["datasets"].split()),
+        base_model=cells["base_model"] or None,
+        top1=float(cells["top1"]) if cells["top1"] else None,
+        top1_source=cells["top1_source"] or None,
+        source=cells["source"],
+        note=cells["note"] or None,
+        defect=cells["defect"] or None,
+        instead=cells["instead"] or None,
+    )
+
+
+def kaggle_handle(url: str) -> str | None:
+    """Where Kaggle has a module of tfhub.dev, under its handle; None for other addresses.
+
+    ``google/bit/m-r50x1/ilsvrc2012_classification/1`` is ``google/bit/tensorFlow2/m-r50x1-ilsvrc2012-classification/1``
+    there; whether the experts moved is not known.
+    """
+    if not url.startswith(TFHUB + KAGGLE_MODULES):
+        return None
+    *variation, last = url.partition("?")[0].removeprefix(TFHUB + KAGGLE_MODULES).strip("/").split("/")
+    version = [last] if variation and last.isdecimal() else []
+    name = "-".join([*variation, *([] if version else [last])]).replace("_", "-")
+    return "/".join([f"{KAGGLE_MODULES}tensorFlow2", name, *version])

@@ -1,0 +1,144 @@
+"""What a person reads when a conversion is done: one screen for one model, one line each for many."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from converters.conversion import Conversion
+from converters.folder.snippet import loading
+from verify.compare import FACTOR
+from verify.report.parity import HeldOutReport, ReaderReport, Report
+
+if TYPE_CHECKING:
+    from converters.hub.guard import Publication
+
+MAX_WIDTH = 120
+FAULTS = 5
+UNKNOWN = 8
+"""Faults, and unknown files and fields, that a summary names; the report has them all."""
+
+
+def render(conversion: Conversion, publication: Publication | None, release: str, short: bool) -> str:
+    """The text for a job that succeeded, in the terminal's width."""
+    console = _console()
+    if short:
+        console.print(f"{conversion.plan.name}: {_one_line(conversion, publication)}", soft_wrap=True)
+    else:
+        console.print(_table(conversion, publication, release))
+        console.print(_how_to_load(conversion, publication), soft_wrap=True)
+    return _text(console)
+
+
+def render_report(target: Path, report: Report) -> str:
+    """The text for an audit."""
+    console = _console()
+    table = Table(title=f"{target.resolve().name} · {report.verdict}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("why", escape(report.reason))
+    for fault in report.faults[:FAULTS]:
+        table.add_row("fault", escape(str(fault)))
+    _add_report(table, report)
+    if report.held_out:
+        _add_held_out(table, report.held_out, None)
+    console.print(table)
+    return _text(console)
+
+
+def _console() -> Console:
+    terminal = Console()
+    width = min(terminal.width, MAX_WIDTH) if terminal.is_terminal else MAX_WIDTH
+    return Console(file=StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False)
+
+
+def _text(console: Console) -> str:
+    output: StringIO = console.file  # type: ignore[assignment]
+    return output.getvalue()
+
+
+def _one_line(conversion: Conversion, publication: Publication | None) -> str:
+    state = "converted" if conversion.made else "was already there"
+    verdict = conversion.report.verdict if conversion.report else "not verified"
+    return f"{state}, {verdict}, {conversion.folder}" + (f"; {_published(publication)}" if publication else "")
+
+
+def _table(conversion: Conversion, publication: Publication | None, release: str) -> Table:
+    plan, report = conversion.plan, conversion.report
+    table = Table(title=f"{plan.name} · bit-convert {release}", show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("architecture", str(plan.architecture))
+    if conversion.left_out:
+        table.add_row("left out", escape(conversion.left_out))
+    if report is None:
+        table.add_row("verification", "[yellow]none: --no-verify[/]")
+    else:
+        table.add_row("verification", f"[green]{report.verdict}[/], against {report.oracle} on the source's tensors")
+        _add_report(table, report)
+        if report.held_out:
+            _add_held_out(table, report.held_out, plan.labels)
+    state = "" if conversion.made else " (was already there)"
+    table.add_row("seconds", f"{conversion.seconds:.1f}{state}")
+    table.add_row("folder", str(conversion.folder))
+    if publication:
+        table.add_row("published", _published(publication))
+    return table
+
+
+def _add_report(table: Table, report: Report) -> None:
+    tensors = report.tensors
+    table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
+    table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, answer --exact {report.exact}")
+    if report.unknown:
+        places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
+        more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
+        table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
+    for witness in report.witnesses:
+        reason = f": {escape(witness.reason)}" if witness.reason else ""
+        table.add_row(f"oracle {witness.oracle}", f"{witness.verdict}{reason}")
+    for reader in report.readers:
+        table.add_row(_reader_name(reader), _reader_line(reader))
+    declared = report.readers[0]
+    agreed = "– (no logits)" if declared.top1 is None else f"{declared.top1} of {len(report.images)} images"
+    table.add_row("top-1 agreement", agreed)
+
+
+def _reader_name(reader: ReaderReport) -> str:
+    return "stock arithmetic" if "arithmetic" in reader.name else reader.name
+
+
+def _reader_line(reader: ReaderReport) -> str:
+    colour = "green" if reader.verdict == "passed" else "yellow"
+    if reader.ratio is None or reader.max_abs_error is None:
+        return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
+    line = f"[{colour}]{reader.verdict}[/], largest error {reader.max_abs_error:.1e}"
+    line += f", {reader.ratio:.2g} of the {FACTOR:.0f} floors allowed"
+    return f"{line}; {escape(reader.reason)}" if reader.reason else line
+
+
+def _add_held_out(table: Table, found: HeldOutReport, labels: list[str] | None) -> None:
+    def name(index: int) -> str:
+        return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
+
+    if labels:
+        shown, source, folder = map(name, (found.label, found.source_class, found.target_class))
+        table.add_row("a real image", f"a handwritten {shown}: Google's layout says {source}, the folder {folder}")
+    source, folder = (
+        f"{right} of {found.images} ({right / found.images:.1%})" for right in (found.source_right, found.target_right)
+    )
+    table.add_row("held-out accuracy", f"Google's layout {source}, the folder {folder}, agreeing on {found.same}")
+
+
+def _published(publication: Publication) -> str:
+    state = "" if publication.changed else " (nothing new)"
+    return f"{publication.repo_id}@{publication.revision} {publication.commit[:12]}{state}, {publication.url}"
+
+
+def _how_to_load(conversion: Conversion, publication: Publication | None) -> str:
+    return "\n" + "\n".join(loading(conversion.plan, str(conversion.folder))) + "\n"

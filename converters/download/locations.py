@@ -1,0 +1,172 @@
+"""Where checkpoints and folders come from: a path, a URL, a repository of the Hub, a variant's own file.
+
+what was given, Variant → ``locate()`` → path, or an address → ``fetch()`` → path on this machine
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters.catalogue.variants import Variant, kaggle_handle
+from converters.download import kaggle
+from converters.errors import CheckpointError, HubError, UsageError
+from verify.protocols import Progress
+
+HUB = "hf://"
+REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:(?:@|/tree/)(?P<revision>[\w./-]+))?")
+MODULE_FILES = (
+    "saved_model.pb",
+    "tfhub_module.pb",
+    "variables/variables.index",
+    "variables/variables.data-00000-of-00001",
+)
+"""A module that was published as a folder (google-research/big_transfer@140de6e, README.md)."""
+WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
+"""Of a repository, the files of the first kind that it has are fetched, beside its JSON."""
+NEVER_LOADED = [
+    *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "runs/*", "checkpoint-*/*"),
+    *("*.csv", "*.parquet", "*.mp4", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf"),
+]
+"""What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
+
+
+def locate(given: str | None, variant: Variant | None) -> Path | str:
+    """The path or address of what was given, or of the variant's own file. Raises UsageError for a defective one."""
+    if given is not None:
+        return given if "://" in given else Path(given)
+    assert variant is not None, "there is a checkpoint or a variant"
+    variant.refuse_defect()
+    place = variant.file or variant.url
+    assert place is not None, "what is not embedded was published"
+    return place
+
+
+def fetch(
+    place: Path | str, *, size: int | None = None, offline: bool = False, whole: bool = False, progress: Progress
+) -> Path:
+    """A path as it is; an address out of a cache, downloaded if need be.
+
+    Of a repository come its JSON files and one kind of weights, or with ``whole`` every file that a loader could open.
+
+    ``hf://NAMESPACE/NAME[@REVISION]``, or the same as a page of the Hub, is a repository; ``kaggle://HANDLE``, or a
+    page of Kaggle's, a model there; an address that ends in a slash is a TF-Hub module's folder; any other is a file,
+    of ``size`` bytes where that is known. A module of tfhub.dev that is not to be had there is fetched from Kaggle.
+    Raises HubError where it cannot be had, CheckpointError for a repository without weights, and as
+    ``download.cached`` does.
+    """
+    if isinstance(place, Path):
+        return place
+    repository = _repository(place)
+    if repository:
+        progress("downloading", 0, 0)
+        return _snapshot(*repository, offline, whole)
+    if model := kaggle.model(place):
+        progress("downloading", 0, 0)
+        return kaggle.fetch(model, offline=_is_offline(offline))
+    if handle := kaggle_handle(place):
+        return _module(place, handle, offline, progress)
+    return _files(place, size, offline, progress)
+
+
+def _is_offline(asked: bool) -> bool:
+    variables = ("BIT_CONVERT_OFFLINE", "HF_HUB_OFFLINE")
+    return asked or any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in variables)
+
+
+def _module(address: str, handle: str, offline: bool, progress: Progress) -> Path:
+    """A module of tfhub.dev, which has led to Kaggle since 2023: from the cache, tfhub.dev or Kaggle."""
+    try:
+        return _files(address, None, offline, progress)
+    except (HubError, CheckpointError) as error:  # no file, or Kaggle's page instead of it
+        model = kaggle.model(f"{kaggle.SCHEME}://{handle}")
+        assert model is not None, "the catalogue makes handles"
+        progress("downloading", 0, 0)
+        try:
+            return kaggle.fetch(model, offline=_is_offline(offline))
+        except (HubError, UsageError) as other:
+            reason = str(error).splitlines()[0]
+            raise HubError(f"{reason}\n{' '.join(str(other).splitlines())}") from other
+
+
+def _files(place: str, size: int | None, offline: bool, progress: Progress) -> Path:
+    """A file, or the files of a module's folder."""
+    from converters.download.http import cached
+
+    def loaded(done: int, total: int | None) -> None:
+        progress("downloading", done, total or 0)
+
+    if not place.endswith("/"):
+        return cached(place, size=size, offline=offline, progress=loaded)
+    return _folder(place, {name: cached(place + name, offline=offline, progress=loaded) for name in MODULE_FILES})
+
+
+def _repository(address: str) -> tuple[str, str | None] | None:
+    """Repository id and revision, where the address is one of a repository."""
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/") + "/"
+    for prefix in (HUB, endpoint):
+        if address.startswith(prefix):
+            found = REPOSITORY.fullmatch(address.removeprefix(prefix).rstrip("/"))
+            if found:
+                return found["id"], found["revision"]
+            if prefix == HUB:
+                raise UsageError(
+                    f"{address}: not a repository. Write hf://NAMESPACE/NAME or hf://NAMESPACE/NAME@REVISION."
+                )
+    return None
+
+
+def _snapshot(repo_id: str, revision: str | None, offline: bool, whole: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    from converters.hub.client import progress_bars
+
+    try:
+        if offline:
+            return _cached_snapshot(repo_id, revision)
+        info = HfApi().model_info(repo_id, revision=revision)
+        names = [PurePosixPath(file.rfilename) for file in info.siblings or []]
+        kind = next((pattern for pattern in WEIGHTS if any(name.match(pattern) for name in names)), None)
+        if kind is None:
+            raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
+        with progress_bars(False):
+            wanted: dict[str, Any] = (
+                {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
+            )
+            return Path(snapshot_download(repo_id, revision=revision, **wanted))
+    except CheckpointError:
+        raise
+    except Exception as error:  # the client, its HTTP library and the system each have their own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise HubError(
+            f"hf://{repo_id}: cannot be fetched: {reason}.\nCheck the name, and `hf auth login` where it is private."
+        ) from error
+
+
+def _cached_snapshot(repo_id: str, revision: str | None) -> Path:
+    """What was fetched before. Raises the client's errors, or FileNotFoundError, where it is not there whole."""
+    from huggingface_hub import snapshot_download
+
+    for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by
+        patterns = ["*.json", kind]
+        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
+        if any(folder.rglob(kind)):
+            return folder
+    raise FileNotFoundError("no weights of it were downloaded before")
+
+
+def _folder(address: str, files: dict[str, Path]) -> Path:
+    """Downloaded files under their own names, as links in a folder of the cache."""
+    from converters.download.cache import Slot
+
+    folder = Slot(address, address.rstrip("/").rpartition("/")[2]).folder / "module"
+    for name, path in files.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        fresh = link.with_name(f"{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(path)
+        fresh.replace(link)
+    return folder

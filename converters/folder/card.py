@@ -1,0 +1,126 @@
+"""The model card: what the model is, how it was verified, which library reads it how exactly.
+
+Plan, Report → card.md.jinja → README.md
+"""
+
+from __future__ import annotations
+
+import shlex
+from importlib.resources import files
+from pathlib import PurePath
+from typing import Any
+
+from converters.catalogue.variants import Preprocessing
+from converters.folder.config import model_config
+from converters.folder.plan import Plan
+from converters.folder.snippet import loading
+from converters.sources import GoogleView
+from converters.sources.left_out import left_out_line
+from verify.report import markdown
+from verify.report.parity import Report
+
+TEMPLATE = "card.md.jinja"
+
+
+def render(plan: Plan, source: GoogleView, report: Report | None, release: str) -> str:
+    """The text of README.md; without a report it says that nothing was verified."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    template = environment.from_string(files("converters.folder").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        plan=plan,
+        report=report,
+        source=source,
+        file=PurePath(source.path).name,
+        release=release,
+        metadata=_metadata(plan),
+        input=_input(plan),
+        classes=_classes(plan),
+        loading="\n".join(loading(plan, "FOLDER")),
+        architecture_class=model_config(plan)["architectures"][0],
+        left_out=left_out_line(source),
+        badge=markdown.badge(report) if report else "",
+        parity=markdown.summary(report) if report else "",
+        against=_against(plan, source),
+        stock=_stock(report, plan),
+        label_note=_label_note(plan),
+    )
+
+
+def _metadata(plan: Plan) -> str:
+    from huggingface_hub import ModelCardData
+
+    head, variant = plan.architecture.classes is not None, plan.variant
+    data: Any = ModelCardData(
+        license="apache-2.0",
+        library_name={"transformers": "transformers", "timm": "timm"}.get(plan.layout, "bit-convert"),
+        pipeline_tag="image-classification" if head else "image-feature-extraction",
+        tags=["big-transfer", "bit", "resnetv2", "vision", "bit-convert"],
+        datasets=list(variant.datasets) or None if variant else None,
+        base_model=variant.base_model if variant else None,
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _input(plan: Plan) -> str:
+    recipe = plan.preprocessing
+    edge = recipe.size.get("shortest_edge")
+    resize = f"short side {edge}" if edge else f"stretched to {recipe.size['height']} × {recipe.size['width']}"
+    crop = f", centre crop {recipe.crop[0]} × {recipe.crop[1]}" if recipe.crop else ""
+    filters = {2: "bilinear", 3: "bicubic"}
+    return f"RGB, {resize} ({filters[recipe.resample]}){crop}, scaled to {_scaled(recipe)}"
+
+
+def _scaled(recipe: Preprocessing) -> str:
+    """The values that black and white become."""
+    ends = [
+        {f"{(colour - mean) / std:.4g}" for mean, std in zip(recipe.mean, recipe.std, strict=True)} for colour in (0, 1)
+    ]
+    return " … ".join(", ".join(sorted(values)) for values in ends)
+
+
+def _classes(plan: Plan) -> str:
+    names = plan.labels
+    count = plan.architecture.classes
+    return f"{count}" if names is None else f"{count}: {names[0]} … {names[-1]}"
+
+
+def _label_note(plan: Plan) -> str:
+    if plan.architecture.classes is None or plan.labels is not None:
+        return ""
+    reason = (
+        "no list of this data set's classes ships with bit-convert"
+        if plan.variant
+        else "the checkpoint does not say what its classes are, and no name of the catalogue was given with `--variant`"
+    )
+    return f"The classes are called `LABEL_n`: {reason}."
+
+
+def _against(plan: Plan, source: GoogleView) -> str:
+    """What an audit is given to repeat this one: ``--against`` and, where it needs them, further options."""
+    file, variant = PurePath(source.path).name, plan.variant
+    released = PurePath(str(variant.file or variant.url)).name if variant else ""
+    if variant is None:
+        words = ["--against", file]
+    elif variant.format == "saved_model" or file == released:
+        words = ["--against", variant.name]
+    else:
+        words = ["--against", file, "--variant", variant.name]
+    if plan.pool_padding != source.pool_padding:
+        words += ["--pool-padding", plan.pool_padding]
+    return shlex.join(words)
+
+
+def _stock(report: Report | None, plan: Plan) -> str:
+    """What becomes of the source's own kernels in stock libraries, and the remedy where there is one."""
+    stock = report.readers[1] if report and len(report.readers) > 1 else None
+    if stock is None or stock.moved is None or report is None:
+        return "how far that is off was not measured."
+    what = "pooled features" if plan.architecture.classes is None else "logits"
+    moves = f"on this checkpoint that moves the {what} by up to {stock.moved:.1g}"
+    changed = len(report.images) - stock.top1 if stock.top1 is not None else 0
+    if changed:
+        moves += f" and changes {changed} of {len(report.images)} predictions"
+    remedy = " To spare them that, convert with `--exact logits`." if plan.pool_padding == "zeros" else ""
+    return f"{moves}, and everything else is exact.{remedy}"

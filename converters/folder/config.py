@@ -1,0 +1,145 @@
+"""What the JSON files of a folder say, for each layout.
+
+Plan → config.json of transformers, of timm, or plain; preprocessor_config.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.catalogue.variants import RESAMPLE, Preprocessing
+from converters.errors import UsageError
+from converters.files import CONFIG, PREPROCESSOR
+from converters.folder.plan import Plan
+from converters.mapping.architecture import GROUPS, RELEASED_UNITS
+from converters.mapping.layouts import STANDARDIZATION_EPSILON
+
+
+def json_files(plan: Plan) -> dict[str, dict[str, Any]]:
+    """File name → content. Raises UsageError where the layout cannot describe the network."""
+    describe = {"transformers": model_config, "timm": timm_config}.get(plan.layout, plain_config)
+    return {CONFIG: describe(plan), PREPROCESSOR: preprocessor_config(plan.preprocessing)}
+
+
+def declarations(plan: Plan) -> dict[str, Any]:
+    """What every config.json says of the stored values, whatever the layout."""
+    return {
+        "weight_standardization_eps": STANDARDIZATION_EPSILON[plan.exact],
+        "exact": plan.exact,
+        "pool_padding": plan.pool_padding,
+    }
+
+
+def model_config(plan: Plan) -> dict[str, Any]:
+    """config.json in transformers' terms, and what bit_ref reads beyond them.
+
+    transformers multiplies only some of the widths by ``width_factor``, so they are given multiplied, with factor 1.
+    """
+    architecture = plan.architecture
+    config: dict[str, Any] = {
+        "model_type": "bit",
+        "architectures": ["BitModel" if architecture.classes is None else "BitForImageClassification"],
+        "dtype": plan.dtype,
+        "num_channels": 3,
+        "embedding_size": architecture.root_width,
+        "hidden_sizes": [4 * width for width in architecture.widths],
+        "depths": list(architecture.units),
+        "layer_type": "preactivation",
+        "hidden_act": "relu",
+        "num_groups": GROUPS,
+        "width_factor": 1,
+        "output_stride": 32,
+        "global_padding": None,
+        "embedding_dynamic_padding": False,
+        "drop_path_rate": 0.0,
+        **declarations(plan),
+    }
+    if architecture.classes is not None:
+        names = plan.labels or [f"LABEL_{index}" for index in range(architecture.classes)]
+        config["id2label"] = {str(index): name for index, name in enumerate(names)}
+        config["label2id"] = {name: index for index, name in enumerate(names)}
+        if plan.variant and plan.variant.problem_type:
+            config["problem_type"] = plan.variant.problem_type
+    return config
+
+
+def plain_config(plan: Plan) -> dict[str, Any]:
+    """config.json of layouts that no library loads by themselves: the same facts, and no claim to be transformers'."""
+    claims = ("model_type", "architectures")
+    return {"layout": plan.layout} | {key: value for key, value in model_config(plan).items() if key not in claims}
+
+
+def timm_config(plan: Plan) -> dict[str, Any]:
+    """config.json as timm writes it itself, with our declarations beside, which it ignores.
+
+    Raises UsageError for a network that timm has not registered.
+    """
+    recipe, classes = plan.preprocessing, plan.architecture.classes or 0
+    side = recipe.crop[0] if recipe.crop else recipe.size.get("height", recipe.size.get("shortest_edge", 0))
+    shortest = recipe.size.get("shortest_edge")
+    config: dict[str, Any] = {
+        "architecture": timm_architecture(plan),
+        "num_classes": classes,
+        "num_features": plan.architecture.features,
+        "global_pool": "avg",
+        "pretrained_cfg": {
+            "tag": "bit_convert",
+            "custom_load": False,
+            "input_size": [3, side, side],
+            "fixed_input_size": False,
+            "interpolation": _filter(recipe),
+            "crop_pct": side / shortest if shortest else 1.0,
+            "crop_mode": "center" if shortest else "squash",
+            "mean": list(recipe.mean),
+            "std": list(recipe.std),
+            "num_classes": classes,
+            "pool_size": [(side + 31) // 32] * 2,
+            "first_conv": "stem.conv",
+            "classifier": "head.fc",
+            "license": "apache-2.0",
+        },
+        **declarations(plan),
+    }
+    if plan.labels:
+        config["label_names"] = plan.labels
+    return config
+
+
+def timm_architecture(plan: Plan) -> str:
+    """timm's name of the network. Raises UsageError where it has none."""
+    architecture = plan.architecture
+    depth, factor = 3 * sum(architecture.units) + 2, architecture.root_width // 64
+    registered = {(50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4)}
+    released = architecture.is_regular and architecture.units == RELEASED_UNITS.get(depth)
+    if not released or architecture.root_width % 64 or (depth, factor) not in registered:
+        raise UsageError(f"{plan.name}: timm has only the six released shapes, not {architecture}. Leave out --layout.")
+    return f"resnetv2_{depth}x{factor}_bit"
+
+
+def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
+    """preprocessor_config.json: resize, crop, to −1 … 1."""
+    crop = preprocessing.crop
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": dict(preprocessing.size),
+        "resample": preprocessing.resample,
+        "do_center_crop": crop is not None,
+        "crop_size": {"height": crop[0], "width": crop[1]} if crop else _square(preprocessing.size),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+
+
+def _square(size: Mapping[str, int]) -> dict[str, int]:
+    edge = size.get("shortest_edge")
+    return {"height": edge, "width": edge} if edge else dict(size)
+
+
+def _filter(recipe: Preprocessing) -> str:
+    return next(name for name, number in RESAMPLE.items() if number == recipe.resample)

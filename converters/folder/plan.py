@@ -1,0 +1,67 @@
+"""What is to become of a source: the value that everything written is a function of, beside the source itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from converters.catalogue.labels import id2label
+from converters.catalogue.variants import Preprocessing, Variant
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import LAYOUTS, Exact
+from converters.mapping.storage import Storage
+from verify.protocols import PoolPadding, Source
+
+UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
+"""big_transfer's recipe for images that are not tiny, for checkpoints that the catalogue does not know."""
+SAVED_MODEL = "saved-model"
+MAX_SHARD_BYTES = 5 * 10**9
+"""Of one file, as the Hub has it; the largest released network takes 4.43 GB."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to become of a source."""
+
+    name: str
+    """Of the model and its repository: a variant's, or made from the architecture."""
+    architecture: Architecture
+    variant: Variant | None
+    exact: Exact
+    pool_padding: PoolPadding
+    layout: str = "transformers"
+    dtype: str = "float32"
+    max_shard_bytes: int = MAX_SHARD_BYTES
+    found: Preprocessing | None = None
+    """What the checkpoint's own graph says of its images, where it does."""
+
+    @property
+    def storage(self) -> Storage:
+        """How its tensors are stored."""
+        return Storage(LAYOUTS[self.layout], self.exact, self.dtype)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.variant.preprocessing if self.variant else self.found or UNKNOWN_PREPROCESSING
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The classes' names in the order of the logits; None where they are not known."""
+        if self.architecture.classes is None or self.variant is None or self.variant.labels is None:
+            return None
+        return id2label(self.variant.labels)
+
+
+def preprocessing_of(source: Source) -> Preprocessing | None:
+    """What a SavedModel's graph is given: the range of colours that its network sees, and the size if it has but one.
+
+    None where that is not known, as for any other format.
+    """
+    if source.format != SAVED_MODEL:
+        return None
+    from verify.oracles.graph import graph_input
+
+    found = graph_input(source)
+    if found is None:
+        return None
+    size = dict(zip(("height", "width"), found.size, strict=True)) if found.size else UNKNOWN_PREPROCESSING.size
+    return Preprocessing(size=size, mean=found.mean, std=found.std)

@@ -1,0 +1,475 @@
+"""Publishes a verified folder to the Hub: one commit that carries every file, whatever the network does.
+
+    files that a passed report vouches for → look at what the Hub holds → the next step that is missing → look again
+
+A publication is a loop over one pass: make the repository and the branch where they are missing, upload, commit on the
+head that was looked at, compare checksums, tag. A step that is done is never asked for again; after any doubtful answer
+the next pass begins with a look at what the Hub holds, so that a commit whose answer was lost is found, not repeated,
+and a process that was killed is simply run again. The commit names its parent: where another writer was faster the Hub
+refuses it, and the next pass builds on what is there then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from converters.errors import BitConvertError, HubError, ParityError, UsageError
+from converters.files import PARITY, sha256
+from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning, progress_bars, scrubbed
+from converters.hub.guard import Publication, our_stale_files, same_result, verified_files
+from verify import Report
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.hf_api import RepoSibling
+
+MAIN = "main"
+IN_MEMORY = 16 << 20
+"""Files up to this size (bytes) are sent from the very bytes whose digest was checked."""
+PARITY_SIZE = 64 << 20
+"""A parity.json on the Hub larger than this (bytes) is not ours."""
+
+
+def publish(
+    folder: Path,
+    report: Report,
+    repo_id: str | None = None,
+    *,
+    name: str,
+    namespace: str | None = None,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    token: str | None = None,
+    patience: float = 120.0,
+    progress: Callable[[str], None] | None = None,
+    pace: Pace | None = None,
+) -> Publication:
+    """Publishes ``folder`` under ``repo_id``, else ``namespace/name``, else the token's user / ``name``.
+
+    Nothing is committed where the Hub already has this result. ``private`` is for a repository that does not exist
+    yet; ``create_pr`` opens a pull request, or updates the one we have open; ``revision`` is a branch, made from main
+    where it is missing; ``tag`` is put on the commit and never moved. The endpoint is ``$HF_ENDPOINT``, the token
+    huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``patience``: seconds without progress
+    after which it gives up. ``progress`` gets a line for each step.
+
+    Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for
+    options that contradict each other, HubError where the Hub refuses, cannot be reached, or holds other bytes than
+    were sent.
+    """
+    if create_pr and (tag is not None or revision not in (None, MAIN)):
+        raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
+    files = verified_files(folder, report)
+    pace = pace or Pace()
+    run = _Publishing(
+        files=files,
+        digests={name: report.files.get(name) or sha256(path) for name, path in files.items()},
+        report=report,
+        name=name,
+        repo_id=repo_id or (f"{namespace}/{name}" if namespace else ""),
+        private=private,
+        create_pr=create_pr,
+        revision=revision or MAIN,
+        tag=tag,
+        token=token,
+        say=progress or (lambda line: None),
+        patience=Patience(patience, pace),
+    )
+    # Xet's client would go on for six minutes by itself; it reads this when it is first used.
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", f"{max(patience, 1):.0f}s")
+    with progress_bars(progress is not None), guarded_client(pace.timeout, run.sent):
+        return run.to_the_end()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a revision of the repository holds."""
+
+    revision: str
+    commit: str | None
+    """None: a repository without any commit."""
+    files: dict[str, RepoSibling]
+    parity: str | None
+    """The text of its parity.json."""
+
+
+@dataclass(frozen=True)
+class _Landed:
+    """The result, as it lies on the Hub."""
+
+    revision: str
+    commit: str
+    pull_request: int | None
+    changed: bool
+
+
+@dataclass
+class _Publishing:
+    """One publication. The fields below ``patience`` are what is known to be done; they only ever fill."""
+
+    files: dict[str, Path]
+    digests: dict[str, str]
+    """The sha256 of each file when it was verified."""
+    report: Report
+    name: str
+    repo_id: str
+    private: bool
+    create_pr: bool
+    revision: str
+    tag: str | None
+    token: str | None
+    say: Callable[[str], None]
+    patience: Patience
+
+    user: str | None = None
+    exists: bool = False
+    uploads: dict[str, CommitOperationAdd] = field(default_factory=dict)
+    uploads_for: str | None = None
+    """The parent that ``uploads`` were prepared for."""
+    asked: bool = False
+    """A commit was asked for, and whether it was made is not known."""
+    doubted: bool = False
+    """Some commit that was asked for may still be made, late."""
+    made: bool = False
+    """This run made a commit, and the Hub said so."""
+    landed: _Landed | None = None
+    compared: bool = False
+    refused: Refusal | None = None
+    """A refusal of the commit, kept while a look makes sure that it was not made."""
+    taken: set[str] = field(default_factory=set)
+    secrets: set[str] = field(default_factory=set)
+    """Tokens that were used: they must not appear in anything that is said."""
+    blob_ids: dict[str, str] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------------ the loop
+
+    def to_the_end(self) -> Publication:
+        """Passes until one comes through. Raises HubError after a refusal, or when patience is over."""
+        while True:
+            try:
+                return self._pass()
+            except BitConvertError:
+                raise
+            except Exception as error:
+                answer = meaning(error)
+            if isinstance(answer, Doubt):
+                self._wait(answer)
+            elif self.asked and self.refused is None:
+                self.refused = answer
+            else:
+                raise self._refusal(self.refused or answer) from None
+
+    def sent(self, path: str) -> None:
+        """A large file has arrived: progress, the first time."""
+        if path not in self.taken:
+            self.taken.add(path)
+            self.patience.progress()
+
+    def _wait(self, doubt: Doubt) -> None:
+        self.doubted = self.doubted or self.asked
+        wait = self.patience.next_wait(doubt)
+        problem = scrubbed(doubt.problem, self.secrets)
+        if wait is None:
+            raise HubError(
+                f"{self.repo_id or self.name}: gave up after {self.patience.seconds:g} s without progress: {problem}\n"
+                f"{self._whats_there()} Run the same command again to go on from there."
+            ) from None
+        self.say(f"{problem}; trying again in {wait:.0f} s")
+        self.patience.wait(wait)
+
+    def _pass(self) -> Publication:
+        api = self._api()
+        if not self.repo_id:
+            self.repo_id = f"{self._user(api)}/{self.name}"
+        self._check_name(api.endpoint)
+        if self.landed is None:
+            held, number = self._destination(api)
+            self.landed = self._already_there(held, number) or self._commit(api, held, number)
+            self.patience.progress()
+        if self.made and not self.compared:
+            self._compare(api, self.landed)
+            self.compared = True
+            self.patience.progress()
+        if self.tag is not None:
+            self._tag_commit(api, self.tag, self.landed.commit)
+        return Publication(
+            repo_id=self.repo_id,
+            revision=self.landed.revision,
+            commit=self.landed.commit,
+            url=self._url(api.endpoint, self.landed),
+            changed=self.landed.changed,
+            pull_request=self.landed.pull_request,
+        )
+
+    # ------------------------------------------------------------------------------------- who, where, what is there
+
+    def _api(self) -> HfApi:
+        """A client for this pass. The token is asked for each time: those of a login by browser are short-lived."""
+        from huggingface_hub import HfApi, get_token
+
+        token = self.token or get_token()
+        if token is None:
+            raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
+        self.secrets.add(token)
+        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+        return HfApi(endpoint=endpoint or None, token=token, library_name="bit-convert")
+
+    def _check_name(self, endpoint: str) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError:
+            raise UsageError(
+                f"{self.repo_id!r} is not a repository's name: NAMESPACE/NAME, of letters, digits, -_."
+            ) from None
+        if self.repo_id.count("/") != 1:
+            raise UsageError(f"{self.repo_id!r} lacks the namespace: give NAMESPACE/NAME with --repo-id.")
+        if not endpoint.startswith(("http://", "https://")):
+            raise UsageError(f"HF_ENDPOINT is {endpoint!r}, which is not the address of a web server.")
+
+    def _user(self, api: HfApi) -> str:
+        if self.user is None:
+            self.user = str(api.whoami()["name"])
+            self.patience.progress()
+        return self.user
+
+    def _destination(self, api: HfApi) -> tuple[_Held, int | None]:
+        """What the branch holds, made where it is missing; with ``create_pr``, what our open pull request holds."""
+        base = self._branch(api)
+        if not self.create_pr or self._holds(base):
+            return base, None
+        return self._our_pull_request(api) or (base, None)
+
+    def _branch(self, api: HfApi) -> _Held:
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        for _ in range(3):
+            try:
+                return self._look(api, self.revision)
+            except RevisionNotFoundError:
+                if self.revision.startswith("refs/"):
+                    raise
+                self.say(f"making the branch {self.revision}")
+                api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
+            except RepositoryNotFoundError:
+                self.say(f"making the repository {self.repo_id}")
+                api.create_repo(self.repo_id, private=self.private, exist_ok=True)
+        raise Doubt(f"{self.repo_id} was made and cannot be seen yet")
+
+    def _look(self, api: HfApi, revision: str) -> _Held:
+        info = api.model_info(self.repo_id, revision=revision, files_metadata=True)
+        if not self.exists:
+            self.exists = True
+            self.patience.progress()
+        if self.private and info.private is False:
+            raise HubError(
+                f"{self.repo_id} is public, so nothing was published with --private. Make it private in its settings,"
+                " or choose another --repo-id."
+            )
+        files = {file.rfilename: file for file in info.siblings or ()}
+        return _Held(revision, info.sha, files, self._parity(api, info.sha, files.get(PARITY)))
+
+    def _parity(self, api: HfApi, commit: str | None, file: RepoSibling | None) -> str | None:
+        """The text of the parity.json that the Hub holds; asked for only where it is not the local one."""
+        if file is None or commit is None or (file.size or 0) > PARITY_SIZE:
+            return None
+        if self._same(file, PARITY):
+            return self.report.to_json()
+        from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+
+        url = hf_hub_url(self.repo_id, PARITY, revision=commit, endpoint=api.endpoint)
+        response = get_session().get(url, headers={"Authorization": f"Bearer {api.token}"})
+        hf_raise_for_status(response)
+        return str(response.text)
+
+    def _holds(self, held: _Held) -> bool:
+        """Whether this result is there: a passed report on the same source, and the very files that it vouches for."""
+        if held.parity is None or not same_result(self.report, held.parity):
+            return False
+        return {*self.files} <= {*held.files} and all(self._same(held.files[name], name) for name in self.report.files)
+
+    def _our_pull_request(self, api: HfApi) -> tuple[_Held, int] | None:
+        """The open pull request that an earlier run of ours made, if any.
+
+        It has our title and author and carries a parity.json. Where an answer was so late that there are several with
+        this very result, all but the first are closed.
+        """
+        user = self._user(api)
+        found = api.get_repo_discussions(
+            self.repo_id, author=user, discussion_type="pull_request", discussion_status="open"
+        )
+        numbers = sorted(pr.num for pr in found if (pr.title, pr.author) == (self._title, user) and pr.is_pull_request)
+        ours = [(self._look(api, f"refs/pr/{number}"), number) for number in numbers]
+        ours = [(held, number) for held, number in ours if held.parity is not None]
+        same = [(held, number) for held, number in ours if self._holds(held)]
+        for _, number in same[1:]:
+            comment = f"The same result is proposed in #{same[0][1]}."
+            api.change_discussion_status(self.repo_id, number, "closed", comment=comment)
+        return next(iter(same or ours), None)
+
+    # ---------------------------------------------------------------------------------------------------- the commit
+
+    def _already_there(self, held: _Held, number: int | None) -> _Landed | None:
+        if held.commit is None or not self._holds(held):
+            return None
+        return _Landed(held.revision, held.commit, number, changed=self.asked)
+
+    def _commit(self, api: HfApi, held: _Held, number: int | None) -> _Landed:
+        if self.refused is not None:
+            raise self.refused
+        if self.tag is not None:
+            self._is_tagged(api, self.tag, None)
+        from huggingface_hub import CommitOperationDelete
+
+        opens = self.create_pr and number is None
+        target: dict[str, Any] = {"repo_id": self.repo_id, "revision": held.revision, "create_pr": opens}
+        stale = our_stale_files(self.report, held.parity, held.files)
+        self._upload(api, held, target)
+        operations: list[Any] = [*self.uploads.values(), *(CommitOperationDelete(path) for path in stale)]
+        self.say(f"committing {len(operations)} files to {self.repo_id}")
+        self.asked = True
+        made = api.create_commit(
+            operations=operations,
+            commit_message=self._title,
+            parent_commit=held.commit,
+            **target,
+        )
+        if opens and made.pr_num is None:
+            raise Doubt("no pull request was opened: main has changed")
+        if opens and self.doubted and (first := self._our_pull_request(api)):
+            held, number = first
+            return _Landed(held.revision, held.commit or made.oid, number, changed=True)
+        self.asked, self.made = False, True
+        number = made.pr_num if opens else number
+        return _Landed(f"refs/pr/{number}" if number else held.revision, made.oid, number, changed=True)
+
+    def _upload(self, api: HfApi, held: _Held, target: dict[str, Any]) -> None:
+        """Sends what is large ahead of the commit, so that a commit asked for again sends nothing twice."""
+        from huggingface_hub import CommitOperationAdd
+
+        if not self.uploads or self.uploads_for != held.commit:
+            changed = [name for name in self.files if not self._same(held.files.get(name), name)]
+            self.uploads = {name: CommitOperationAdd(name, self._content(name)) for name in changed}
+            self.uploads_for = held.commit
+        size = sum(upload.upload_info.size for upload in self.uploads.values())
+        self.say(f"uploading {len(self.uploads)} files, {size / 1e6:.1f} MB")
+        # Without these rules a .gitignore of the repository would silently keep files out of the commit.
+        api.preupload_lfs_files(
+            additions=self.uploads.values(), free_memory=False, gitignore_content="# nothing is left out\n", **target
+        )
+        self.sent("all of them")
+        for name, upload in self.uploads.items():
+            self._check_digest(name, upload.upload_info.sha256.hex())
+
+    def _content(self, name: str) -> Path | bytes:
+        path = self.files[name]
+        if path.stat().st_size > IN_MEMORY:
+            return path
+        content = path.read_bytes()
+        self._check_digest(name, hashlib.sha256(content).hexdigest())
+        return content
+
+    def _check_digest(self, name: str, digest: str) -> None:
+        if digest != self.digests[name]:
+            raise ParityError(
+                f"{self.files[name]}: changed while it was published. Nothing was committed; convert again."
+            )
+
+    def _compare(self, api: HfApi, landed: _Landed) -> None:
+        """Compares the checksums that the Hub has with the local ones. Raises HubError where they differ."""
+        held = self._look(api, landed.commit)
+        wrong = [name for name in self.files if not self._same(held.files.get(name), name)]
+        if wrong:
+            raise HubError(
+                f"{self.repo_id}: commit {landed.commit[:12]} does not hold what was sent: {', '.join(wrong)}.\n"
+                "Run the same command again; if this comes back, look at the repository's .gitattributes."
+            )
+
+    def _same(self, held: RepoSibling | None, name: str) -> bool:
+        """Whether the Hub's file has the bytes of ours, by the digest that the Hub keeps of it: LFS's or git's."""
+        if held is None:
+            return False
+        if held.lfs is not None:
+            return held.lfs.sha256 == self.digests[name]
+        if held.size not in (None, self.files[name].stat().st_size):
+            return False
+        return held.blob_id == self._blob_id(name)
+
+    def _blob_id(self, name: str) -> str:
+        """Git's id of our file, as it was verified."""
+        if name not in self.blob_ids:
+            path = self.files[name]
+            content, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    content.update(piece)
+                    blob.update(piece)
+            self._check_digest(name, content.hexdigest())
+            self.blob_ids[name] = blob.hexdigest()
+        return self.blob_ids[name]
+
+    # ------------------------------------------------------------------------------------------------------- the tag
+
+    def _tag_commit(self, api: HfApi, tag: str, commit: str) -> None:
+        if not self._is_tagged(api, tag, commit):
+            self.say(f"tagging {commit[:12]} as {tag}")
+            api.create_tag(self.repo_id, tag=tag, revision=commit)
+
+    def _is_tagged(self, api: HfApi, tag: str, commit: str | None) -> bool:
+        """Whether the tag is on this commit already (None: on one still to be made). Raises HubError if on another."""
+        there = {ref.name: ref.target_commit for ref in api.list_repo_refs(self.repo_id).tags}.get(tag)
+        if there in (None, commit):
+            return there is not None
+        state = "Nothing was published" if commit is None else f"The result is published as commit {commit[:12]}"
+        raise HubError(
+            f"{self.repo_id}: the tag {tag} is on commit {there[:12]} and is never moved. {state}."
+            " Choose another --tag, or delete that one on the Hub first."
+        )
+
+    # --------------------------------------------------------------------------------------------------- what is said
+
+    @property
+    def _title(self) -> str:
+        """Of the commit and the pull request; by it a later run knows its pull request again."""
+        return f"Add {self.name}, converted and verified by bit-convert"
+
+    def _url(self, endpoint: str, landed: _Landed) -> str:
+        home = f"{endpoint}/{self.repo_id}"
+        if landed.pull_request is not None:
+            return f"{home}/discussions/{landed.pull_request}"
+        return home if landed.revision == MAIN else f"{home}/tree/{quote(landed.revision, safe='')}"
+
+    def _whats_there(self) -> str:
+        if self.landed is not None:
+            return f"The result is there as commit {self.landed.commit[:12]}; what comes after the commit is not done."
+        if self.asked:
+            return "Whether the commit arrived is not known."
+        if self.exists:
+            return "The repository is there, without this result."
+        return "Nothing was published."
+
+    def _refusal(self, refusal: Refusal) -> HubError:
+        where = self.repo_id or self.name
+        match refusal.status:
+            case 401:
+                remedy = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
+            case 403:
+                remedy = "Use a token with write access to it (`hf auth login`), or another --namespace or --repo-id."
+            case 404:
+                remedy = "Check --repo-id, --revision and what the token may see."
+            case _:
+                remedy = ""
+        problem = scrubbed(refusal.problem, self.secrets).rstrip(".")
+        return HubError(f"{where}: not published: {problem}. {remedy}".rstrip())

@@ -1,0 +1,107 @@
+"""The weights of a folder: one safetensors file, shards with an index, or an npz in Google's layout.
+
+source, Plan → tensors of the layout, one at a time → model.safetensors | model-00001-of-00002.safetensors … | NAME.npz
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from converters.files import INDEX, WEIGHTS, write_json
+from converters.folder.plan import Plan
+from converters.mapping.dtypes import DTYPES
+from converters.mapping.names import GOOGLE, Parameter, parameters
+from converters.mapping.storage import Piece
+from converters.sources import GoogleView
+from converters.writers.safetensors import TensorToWrite, write_safetensors
+from verify.protocols import Progress
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every member of an npz: what is written depends on the source alone."""
+
+
+def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, hashed: bool) -> dict[str, str]:
+    """Writes the weights into an empty folder, tensor by tensor; ``step`` is called with the name of each.
+
+    Returns file → sha256 if ``hashed``, of safetensors files alone.
+    """
+    tensors = _tensors(source, plan, step)
+    homes = weight_files(plan)
+    digests: dict[str, str] = {}
+    with source.checking():
+        for file, names in homes.items():
+            of_file = [tensors[name] for name in names]
+            if plan.layout == GOOGLE:
+                write_npz(folder / file, of_file)
+            else:
+                digests[file] = write_safetensors(folder / file, of_file, plan.dtype, hashed)
+    if len(homes) > 1:
+        total = sum(_bytes(tensor.shape, DTYPES[plan.dtype].storage.itemsize) for tensor in tensors.values())
+        weight_map = {name: file for file, names in homes.items() for name in names}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return digests if hashed else {}
+
+
+def _tensors(source: GoogleView, plan: Plan, step: Progress) -> dict[str, TensorToWrite]:
+    """Name → tensor of the folder, in order; ``step`` is called when its values are first asked for."""
+    wanted = parameters(plan.architecture)
+
+    def pieces(parameter: Parameter, place: int, most: int) -> Iterator[Piece]:
+        step(f"writing {parameter.names[GOOGLE]}", place, len(wanted))
+        return plan.storage.pieces(parameter, source, most)
+
+    return {
+        name: TensorToWrite(name, plan.storage.shape(parameter), partial(pieces, parameter, place))
+        for place, parameter in enumerate(wanted)
+        for name in [plan.storage.name(parameter)]
+    }
+
+
+def weight_files(plan: Plan) -> dict[str, list[str]]:
+    """File → names of its tensors, in order: what a folder's weights are to be kept in, without an index."""
+    shapes = {plan.storage.name(p): plan.storage.shape(p) for p in parameters(plan.architecture)}
+    if plan.layout == GOOGLE:
+        return {f"{plan.name}.npz": list(shapes)}
+    return split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
+
+
+def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:
+    """File → names of its tensors, in order, so that no file's tensors take more than ``limit`` bytes unless alone."""
+    groups: list[list[str]] = [[]]
+    room = limit
+    for name, shape in shapes.items():
+        size = _bytes(shape, itemsize)
+        if groups[-1] and size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    stem = WEIGHTS.removesuffix(".safetensors")
+    return {f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
+
+
+def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * itemsize
+
+
+def write_npz(path: Path, tensors: Sequence[TensorToWrite]) -> None:
+    """Writes float32 tensors as stored members under 128-byte npy headers, as the released files have them."""
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for tensor in tensors:
+            info = zipfile.ZipInfo(f"{tensor.name}.npy", EPOCH)
+            info.external_attr = 0o600 << 16
+            info.file_size = _bytes(tensor.shape, 4)
+            header = {"descr": "<f4", "fortran_order": False, "shape": tensor.shape}
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for piece in tensor.pieces(tensor.shape[0]):
+                    values = np.empty((piece.rows.stop - piece.rows.start, *tensor.shape[1:]), "<f4")
+                    piece.put(values)
+                    member.write(values.data)

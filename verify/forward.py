@@ -1,0 +1,423 @@
+"""The evidence of an audit: what readers make of the images, and how far that is from the oracle.
+
+Readers run first and leave their tensors; the oracle then walks the checkpoint once, tensor by tensor, and each of its
+layers is compared on the spot and dropped. Where a library has constants of its own, the oracle with those constants
+walks beside it, on the tensors that the first has read.
+
+    reader, images → ``run_reader()`` → Run; source, images → oracle → ``gather()`` → comparisons in each Run, Evidence
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from verify import compare
+from verify.compare import Comparison
+from verify.oracles.agreement import Panel, Witness
+from verify.oracles.numpy import Arithmetic, NumpyOracle
+from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
+from verify.report.parity import WitnessReport
+
+Array = npt.NDArray[Any]
+Image = npt.NDArray[np.float32]
+
+MAX_ERROR = 300
+"""Characters of a reader's error that a report keeps."""
+EXTRAS = {"transformers": "transformers", "timm": "timm", "torchvision": "transformers"}
+"""Library → the extra of this package that brings it."""
+HEADROOM = 4.0
+"""How far the oracle's values must stay below the largest number that a reader's precision has: not every value that it
+computes is among those compared."""
+
+
+@dataclass
+class Run:
+    """One reader's outputs, per image and without the batch axis, and what comparing them gave."""
+
+    name: str
+    unit: float
+    """The rounding of what it computes in."""
+    arithmetic: Arithmetic
+    """The constants of the oracle that it is judged by."""
+    largest: float = math.inf
+    """The largest number of what it computes in."""
+    outputs: list[dict[str, Array]] = field(default_factory=list)
+    """Of each image run by itself."""
+    batches: list[tuple[range, list[dict[str, Array]]]] = field(default_factory=list)
+    """Images that were run at once, and the outputs of each."""
+    effective: tuple[Expectation, ...] = ()
+    error: str = ""
+    installed: bool = True
+    comparisons: list[Comparison] = field(default_factory=list)
+    top1: int | None = None
+    """On how many images its largest logit is the oracle's."""
+    logits: tuple[Array, Array] | None = None
+    """The oracle's and its own on the first image."""
+    beyond: set[int] = field(default_factory=set)
+    """Images on which the network's values are too large for what it computes in."""
+
+    def results(self, image: int) -> Iterator[tuple[int, dict[str, Array]]]:
+        """How many images were run at once, and the outputs of this one: by itself, and in each batch."""
+        yield 1, self.outputs[image]
+        for images, outputs in self.batches:
+            if image in images:
+                yield len(images), outputs[image - images.start]
+
+
+@dataclass
+class Evidence:
+    """What the oracle's walk brought to light, whoever is compared with it."""
+
+    grounds: list[str] = field(default_factory=list)
+    """Why nothing can be concluded."""
+    floors: dict[str, float] = field(default_factory=dict)
+    """Layer → largest deviation of an element in any float32 run, over the images."""
+    witnesses: list[WitnessReport] = field(default_factory=list)
+    classes: int | None = None
+    feature_floor: float = math.nan
+    """The largest floor of the pooled features over their size; NaN where they were not reached."""
+    moved: dict[Arithmetic, float] = field(default_factory=dict)
+    """Constants of a library → how far they move, in float64, what the model is for; an element's, the largest."""
+
+    def hear(self, other: Evidence) -> None:
+        """Takes over what the witnesses said on another walk."""
+        self.witnesses = other.witnesses
+        self.grounds[:0] = other.objections[:1]
+
+    @property
+    def objections(self) -> list[str]:
+        return [witness.reason for witness in self.witnesses if witness.verdict == "objects"]
+
+    @property
+    def final(self) -> str:
+        """What the model is for: logits, or pooled features without a head."""
+        return "features" if self.classes is None else "logits"
+
+
+def run_reader(
+    reader: Reader,
+    images: Sequence[Image],
+    batches: Sequence[range],
+    arithmetic: Arithmetic,
+    misleading: str,
+    step: Callable[[str], None],
+) -> Run:
+    """Every image through one reader by itself, and again in the batch that it came in.
+
+    What the reader raises is kept, without the path of this machine. A library is not given a folder that is
+    ``misleading``.
+    """
+    run = Run(reader.name, reader.unit, arithmetic)
+    if isinstance(reader, LibraryReader):
+        run.largest = reader.largest
+        if reader.stock and misleading:
+            run.installed, run.error = False, f"it is not given this folder: {misleading}"
+            return run
+    try:
+        for image in images:
+            step(reader.name)
+            run.outputs += _separate(reader.run(image), 1)
+        for batch in batches:
+            step(f"{reader.name}, {len(batch)} images at once")
+            together = np.concatenate([images[index] for index in batch])
+            run.batches.append((batch, _separate(reader.run(together), len(batch))))
+        if isinstance(reader, LibraryReader):
+            run.effective = tuple(reader.effective)
+    except ImportError as error:
+        run.installed, run.error = False, _one_line(error)
+    except Exception as error:
+        run.error = _one_line(error)
+    finally:
+        reader.close()
+    return run
+
+
+def _separate(outputs: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+    """The outputs of each image. Raises ValueError where they are not of so many."""
+    arrays = {name: np.asarray(values) for name, values in outputs.items()}
+    for name, values in arrays.items():
+        if len(values) != count:
+            raise ValueError(f"{name} is of {len(values)} images, not of {count}")
+    return [{name: values[index] for name, values in arrays.items()} for index in range(count)]
+
+
+def _one_line(error: Exception) -> str:
+    """An error in one line, of every path only the last part: a report goes where this machine is not."""
+    if isinstance(error, ImportError):
+        library = (error.name or "a library it needs").partition(".")[0]
+        remedy = f": pip install 'bit-convert[{EXTRAS[library]}]'" if library in EXTRAS else ""
+        return f"{library} is not installed{remedy}"
+    text = re.sub(r"[^\s'\"(:]*[/\\](?=[^\s/\\])", "", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text[:MAX_ERROR]}" if text else type(error).__name__
+
+
+def walk_length(source: Source) -> int:
+    """How many layers the oracle computes of a checkpoint, its head included; 0 of what makes no BiT."""
+    try:
+        oracle = NumpyOracle(source)
+    except OracleError:
+        return 0
+    return len(oracle.layer_names) + (oracle.classes is not None)
+
+
+def gather(
+    source: Source,
+    pool_padding: PoolPadding,
+    images: Sequence[Image],
+    runs: Sequence[Run],
+    witnesses: Sequence[Witness],
+    step: Callable[[str], None],
+) -> Evidence:
+    """Walks the checkpoint with the oracle and compares every complete run, and every witness, with it.
+
+    ``step`` is called with each layer before it is computed: ``walk_length()`` times.
+    """
+    evidence = Evidence()
+    complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
+    flat = [_is_constant(image) for image in images]
+    if all(flat):
+        evidence.grounds.append("nothing was compared: no image" if not images else "every image is of one colour")
+    if not images:
+        return evidence
+    try:
+        own = Arithmetic(pool_padding=pool_padding)
+        others = list(dict.fromkeys(run.arithmetic for run in complete if run.arithmetic != own))
+        shared = _Shared(source, len(others))
+        oracle = NumpyOracle(shared, arithmetic=own)
+        evidence.classes = oracle.classes
+        known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
+        for run in complete:
+            run.comparisons += _unknown(run, known)
+        panel = Panel(witnesses, source, pool_padding, images)
+        judges = [_Judge(own), *(_Judge(other, shared, images) for other in others)]
+        walk = _announced(oracle, images, step)
+        rounding = _compare_trunk(walk, images, complete, judges, evidence, panel, excused=flat)
+        if oracle.classes is not None:
+            step(f"{oracle.name}, logits")
+            _compare_logits(oracle, judges, rounding, complete, evidence, panel)
+        else:
+            for judge in judges:
+                evidence.moved[judge.arithmetic] = compare.peak(np.array(judge.features) - np.array(judges[0].features))
+        for run in complete:
+            run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
+        evidence.witnesses = panel.reports()
+        evidence.grounds[:0] = evidence.objections[:1]
+    except OracleError as error:
+        evidence.grounds.insert(0, f"{PurePath(source.path).name}: {error}")
+        return evidence
+    evidence.grounds[:0] = [f"{name} {concern}" for name, concern in oracle.concerns.items()]
+    return evidence
+
+
+class _Shared:
+    """A source whose trunk is read once by the first oracle, and given to ``others`` after it."""
+
+    def __init__(self, source: Source, others: int) -> None:
+        self.shapes = source.shapes
+        self._source, self._others = source, others
+        self._kept: dict[str, tuple[Array, int]] = {}
+
+    def read(self, name: str) -> Array:
+        if name not in self._kept:
+            values = self._source.read(name)
+            if self._others and not name.startswith("resnet/head/"):
+                self._kept[name] = values, self._others
+            return values
+        values, left = self._kept.pop(name)
+        if left > 1:
+            self._kept[name] = values, left - 1
+        return values
+
+
+class _Judge:
+    """The oracle with one set of constants: the first, or one that walks beside it with those of a library.
+
+    Float32 rounds with any constants alike, in relation to the size of a tensor: so one float32 run suffices beside
+    the floors of the first oracle.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, source: _Shared | None = None, images: Sequence[Image] = ()) -> None:
+        self.arithmetic = arithmetic
+        self.features: list[Array] = []
+        self._walk: Iterator[Layer] | None = None
+        if source is not None:
+            self._walk = NumpyOracle(source, float32_runs=1, arithmetic=arithmetic).layers(images)
+
+    def judge(self, first: Layer, floors: tuple[float, float]) -> tuple[Layer, tuple[float, float]]:
+        """This oracle's tensor, and its floors, where the first has ``first`` and ``floors``."""
+        layer = first if self._walk is None else next(self._walk)
+        if layer.name == "features":
+            self.features.append(layer.truth)
+        if layer is first:
+            return first, floors
+        size = compare.norm(first.truth)
+        share = compare.norm(layer.truth) / size if size else 0.0
+        own = compare.rounding(layer.truth, layer.runs)
+        return layer, (float(np.maximum(own[0], share * floors[0])), float(np.maximum(own[1], share * floors[1])))
+
+
+def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
+    """What a reader gives that the checkpoint's network has not: another network."""
+    return [
+        compare.misshapen(name, image, values.shape, None, 0.0, 0.0)
+        for image, outputs in enumerate(run.outputs)
+        for name, values in outputs.items()
+        if name not in known
+    ]
+
+
+def _announced(oracle: NumpyOracle, images: Sequence[Image], step: Callable[[str], None]) -> Iterator[Layer]:
+    """The oracle's layers; ``step`` is told of each before it is computed."""
+    names = iter(oracle.layer_names)
+    step(f"{oracle.name}, {next(names)}")
+    for layer in oracle.layers(images):
+        yield layer
+        if layer.image == len(images) - 1 and (name := next(names, None)):
+            step(f"{oracle.name}, {name}")
+
+
+def _compare_trunk(
+    walk: Iterable[Layer],
+    images: Sequence[Image],
+    runs: Sequence[Run],
+    judges: Sequence[_Judge],
+    evidence: Evidence,
+    panel: Panel,
+    excused: Sequence[bool],
+) -> Array:
+    """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors.
+
+    Returns the mean squared rounding of each pooled feature of the first oracle, (images, channels).
+    """
+    roundings = []
+    for layer in walk:
+        floors = compare.rounding(layer.truth, layer.runs)
+        panel.hear(layer, floors[0])
+        _note_floor(evidence, layer.name, floors[1])
+        if layer.name == "features":
+            if not excused[layer.image]:
+                evidence.feature_floor = _larger(evidence.feature_floor, floors[0], compare.norm(layer.truth))
+            roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
+            if compare.useless_floor(layer.truth, floors[0]) and not excused[layer.image]:
+                evidence.grounds.append(
+                    f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
+                )
+        for judge in judges:
+            truth, limits = judge.judge(layer, floors)
+            for run in runs:
+                if run.arithmetic == judge.arithmetic:
+                    _compare_layer(run, truth, limits)
+    return np.array(roundings)
+
+
+def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:
+    """Rule 1 on one layer of one image, by itself and in batches."""
+    if math.isfinite(run.largest) and compare.peak(layer.truth) > run.largest / HEADROOM:
+        run.beyond.add(layer.image)
+    for batch, outputs in run.results(layer.image):
+        if layer.name in outputs:
+            values = outputs[layer.name].reshape(-1) if layer.name == "features" else outputs[layer.name]
+            comparison = compare.trunk(layer.name, layer.image, values, layer.truth, floors, run.unit)
+        elif outputs.keys() != {"logits"}:
+            comparison = compare.misshapen(layer.name, layer.image, None, layer.truth.shape, 0.0, floors[1])
+        else:
+            continue
+        run.comparisons.append(replace(comparison, batch=batch))
+
+
+def _compare_logits(
+    oracle: NumpyOracle,
+    judges: Sequence[_Judge],
+    rounding: Array,
+    runs: Sequence[Run],
+    evidence: Evidence,
+    panel: Panel,
+) -> None:
+    """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
+    truths = {(judge.arithmetic, image): vector for judge in judges for image, vector in enumerate(judge.features)}
+    own = {
+        (index, image, batch): outputs["features"].reshape(-1).astype(np.float64)
+        for index, run in enumerate(runs)
+        for image in range(len(run.outputs))
+        for batch, outputs in run.results(image)
+        if "features" in outputs and outputs["features"].size == rounding.shape[1]
+    }
+    vectors = np.stack([*truths.values(), *own.values()])
+    parts = [
+        (
+            block.runs,
+            vectors @ block.kernel + block.bias,
+            np.abs(vectors) @ np.abs(block.kernel) + np.abs(block.bias),
+            rounding @ block.kernel**2,
+            block.truth,
+        )
+        for block in oracle.head_blocks()
+    ]
+    z_runs, values, scales, propagated, truth = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    panel.hear_logits(truth, z_runs, scales[: len(truth)])
+    rows = {key: row for row, key in enumerate([*truths, *own])}
+    first = judges[0].arithmetic
+    for judge in judges:
+        moves = values[[rows[judge.arithmetic, image] for image in range(len(truth))]] - values[: len(truth)]
+        evidence.moved[judge.arithmetic] = compare.peak(moves)
+        for image in range(len(truth)):
+            row = rows[judge.arithmetic, image]
+            exact = truth[image] if judge.arithmetic == first else values[row]
+            deviations = z_runs[:, image] - truth[image]
+            logits = compare.Logits(exact, exact + deviations, scales[row], propagated[image])
+            if judge.arithmetic == first:
+                _note_floor(evidence, "logits", compare.peak(deviations))
+            for index, run in enumerate(runs):
+                if run.arithmetic == judge.arithmetic:
+                    projected = {
+                        batch: compare.OwnLogits(values[rows[key]], scales[rows[key]], vectors.shape[1])
+                        for batch, _ in run.results(image)
+                        if (key := (index, image, batch)) in rows
+                    }
+                    _compare_logits_of(run, image, logits, projected, truth[image])
+
+
+def _compare_logits_of(
+    run: Run, image: int, logits: compare.Logits, projected: Mapping[int, compare.OwnLogits], truth: Array
+) -> None:
+    """One reader's logits of one image, by itself and in batches; ``truth`` are those of the source's constants."""
+    for batch, outputs in run.results(image):
+        if "logits" not in outputs:
+            floor = compare.peak(logits.runs - logits.truth)
+            comparison = compare.misshapen("logits", image, None, logits.truth.shape, 0.0, floor)
+        elif batch in projected:
+            comparison = compare.head(image, outputs["logits"], logits, projected[batch], run.unit)
+        else:
+            comparison = compare.logits_alone(image, outputs["logits"], logits, run.unit)
+        run.comparisons.append(replace(comparison, batch=batch))
+    alone = run.outputs[image].get("logits")
+    if alone is not None and alone.shape == truth.shape:
+        if run.logits is None:
+            run.logits = (truth, alone)
+        run.top1 = (run.top1 or 0) + bool(alone.argmax() == truth.argmax())
+
+
+def _note_floor(evidence: Evidence, name: str, floor: float) -> None:
+    """Keeps the largest floor of a layer over the images; the first one that is no number is a ground."""
+    if not math.isfinite(floor) and all(math.isfinite(other) for other in evidence.floors.values()):
+        evidence.grounds.insert(0, f"{name} is not finite in float32")
+    evidence.floors[name] = max(evidence.floors.get(name, 0.0), math.inf if math.isnan(floor) else floor)
+
+
+def _larger(known: float, floor: float, size: float) -> float:
+    share = floor / size if size else (0.0 if floor == 0 else math.inf)
+    return share if math.isnan(known) else max(known, share)
+
+
+def _is_constant(image: Image) -> bool:
+    """Whether each of the three channels holds a single value: such an image makes floors useless."""
+    planes = image[0].reshape(3, -1)
+    return bool((planes == planes[:, :1]).all())

@@ -1,0 +1,145 @@
+"""The check of a report: the verdict derived again from the figures it records, and its digests from the files.
+
+Report → ``contradictions()``; Report, digests → ``file_departures()``, ``tensor_departures()`` → a line for each thing
+that does not hold
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from verify.compare import FACTOR
+from verify.oracles.numpy import NAME
+from verify.report.parity import HeldOutReport, LogitReport, Report
+from verify.report.verdict import ROUNDED, derived_verdict
+
+
+def contradictions(report: Report) -> list[str]:
+    """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
+    found = [*_tensors(report), *_layers(report), *_readers(report), *_witnesses(report), *_digests(report)]
+    if report.passed:
+        found += _repeated(report)
+    derived, reason = derived_verdict(report)
+    if derived != report.verdict:
+        found.append(f"the verdict is {report.verdict!r}, its figures say {derived!r}")
+    elif reason != report.reason:
+        found.append(f"the reason is {report.reason!r}, its figures say {reason!r}")
+    if report.passed and report.faults:
+        found.append("it passed with faults")
+    return found
+
+
+def file_departures(report: Report, files: Callable[[str], str | None]) -> list[str]:
+    """Files that are not those of the report; ``files`` gives the sha256 of one, None where it is missing."""
+    found = []
+    for name, recorded in report.files.items():
+        actual = files(name)
+        if actual != recorded:
+            found.append(f"{name} is missing" if actual is None else f"{name} is another file: sha256 {actual}")
+    return found
+
+
+def tensor_departures(report: Report, tensors: Mapping[str, str]) -> list[str]:
+    """Stored tensors that are not those of the report; ``tensors`` are the digests of those that are there."""
+    changed = [weight.name for weight in report.weights if tensors.get(weight.name) != weight.sha256]
+    return [f"{name} holds other values than the report recorded" for name in changed]
+
+
+def _tensors(report: Report) -> Iterator[str]:
+    tensors, weights = report.tensors, report.weights
+    if sum(weight.bit_exact for weight in weights) != tensors.bit_exact:
+        yield f"{tensors.bit_exact} tensors are said to be bit-exact, {sum(w.bit_exact for w in weights)} are listed"
+    whole = tensors.source == tensors.used and tensors.target == tensors.filled == tensors.bit_exact == len(weights)
+    if whole == bool(report.misfits):
+        yield f"{len(report.misfits)} misfits beside {tensors.bit_exact} of {tensors.target} bit-exact tensors"
+    if len({weight.name for weight in weights}) != len(weights):
+        yield "a tensor is listed twice"
+
+
+def _layers(report: Report) -> Iterator[str]:
+    for layer in report.layers:
+        if layer.error is None or not layer.limit:
+            continue
+        if not _near(layer.ratio, FACTOR * layer.error / layer.limit):
+            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:.0f} × {layer.error} / {layer.limit}"
+    ratios = [layer.ratio for layer in report.layers if layer.ratio is not None]
+    if report.ratio is not None and not _near(report.ratio, max(ratios, default=0.0)):
+        yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"
+    if report.readers and report.readers[0].ratio != report.ratio:
+        yield f"the ratio {report.ratio} is not that of {report.readers[0].name}"
+
+
+def _readers(report: Report) -> Iterator[str]:
+    for reader in report.readers:
+        beyond = reader.ratio is None or reader.ratio > FACTOR * (1 + ROUNDED)
+        if reader.verdict == "passed" and (beyond or reader.departs):
+            yield f"{reader.name} passed with the ratio {reader.ratio}, departing at {reader.departs or 'nothing'}"
+        if reader.top1 is not None and not 0 <= reader.top1 <= len(report.images):
+            yield f"{reader.name} agrees on {reader.top1} of {len(report.images)} images"
+
+
+def _repeated(report: Report) -> Iterator[str]:
+    """Figures that a report which passed has in several places."""
+    final = next((layer for layer in reversed(report.layers) if layer.name in ("logits", "features")), None)
+    if final is None or not report.readers:
+        yield "it passed without logits or features"
+        return
+    errors = {report.max_abs_error, final.max_abs_error, report.readers[0].max_abs_error}
+    if len(errors) > 1 or None in errors:
+        yield f"the largest error of {final.name} is {' and '.join(map(str, errors))}"
+    if report.floor != final.floor:
+        yield f"the floor of {final.name} is {report.floor} and {final.floor}"
+    if (report.dtype == "float32") != (report.rounding == 0):
+        yield f"values stored in {report.dtype} moved by {report.rounding}"
+    held_out = report.held_out
+    if held_out and not _possible(held_out):
+        yield f"of {held_out.images} held-out images {held_out.same} get the same class"
+    for layer in report.layers:
+        if not 0 <= layer.image < len(report.images):
+            yield f"{layer.name} is of image {layer.image + 1} of {len(report.images)}"
+    classes = [logit.index for logit in report.logits]
+    if classes != sorted({*classes}):
+        yield "the plotted logits are not in order"
+    for logit in report.logits:
+        if not _plotted(logit, report.max_abs_error):
+            yield f"logit {logit.index} is {logit.oracle} and {logit.model}, further apart than the largest error"
+
+
+def _possible(held_out: HeldOutReport) -> bool:
+    """Whether so many images can be right on both sides, with so many classes the same."""
+    both = held_out.source_right, held_out.target_right
+    others = held_out.images - held_out.same
+    return others >= abs(both[0] - both[1]) and min(*both, others) >= 0 and max(*both, others) <= held_out.images
+
+
+def _plotted(logit: LogitReport, error: float | None) -> bool:
+    """Whether the two values of a logit, four digits each, may be ``error`` apart."""
+    if logit.oracle is None or logit.model is None or error is None:
+        return False
+    return abs(logit.oracle - logit.model) <= error * (1 + ROUNDED) + ROUNDED * max(abs(logit.oracle), abs(logit.model))
+
+
+def _witnesses(report: Report) -> Iterator[str]:
+    agreeing = [NAME, *(witness.name for witness in report.witnesses if witness.verdict == "agrees")]
+    if report.oracle != " and ".join(agreeing):
+        yield f"the oracle is said to be {report.oracle}; {' and '.join(agreeing)} agree"
+    for witness in report.witnesses:
+        if witness.verdict == "agrees" and witness.compared < 1:
+            yield f"{witness.name} agrees in nothing"
+
+
+def _digests(report: Report) -> Iterator[str]:
+    digests = [
+        report.source.get("sha256", ""),
+        *report.files.values(),
+        *(weight.sha256 for weight in report.weights),
+        *(image.sha256 for image in report.images),
+    ]
+    for digest in digests:
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            yield f"{digest!r} is no sha256"
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and math.isclose(a, b, rel_tol=ROUNDED, abs_tol=1e-12)

@@ -1,0 +1,60 @@
+"""A report in Markdown: for a model card, or for a discussion of somebody else's port.
+
+Report → ``badge()``, ``summary()`` (parity.md.jinja) → ``document()`` → text
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+from verify.report.parity import ReaderReport, Report
+
+TEMPLATE = "parity.md.jinja"
+LISTED = 5
+"""Faults that are named; parity.json has them all."""
+COLOURS = {"passed": "brightgreen", "failed": "red", "inconclusive": "lightgrey"}
+
+
+def badge(report: Report) -> str:
+    """The verdict as a badge that leads to parity.json. The picture says nothing that its text does not."""
+    picture = f"https://img.shields.io/badge/parity-{report.verdict}-{COLOURS[report.verdict]}"
+    return f"[![Parity: {report.verdict}]({picture})](parity.json)"
+
+
+def summary(report: Report) -> str:
+    """Verdict, figures, readers and digests; ends without a newline."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    template = environment.from_string(files("verify.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    ratios = [(layer.ratio, layer.name) for layer in report.layers if layer.ratio is not None]
+    return template.render(
+        report=report,
+        final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
+        nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
+        sizes=", ".join(dict.fromkeys(f"{image.height} × {image.width}" for image in report.images)),
+        listed=LISTED,
+        name=reader_name,
+        figure=figure,
+        plain=_plain,
+    )
+
+
+def document(report: Report, title: str, command: str) -> str:
+    """All that a reader who has nothing else needs; ``command`` is what repeats the audit."""
+    return f"## {_plain(title)}\n\n{badge(report)}\n\n{summary(report)}\n\n```bash\n{command}\n```\n"
+
+
+def reader_name(reader: ReaderReport) -> str:
+    """bit_ref's imitation of stock libraries is named after them."""
+    return "stock transformers and timm (their arithmetic)" if "arithmetic" in reader.name else reader.name
+
+
+def figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)

@@ -1,0 +1,273 @@
+"""The result of an audit, and its file ``parity.json``.
+
+A report is a value: the verdict, why, and every figure it rests on. ``bool(report)`` is whether it passed. What is
+written is a function of source, target and options: no time, no host, no path and no version of the environment. A
+figure that is not finite, or that could not be had, is None and becomes ``null``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from verify.diagnosis.faults import Fault
+from verify.protocols import Expectation, Inspected
+from verify.report.schema import json_schema, parse
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Verdict = Literal["passed", "failed", "inconclusive"]
+Role = Literal["declared", "judged", "shown"]
+"""Of a reader: the one whose figures a report has, one beside it that must agree as well, or one that is only shown."""
+
+SCHEMA = 3
+"""Version of parity.json's layout."""
+
+FIGURES = 4
+"""Significant digits of a figure: what rounding noise is worth."""
+
+
+def figure(value: float) -> float | None:
+    """A figure as a report keeps it: four significant digits, None where it is not finite."""
+    return float(f"{value:.{FIGURES - 1}e}") if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """How many tensors the source and the target have, and how many are accounted for."""
+
+    source: int
+    used: int
+    """Source tensors used exactly once."""
+    target: int
+    filled: int
+    """Target parameters filled exactly once."""
+    bit_exact: int
+    """Target parameters that hold, bit for bit, what they must."""
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One named tensor over all images; ``error`` and ``limit`` are those of the image nearest to failing."""
+
+    name: str
+    max_abs_error: float | None
+    floor: float | None
+    error: float | None
+    limit: float | None
+    ratio: float | None
+    image: int
+
+
+@dataclass(frozen=True)
+class ReaderReport:
+    """What one library makes of the folder."""
+
+    name: str
+    role: Role
+    verdict: Literal["passed", "failed", "inconclusive", "not run"]
+    ratio: float | None
+    max_abs_error: float | None
+    top1: int | None
+    """On how many images its largest logit is the oracle's; None without logits."""
+    departs: str | None
+    """The first tensor beyond its limit."""
+    reason: str
+    """Why it did not pass; of one that did, what it is exact but for."""
+    epsilon: float
+    """Of the oracle that it is judged by: the source's, or a library's own."""
+    pool_padding: str
+    """Likewise."""
+    moved: float | None
+    """How far those two move a logit (a pooled feature, without a head) at most, from the source's: 0 for its own."""
+
+
+@dataclass(frozen=True)
+class WitnessReport:
+    """What one oracle beside the first says of the source."""
+
+    oracle: str
+    """What it is called in options."""
+    name: str
+    verdict: Literal["agrees", "objects", "not run"]
+    """``objects`` where it disagrees, or was asked for and cannot be run: nothing can then be concluded."""
+    compared: int
+    """Tensors, each image's by itself, that were held against the first oracle's."""
+    reason: str
+    """What it objects to, why it was not run, or a note."""
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """One stored parameter: the link between the source's digest and the file's."""
+
+    name: str
+    source: str
+    sha256: str
+    """Of the stored values, little-endian and in C order."""
+    bit_exact: bool
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """An image the verdict rests on: what is needed to know it again."""
+
+    height: int
+    width: int
+    sha256: str
+
+
+def image_report(image: npt.NDArray[np.float32]) -> ImageReport:
+    """Of a (1, 3, height, width) image."""
+    digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
+    return ImageReport(image.shape[2], image.shape[3], digest)
+
+
+@dataclass(frozen=True)
+class LogitReport:
+    """One class on the first image."""
+
+    index: int
+    oracle: float | None
+    model: float | None
+    """The declared reader's."""
+
+
+@dataclass(frozen=True)
+class HeldOutReport:
+    """Labelled images that the network never saw, and the classes that source and target give them."""
+
+    images: int
+    same: int
+    """On how many both give the same class."""
+    source_right: int
+    target_right: int
+    label: int
+    """What the first image shows, and what each takes it for."""
+    source_class: int
+    target_class: int
+    exact: bool
+    """Whether every class must be the same: where values and arithmetic are float32."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict of an audit; truthy when passed."""
+
+    verdict: Verdict
+    reason: str
+    """One line: the first thing that departs, or what was found equal."""
+    max_abs_error: float | None
+    """Largest error of a logit (of a pooled feature, without a head) of the declared reader, against float64."""
+    floor: float | None
+    """The same of the oracle's own float32 runs."""
+    ratio: float | None
+    """The largest error / limit × 4 of all rules: above 4 it fails."""
+    tensors: Tensors
+    layers: tuple[LayerReport, ...]
+    readers: tuple[ReaderReport, ...]
+    oracle: str
+    """Those that agree."""
+    witnesses: tuple[WitnessReport, ...]
+    layout: str
+    dtype: str
+    """What the target's values are stored in; oracle and model both run on the rounded ones."""
+    rounding: float | None
+    """How far rounding to ``dtype`` moved a logit (a pooled feature, without a head) at most; 0 for float32."""
+    exact: str
+    pool_padding: str
+    source: Mapping[str, str]
+    """``file``, ``format``, ``sha256``."""
+    files: Mapping[str, str]
+    """The target's files: name → sha256."""
+    images: tuple[ImageReport, ...]
+    release: str
+    changed: tuple[str, ...] = field(default=())
+    """Files of target or source that were replaced, added or removed while the audit ran."""
+    misfits: tuple[str, ...] = field(default=())
+    """Every stored value, source tensor or target parameter that is not what it must be."""
+    weights: tuple[WeightReport, ...] = field(default=())
+    expectations: tuple[Expectation, ...] = field(default=())
+    """Fields of the target's files: what they must be and what they are."""
+    inspected: tuple[Inspected, ...] = field(default=())
+    """Files of the target and fields of its JSON, and what became of each."""
+    feature_floor: float | None = field(default=None)
+    """The largest floor of the pooled features over their size: above √u = 2⁻¹², nothing can be concluded."""
+    logits: tuple[LogitReport, ...] = field(default=())
+    """Some classes, evenly spaced, for a plot."""
+    held_out: HeldOutReport | None = field(default=None)
+    """None where the source is not known to be a variant with such images."""
+    faults: tuple[Fault, ...] = field(default=())
+    """What is wrong, where, and of which kind; the first is the one to mend first."""
+
+    @property
+    def fault(self) -> Fault | None:
+        return self.faults[0] if self.faults else None
+
+    @property
+    def unknown(self) -> tuple[Inspected, ...]:
+        """Files and fields of which nobody knows what they change."""
+        return tuple(each for each in self.inspected if each.fate == "unknown")
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict == "passed"
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def to_json(self) -> str:
+        """The text of parity.json: strict JSON, ending in a newline."""
+        content = {"passed": self.passed, **asdict(self), "schema": SCHEMA}
+        content["digest"] = content_digest(content)
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """The report that a parity.json was written from.
+
+        Raises ValueError where the text is not such a file, or was edited without its digest.
+        """
+        content = _strict(text)
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"not a parity.json of schema {SCHEMA}")
+        try:
+            report: Report = parse(cls, content, "")
+        except ValueError as error:
+            raise ValueError(f"not a parity.json: {error}") from error
+        if content.get("passed") is not report.passed:
+            raise ValueError(f"parity.json says passed: {content.get('passed')} beside the verdict {report.verdict!r}")
+        if content.get("digest") != content_digest(content):
+            raise ValueError("parity.json was edited: its digest is another")
+        return report
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """sha256 over everything but the digest itself, in canonical form."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of parity.json, as the package ships it."""
+    content = json_schema(Report)
+    content["required"] = ["passed", *content["required"], "schema", "digest"]
+    content["properties"] |= {"passed": {"type": "boolean"}, "schema": {"const": SCHEMA}, "digest": {"type": "string"}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "parity.json", **content}
+
+
+def _strict(text: str) -> dict[str, Any]:
+    def refuse(token: str) -> Any:
+        raise ValueError(f"not strict JSON: {token}")
+
+    content = json.loads(text, parse_constant=refuse)
+    if not isinstance(content, dict):
+        raise ValueError("not a parity.json: no object")
+    return content

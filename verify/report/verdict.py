@@ -1,0 +1,117 @@
+"""The verdict: one function of what a report records, for the audit that makes the report and for every check of it.
+
+Report → ``derived_verdict()`` → verdict, and why
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from verify.compare import FACTOR, U
+from verify.report.parity import HeldOutReport, ReaderReport, Report, Verdict
+
+ROUNDED = 2e-3
+"""What figures of four digits may differ by, relatively."""
+SHOWN = 3
+"""Lines spelt out in a one-line reason."""
+
+
+def derived_verdict(report: Report) -> tuple[Verdict, str]:
+    """The verdict that the recorded figures make, and why; what the report itself says of them is not looked at.
+
+    A file that changed comes before all, since the rest is then not of one content; then a stored misfit, a field, a
+    reader that cannot run, and why nothing can be concluded.
+    """
+    if report.changed:
+        return "failed", f"{_listed(report.changed)} while the audit ran: run it again when nothing else writes there"
+    if report.misfits:
+        return "failed", _listed(report.misfits)
+    unmet = [expectation for expectation in report.expectations if not expectation.met]
+    if unmet:
+        more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
+        return "failed", f"{unmet[0]}{more}"
+    if not report.tensors.bit_exact:
+        return "inconclusive", "nothing was compared: no stored tensor"
+    if not report.readers:
+        return "inconclusive", "nothing was compared: no reader"
+    return _judged(report)
+
+
+def _judged(report: Report) -> tuple[Verdict, str]:
+    """What the readers that count compute: the declared one in the layers' figures, each other in its largest."""
+    declared, *others = report.readers
+    others = [reader for reader in others if reader.role != "shown"]
+    for reader in (declared, *others):
+        if cannot_run(reader):
+            return "failed", f"{reader.name}: {reader.reason}"
+    if declared.verdict == "not run":
+        return "inconclusive", f"{declared.name} was not run: {declared.reason}"
+    if declared.verdict == "inconclusive":
+        return "inconclusive", declared.reason
+    objection = next((witness.reason for witness in report.witnesses if witness.verdict == "objects"), None)
+    if objection is not None:
+        return "inconclusive", objection
+    if not report.layers or not report.images:
+        return "inconclusive", "nothing was compared: no layer of any image"
+    if report.feature_floor is None or report.feature_floor > math.sqrt(U):
+        return "inconclusive", "the features' floor is too large to judge by"
+    beyond = [(declared, _beyond(report)), *((reader, _beyond_limits(reader)) for reader in others)]
+    for reader, reason in beyond:
+        if reader.verdict == "failed" or reason:
+            reason = reader.reason if reader.verdict == "failed" else reason
+            fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if reader.departs and report.faults else ""
+            return "failed", f"{reader.name}: {reason}{fault}"
+    if report.held_out and report.held_out.exact and report.held_out.same != report.held_out.images:
+        return "failed", f"{declared.name}: {other_classes(report.held_out)}"
+    return _unless_missing(report, declared, others)
+
+
+def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[ReaderReport]) -> tuple[Verdict, str]:
+    """Nothing departs: it is passed if everyone who was asked has been run."""
+    for reader in others:
+        if reader.verdict != "passed":
+            why = f"{reader.name} was not run: {reader.reason}" if reader.verdict == "not run" else reader.reason
+            return "inconclusive", why
+    return "passed", (
+        f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
+        f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:.0f} floors"
+        + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
+    )
+
+
+def other_classes(held_out: HeldOutReport) -> str:
+    """How many held-out images change their class."""
+    return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
+
+
+def _beyond_limits(reader: ReaderReport) -> str:
+    """Why a reader that is said to have passed has not; empty where it has."""
+    if reader.verdict != "passed":
+        return ""
+    if reader.ratio is None:
+        return "was not compared"
+    return "" if reader.ratio <= FACTOR * (1 + ROUNDED) else f"{reader.ratio} floors are too many"
+
+
+def cannot_run(reader: ReaderReport) -> bool:
+    """Whether a library failed without computing anything."""
+    return reader.verdict == "failed" and reader.ratio is None and reader.departs is None
+
+
+def _beyond(report: Report) -> str:
+    """The first layer that was not compared or is beyond its limit; empty where there is none."""
+    compared = [layer for layer in report.layers if layer.limit is not None]
+    if len(compared) < len(report.layers) and [layer.name for layer in compared] != ["logits"]:
+        missing = next(layer.name for layer in report.layers if layer.limit is None)
+        return f"{missing} was not compared"  # only a reader of logits alone leaves a layer out
+    return next((f"{la.name} is beyond its limit" for la in compared if not _within(la.error, la.limit)), "")
+
+
+def _within(error: float | None, limit: float | None) -> bool:
+    return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
+
+
+def _listed(lines: tuple[str, ...]) -> str:
+    more = len(lines) - SHOWN
+    return "; ".join(lines[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
