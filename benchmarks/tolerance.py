@@ -2,6 +2,7 @@
 
     python benchmarks/tolerance.py --networks 2000 [--results tolerance.jsonl]
     python benchmarks/tolerance.py --networks 0        (the tables alone, of what is in the file)
+    python benchmarks/tolerance.py --faults 30         (faults of graded strength: what each factor finds)
 
 Network i is drawn from seed i: shape, values, images. It is written as the folders that a user would have, run by every
 reader of READERS, and held against the oracle by the rules of parity. Its figures are one line of the file, so that a
@@ -375,6 +376,104 @@ def write(folder: Path, checkpoint: Path, reader: Honest, padding: Any) -> None:
         repository.write(folder, source, plan, lambda *_: None, hashed=False)
 
 
+# Faults of graded strength
+
+
+def graded(network: Network, name: str, strength: float) -> Any:
+    """An oracle with a fault, one of whose runs is the float32 model under test."""
+    from verify.candidates import Changed
+    from verify.changes import rounded
+    from verify.oracles.numpy import Arithmetic, NumpyOracle
+    from verify.variants import FAMILIES
+
+    number = {"norm epsilon": 1e-5 * (1 + strength), "standardisation epsilon": 1e-10 * (1 + strength)}.get(name)
+    families = {family.variant(0.5).kind: family.variant for family in FAMILIES}
+    families["branch"] = families["scaled values"]
+    right = Arithmetic(pool_padding=network.padding)
+    if number is not None or name in ("activation", "branch"):
+        values = {"activation": strength, "branch": 1 + strength}
+        variant = families[name](values[name] if number is None else number)
+        oracle = variant.oracle(network, right)
+        oracle.float32_runs = 1
+        return oracle
+    ends = "gamma" if name == "one gamma" else "b/standardized_conv2d/kernel"
+    names = [n for n in network.shapes if n.endswith(ends)]
+    tensor = names[network.seed % len(names)]
+    values = network.read(tensor)
+    if name == "precision of one kernel":
+        values = rounded(values, round(-np.log2(strength)))
+    else:
+        index = network.seed % values.size
+        values.flat[index] += np.float32(strength * np.abs(values).max())
+    return NumpyOracle(Changed(network, {tensor: values}), float32_runs=1, arithmetic=right)
+
+
+FAULTS = {
+    "norm epsilon": range(-18, -6),
+    "standardisation epsilon": range(-6, 6),
+    "activation": range(-22, -10),
+    "branch": range(-22, -10),
+    "one value of a 3×3 kernel": range(-14, -2),
+    "one gamma": range(-22, -10),
+    "precision of one kernel": range(-20, -8),
+}
+"""Fault → powers of 2 of its strength: an epsilon's change over itself, a leaky ReLU's slope, a branch's factor less 1,
+a value's change over the largest, the last bit that a kernel keeps."""
+
+
+def departure(network: Network, oracle: Any, truths: Mapping[tuple[str, int], tuple[Array, Any]]) -> float:
+    """The largest error in floors of the layers that a faulty oracle computes in float32."""
+    from verify import compare
+
+    found = [0.0]
+    for layer in oracle.layers(network.images[:2]):
+        truth, floors = truths[layer.name, layer.image]
+        found.append(compare.trunk(layer.name, 0, layer.runs[0], truth, floors).ratio)
+    return max(found)
+
+
+def faults(networks: int) -> None:
+    """The share of networks in which a fault of each strength is beyond each factor; seeds as in the study."""
+    from verify import compare
+    from verify.oracles.numpy import NumpyOracle
+
+    shown = [factor for factor in KNOWN if factor >= 2]
+    rows = []
+    for name, powers in FAULTS.items():
+        ratios: dict[int, list[float]] = defaultdict(list)
+        for seed in range(networks):
+            network = draw(seed)
+            if network.registered or (
+                name == "precision of one kernel" and sum("/b/" in n for n in network.shapes) < 6
+            ):
+                continue
+            right = NumpyOracle(network, pool_padding=network.padding)
+            truths = {
+                (layer.name, layer.image): (layer.truth, compare.rounding(layer.truth, layer.runs))
+                for layer in right.layers(network.images[:2])
+            }
+            for power in powers:
+                ratios[power].append(departure(network, graded(network, name, 2.0**power), truths))
+        for power, found in ratios.items():
+            shares = [f"{100 * np.mean(np.array(found) > factor):.0f} %" for factor in shown]
+            rows.append((name, f"2^{power}", len(found), *shares))
+        smallest = [_half(ratios, factor) for factor in shown]
+        rows.append((name, "found in half", len(next(iter(ratios.values()))), *smallest))
+        print(rows[-1], file=sys.stderr, flush=True)
+    print_table(("fault", "strength", "networks", *(f"beyond {factor:g}" for factor in shown)), rows)
+
+
+def _half(ratios: Mapping[int, Sequence[float]], factor: float) -> str:
+    """The strength at which half of the networks show a fault, between the two powers around it."""
+    medians = {power: float(np.median(found)) for power, found in ratios.items()}
+    for power in sorted(medians):
+        before = medians.get(power - 1)
+        if medians[power] > factor and before is not None and before <= factor:
+            share = (np.log(factor) - np.log(before)) / (np.log(medians[power]) - np.log(before))
+            return f"{2.0 ** (power - 1 + share):.2g}"
+    return "–"
+
+
 # Processes
 
 
@@ -446,11 +545,16 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--networks", type=int, default=2000)
     options.add_argument("--results", type=Path, default=Path("tolerance.jsonl"))
+    options.add_argument("--faults", type=int, default=0, help="networks to plant graded faults in")
     options.add_argument("--build", help=argparse.SUPPRESS)
     options.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.build:
         work(chosen.build, chosen.seeds)
+        return 0
+    if chosen.faults:
+        with np.errstate(all="ignore"):
+            faults(chosen.faults)
         return 0
     go_on(chosen.networks, chosen.results)
     tables(lines(chosen.results))

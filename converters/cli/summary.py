@@ -118,7 +118,7 @@ def _reader_line(reader: ReaderReport) -> str:
     if reader.ratio is None or reader.max_abs_error is None:
         return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
     line = f"[{colour}]{reader.verdict}[/], largest error {reader.max_abs_error:.1e}"
-    line += f", {reader.ratio:.2g} of the {FACTOR:.0f} floors allowed"
+    line += f", {reader.ratio:.2g} of the {FACTOR:g} floors allowed"
     return f"{line}; {escape(reader.reason)}" if reader.reason else line
 
 

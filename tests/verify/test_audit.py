@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Correspondence, audit, default_images
+from verify.compare import FACTOR
 from verify.oracles.numpy import NumpyOracle
 
 UNIT = "resnet/block2/unit01/"
@@ -47,7 +48,7 @@ def test_honest_models_pass_far_below_the_limit(units, widths, classes, kernel_s
     target = target_of(MemorySource(tensors), None, model)
     report = audit(target, MemorySource(tensors), images=default_images(*size, seed=seed), pool_padding=padding)
     assert report, report.reason
-    assert report.ratio < 2.5
+    assert report.ratio < FACTOR
     assert (
         report.tensors.source == report.tensors.bit_exact == 9 * sum(units) + len(units) + (3 if classes is None else 5)
     )
@@ -70,7 +71,7 @@ def test_released_size_passes(golden):
 def test_reader_that_gives_logits_alone_is_judged_on_them(tensors):
     report = audited(tensors, TorchModel(tensors, outputs=("logits",)))
     assert report
-    assert 0 < report.ratio < 4
+    assert 0 < report.ratio < FACTOR
     wrong = audited(tensors, TorchModel(tensors, outputs=("logits",), norm_epsilon=1e-4))
     assert (wrong.verdict, wrong.readers[0].departs) == ("failed", "logits")
 
@@ -124,7 +125,7 @@ def test_faulty_arithmetic_fails_where_it_is(tensors, fault, departs):
     assert report.verdict == "failed"
     assert report.readers[0].departs == departs
     assert report.reason.startswith(f"torch: {departs} departs on image")
-    assert report.ratio > 4
+    assert report.ratio > FACTOR
 
 
 def test_zero_padding_fails_where_the_checkpoint_wants_minus_infinity(tensors):

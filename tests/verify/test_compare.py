@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from verify import compare
-from verify.compare import U
+from verify.compare import FACTOR, U
 
 TRUTH = np.array([3.0, 4.0])
 
 
-def test_trunk_limit_is_four_times_the_largest_run_error():
+def test_trunk_limit_is_the_factor_times_the_largest_run_error():
     runs = [np.array([3.0, 4.0], np.float32), np.array([3.5, 4.0], np.float32), np.array([3.0, 3.75], np.float32)]
     floors = compare.rounding(TRUTH, runs)
     assert floors == (0.5, 0.5)
-    at_limit = compare.trunk("root", 0, np.array([3.0, 6.0], np.float32), TRUTH, floors)
-    assert (at_limit.error, at_limit.limit, at_limit.ratio, at_limit.passed) == (2.0, 2.0, 4.0, True)
+    at_limit = compare.trunk("root", 0, np.array([3.0, 4.0 + FACTOR / 2], np.float32), TRUTH, floors)
+    assert (at_limit.error, at_limit.limit, at_limit.ratio, at_limit.passed) == (FACTOR / 2, FACTOR / 2, FACTOR, True)
     above = compare.trunk("root", 0, np.array([3.0, 6.5], np.float32), TRUTH, floors)
     assert (above.error, above.ratio, above.passed, above.max_abs_error) == (2.5, 5.0, False, 2.5)
     assert above.detail == "at [1]: 6.5, oracle 4"
@@ -24,7 +24,7 @@ def test_trunk_limit_is_four_times_the_largest_run_error():
 
 def test_trunk_floor_is_at_least_the_rounding_of_the_norm():
     exact = compare.trunk("root", 0, TRUTH, TRUTH, (0.0, 0.0))
-    assert exact.limit == 4 * U * 5
+    assert exact.limit == FACTOR * U * 5
 
 
 def test_zero_floor_passes_equal_values_only():
@@ -67,7 +67,7 @@ def test_head_limit_of_each_class():
     assert (result.name, result.error, result.limit, result.passed) == ("logits", limit, limit, True)
     result = compare.head(0, np.array([1.0 + 1.5 * limit, 8.0]), logits([1.0, 8.0]), own)
     assert not result.passed
-    assert result.ratio == 6.0
+    assert result.ratio == 1.5 * FACTOR
     assert result.detail.startswith("logit 0 is 1.0000")
     # The same error is within the limit of the larger logit.
     assert compare.head(0, np.array([1.0, 8.0 + 1.5 * limit]), logits([1.0, 8.0]), own).passed
@@ -90,11 +90,11 @@ def test_head_of_zeros_passes_zeros_only():
 def test_limit_of_logits_alone():
     """s² = mean (z_k − z)² + propagated + u² scale², per class: (2 + 7 + 0) + (0 + 16 + 0) = 25."""
     oracle = logits([0.0, 0.0], runs=[[2.0, 0.0], [0.0, 0.0]], scale=(0.0, 0.0), propagated=(7.0, 16.0))
-    assert compare.logits_alone(0, np.array([20.0, 0.0]), oracle).passed
-    assert compare.logits_alone(0, np.array([20.0, 0.0]), oracle).limit == 20.0
-    assert not compare.logits_alone(0, np.array([20.0, 1.0]), oracle).passed
+    assert compare.logits_alone(0, np.array([5 * FACTOR, 0.0]), oracle).passed
+    assert compare.logits_alone(0, np.array([5 * FACTOR, 0.0]), oracle).limit == 5 * FACTOR
+    assert not compare.logits_alone(0, np.array([5 * FACTOR, 1.0]), oracle).passed
     rounding = logits([0.0, 0.0], scale=(3.0, 4.0))
-    assert compare.logits_alone(0, np.array([0.0, 0.0]), rounding).limit == 4 * 5 * U
+    assert compare.logits_alone(0, np.array([0.0, 0.0]), rounding).limit == FACTOR * 5 * U
 
 
 def test_useless_floor_is_above_the_root_of_the_rounding():

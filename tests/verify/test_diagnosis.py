@@ -7,6 +7,7 @@ from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import Correspondence, audit, default_images
+from verify.compare import FACTOR
 from verify.diagnosis.faults import KINDS, Fault
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
@@ -89,7 +90,7 @@ class Noisy(TorchModel):
 def test_unknown_arithmetic_names_the_layer(tensors):
     (found,) = audited(tensors, Noisy(tensors)).faults
     assert (found.kind, found.place) == ("unknown arithmetic", "block2/unit01")
-    assert found.detail.endswith("floors from its own input, where 4 are allowed")
+    assert found.detail.endswith(f"floors from its own input, where {FACTOR:g} are allowed")
 
 
 def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):

@@ -19,6 +19,7 @@ from converters.writers import model
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
 from verify import Report, audit, default_images
+from verify.compare import FACTOR
 
 
 @st.composite
@@ -74,7 +75,7 @@ def honest_conversions(examples: int):
 def test_honest_conversions_pass(network, size, answer, dtype, layout):
     report = converted_report(network, size, *answer, dtype, layout)
     assert report, report.reason
-    assert report.ratio < 3
+    assert report.ratio < FACTOR
     assert report.faults == ()
 
 

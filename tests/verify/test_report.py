@@ -9,6 +9,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import TorchModel, audited
 from verify import Report
+from verify.compare import FACTOR
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_keys_of_parity_json(report):
     assert content["passed"] is True
     assert content["verdict"] == "passed"
     assert 0 < content["max_abs_error"] < 4 * content["floor"]
-    assert 0 < content["ratio"] < 4
+    assert 0 < content["ratio"] < FACTOR
     assert content["tensors"] == {"source": 25, "used": 25, "target": 25, "filled": 25, "bit_exact": 25}
     names = ["root", "block1/unit01", "block2/unit01", "norm", "features", "logits"]
     assert [layer["name"] for layer in content["layers"]] == names

@@ -62,7 +62,7 @@ def _layers(report: Report) -> Iterator[str]:
         if layer.error is None or not layer.limit:
             continue
         if not _near(layer.ratio, FACTOR * layer.error / layer.limit):
-            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:.0f} × {layer.error} / {layer.limit}"
+            yield f"{layer.name}: the ratio {layer.ratio} is not {FACTOR:g} × {layer.error} / {layer.limit}"
     ratios = [layer.ratio for layer in report.layers if layer.ratio is not None]
     if report.ratio is not None and not _near(report.ratio, max(ratios, default=0.0)):
         yield f"the ratio {report.ratio} is not the largest of the layers', {max(ratios, default=0.0)}"

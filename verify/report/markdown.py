@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
+from verify.compare import FACTOR
 from verify.report.parity import ReaderReport, Report
 
 TEMPLATE = "parity.md.jinja"
@@ -35,6 +36,7 @@ def summary(report: Report) -> str:
         nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
         sizes=", ".join(dict.fromkeys(f"{image.height} × {image.width}" for image in report.images)),
         listed=LISTED,
+        factor=FACTOR,
         name=reader_name,
         figure=figure,
         plain=_plain,

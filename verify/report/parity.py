@@ -168,7 +168,7 @@ class Report:
     floor: float | None
     """The same of the oracle's own float32 runs."""
     ratio: float | None
-    """The largest error / limit × 4 of all rules: above 4 it fails."""
+    """The largest error / limit × FACTOR of all rules, which is in floors for rules 1 and 3: above FACTOR it fails."""
     tensors: Tensors
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]

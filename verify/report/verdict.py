@@ -75,7 +75,7 @@ def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[Rea
             return "inconclusive", why
     return "passed", (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
-        f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:.0f} floors"
+        f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:g} floors"
         + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
     )
 
