@@ -234,7 +234,8 @@ class NpzSource(TensorFile):
             return reading.hexdigest()
 
     def _entries(self) -> dict[str, tuple[zipfile.ZipInfo, int]]:
-        """Tensor → its entry, and where its bytes begin. Folders, and what macOS puts beside files, are passed over."""
+        """Tensor → its entry, and where its bytes begin. Folders, and what macOS puts beside files, are passed over;
+        other files, a README say, are left out."""
         infos = self._archive.infolist()
         if not infos:
             raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Download it again.")
@@ -243,22 +244,38 @@ class NpzSource(TensorFile):
         starts = self._starts(infos)
         self._refuse_bomb(infos)
         entries: dict[str, tuple[zipfile.ZipInfo, int]] = {}
+        other: dict[str, str] = {}
         for info in infos:
             if is_macos_metadata(info.filename) or (info.is_dir() and info.file_size == 0):
                 continue
             name = info.filename.removesuffix(SUFFIX)
             if name in entries:
                 raise CheckpointError(f"{self.path}: two tensors of the name {name}. Download it again.")
-            if name == info.filename or ".." in name.split("/") or name.startswith("/") or "\\" in name:
+            if ".." in name.split("/") or name.startswith("/") or "\\" in name or self._is_misnamed(info):
                 raise CheckpointError(
                     f"{self.path}: member {info.filename[:120]!r} has no tensor's name. Remove it or download it again."
                 )
+            if name == info.filename:
+                other[name] = "not a tensor"
+                continue
             if info.flag_bits & 0x1 or info.compress_type not in METHODS:
                 raise CheckpointError(
                     f"{self.path}: {name} is encrypted or not {' or '.join(METHODS.values())}. Save it with np.savez."
                 )
             entries[name] = info, starts[info.header_offset]
+        if not entries:
+            raise CheckpointError(
+                f"{self.path}: not a BiT checkpoint: none of its {len(infos)} members is an .npy array."
+            )
+        self.dropped = other
         return entries
+
+    def _is_misnamed(self, info: zipfile.ZipInfo) -> bool:
+        """Whether a member without the suffix holds an array all the same, as one whose name was damaged does."""
+        if info.filename.endswith(SUFFIX) or info.compress_type not in METHODS or info.flag_bits & 0x1:
+            return False
+        with self._blame(info.filename), self._archive.open(info) as file:
+            return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
     def _starts(self, infos: list[zipfile.ZipInfo]) -> dict[int, int]:
         """Of each member, where its header is → where its bytes begin. Raises CheckpointError where two overlap."""

@@ -255,7 +255,7 @@ def test_never_unpickles_a_pickle_named_npz(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.npy", "a/../../evil.npy", "/evil.npy", "..\\evil.npy", "C:\\evil.npy", "evil.txt", "folder/"]
+    "name", ["../evil.npy", "a/../../evil.npy", "/evil.npy", "..\\evil.npy", "C:\\evil.npy", "evil.txt"]
 )
 def test_refuses_member_names_that_no_tensor_has_and_writes_nothing(tmp_path: Path, name: str) -> None:
     path = archive(tmp_path / "model.npz", {"resnet/a.npy": npy(TENSORS["resnet/a/beta"]), name: npy(np.ones(1, "f4"))})

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.errors import CheckpointError
+from converters.sources import open_source
 from tests.command_line import converted
 from tests.converters.sources.refusals import read_all, refuse
 from tests.converters.sources.test_npz import Stream, npy, zipped
@@ -62,6 +64,24 @@ def test_one_member_may_differ_from_the_others(tmp_path: Path, tensors, fields, 
         for name, value in tensors.items():
             file.writestr(member(name, **(fields if name == odd else {})), npy(value))
     assert same(path, tensors)
+
+
+def test_other_files_in_an_archive_are_left_out_and_said(tmp_path: Path, tensors) -> None:
+    path = tmp_path / "model.npz"
+    np.savez(path, **tensors)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("README.txt", "what this is")
+        file.writestr("META-INF/MANIFEST.MF", "Manifest-Version: 1.0\n", zipfile.ZIP_BZIP2)
+    with open_source(path) as source:
+        assert set(source.shapes) == set(tensors)
+        assert source.dropped == dict.fromkeys(["README.txt", "META-INF/MANIFEST.MF"], "not a tensor")
+
+
+def test_an_archive_of_other_files_alone_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.npz", "w") as file:
+        file.writestr("README.txt", "what this is")
+    with pytest.raises(CheckpointError, match=r"none of its 1 members is an \.npy array"):
+        open_source(tmp_path / "model.npz")
 
 
 def test_a_member_may_be_added_later(tmp_path: Path, tensors) -> None:
