@@ -383,8 +383,9 @@ def graded(network: Network, name: str, strength: float) -> Any:
     """An oracle with a fault, one of whose runs is the float32 model under test."""
     from verify.candidates import Changed
     from verify.changes import rounded
-    from verify.oracles.numpy import Arithmetic, NumpyOracle
     from verify.variants import FAMILIES
+
+    from verify.oracles.numpy import Arithmetic, NumpyOracle
 
     number = {"norm epsilon": 1e-5 * (1 + strength), "standardisation epsilon": 1e-10 * (1 + strength)}.get(name)
     families = {family.variant(0.5).kind: family.variant for family in FAMILIES}

@@ -6,7 +6,6 @@ target, source → weights.check → Stored; readers, oracle → evidence.gather
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
@@ -34,7 +33,7 @@ from verify.report.parity import (
     figure,
     image_report,
 )
-from verify.report.verdict import derived_verdict, other_classes
+from verify.report.verdict import derived_verdict, explained, other_classes
 from verify.steps import Steps
 
 Array = npt.NDArray[Any]
@@ -133,7 +132,7 @@ def audit(
     faults[:0] = [Fault(CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     step.end("report")
     readers = [
-        _reader_report(run, _role(index, reader), runs[0].arithmetic, evidence, len(singles))
+        _reader_report(run, _role(index, reader), evidence)
         for index, (run, reader) in enumerate(zip(runs, target.readers, strict=True))
     ]
     comparisons = runs[0].comparisons if runs else []
@@ -167,6 +166,7 @@ def audit(
         logits=_logit_reports(runs[0]) if runs else (),
         faults=tuple(faults),
     )
+    report = replace(report, readers=tuple(explained(reader, report) for reader in report.readers))
     verdict, reason = derived_verdict(report)
     return replace(report, verdict=verdict, reason=reason, faults=report.faults if verdict == "failed" else ())
 
@@ -271,7 +271,7 @@ def _role(index: int, reader: Reader) -> Role:
     return "judged" if isinstance(reader, LibraryReader) else "shown"
 
 
-def _reader_report(run: Run, role: Role, own: Arithmetic, evidence: Evidence, images: int) -> ReaderReport:
+def _reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
     verdict: Literal["passed", "failed", "inconclusive", "not run"]
     departing = next((c for c in run.comparisons if not c.passed), None)
     if not run.installed:
@@ -283,7 +283,7 @@ def _reader_report(run: Run, role: Role, own: Arithmetic, evidence: Evidence, im
     elif departing is not None:
         verdict, reason = "failed", _departure(departing)
     else:
-        verdict, reason = "passed", _exception(run, own, evidence, images)
+        verdict, reason = "passed", ""
     return ReaderReport(
         name=run.name,
         role=role,
@@ -297,27 +297,6 @@ def _reader_report(run: Run, role: Role, own: Arithmetic, evidence: Evidence, im
         pool_padding=run.arithmetic.pool_padding,
         moved=figure(evidence.moved.get(run.arithmetic, math.nan)),
     )
-
-
-def _exception(run: Run, own: Arithmetic, evidence: Evidence, images: int) -> str:
-    """What a library that is judged by its own constants is exact but for; nothing of one judged by the source's."""
-    constants, causes = run.arithmetic, []
-    if constants.standardization_epsilon != own.standardization_epsilon:
-        causes.append(f"the library's epsilon ({_short(constants.standardization_epsilon)})")
-    if constants.pool_padding != own.pool_padding:
-        causes.append(f"its max-pool, which pads with {constants.pool_padding}")
-    if not causes:
-        return ""
-    moves = f"{evidence.final} move by {_short(evidence.moved[constants])}"
-    if run.top1 is not None and (evidence.classes or 0) > 1:
-        changed = images - run.top1
-        moves += f"; {f'{changed} of {images} predictions' if changed else f'no prediction of {images} images'} changed"
-    return f"exact except for {' and '.join(causes)}: {moves}"
-
-
-def _short(value: float) -> str:
-    """One digit, and no more of an exponent than it needs: 3e-7."""
-    return re.sub(r"e([+-])0*", r"e\1", f"{value:.1g}")
 
 
 def _departure(comparison: Comparison) -> str:

@@ -10,14 +10,21 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
-from verify.oracles.numpy import NAME
+from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
 from verify.report.parity import HeldOutReport, LogitReport, Report
-from verify.report.verdict import ROUNDED, derived_verdict
+from verify.report.verdict import ROUNDED, derived_verdict, explained
 
 
 def contradictions(report: Report) -> list[str]:
     """Everything in a report that does not follow from its own figures; nothing in one that was not edited."""
-    found = [*_tensors(report), *_layers(report), *_readers(report), *_witnesses(report), *_digests(report)]
+    found = [
+        *_tensors(report),
+        *_layers(report),
+        *_readers(report),
+        *_own_constants(report),
+        *_witnesses(report),
+        *_digests(report),
+    ]
     if report.passed:
         found += _repeated(report)
     derived, reason = derived_verdict(report)
@@ -118,6 +125,15 @@ def _plotted(logit: LogitReport, error: float | None) -> bool:
     if logit.oracle is None or logit.model is None or error is None:
         return False
     return abs(logit.oracle - logit.model) <= error * (1 + ROUNDED) + ROUNDED * max(abs(logit.oracle), abs(logit.model))
+
+
+def _own_constants(report: Report) -> Iterator[str]:
+    for reader in report.readers:
+        if reader != explained(reader, report):
+            yield f"{reader.name} is said to be {reader.reason!r}, its figures say {explained(reader, report).reason!r}"
+        own = (reader.epsilon, reader.pool_padding) == (STANDARDIZATION_EPSILON, report.pool_padding)
+        if own and reader.moved not in (0, None):
+            yield f"{reader.name}: the source's own epsilon and padding move nothing, not {reader.moved}"
 
 
 def _witnesses(report: Report) -> Iterator[str]:

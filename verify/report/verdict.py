@@ -6,9 +6,12 @@ Report → ``derived_verdict()`` → verdict, and why
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from verify.compare import FACTOR, U
+from verify.oracles.numpy import STANDARDIZATION_EPSILON
 from verify.report.parity import HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
@@ -115,3 +118,30 @@ def _within(error: float | None, limit: float | None) -> bool:
 def _listed(lines: tuple[str, ...]) -> str:
     more = len(lines) - SHOWN
     return "; ".join(lines[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def explained(reader: ReaderReport, report: Report) -> ReaderReport:
+    """A reader that passed, with what it is exact but for where it was judged by constants of its own."""
+    return replace(reader, reason=_exception(reader, report)) if reader.verdict == "passed" else reader
+
+
+def _exception(reader: ReaderReport, report: Report) -> str:
+    reasons = []
+    if reader.epsilon != STANDARDIZATION_EPSILON:
+        reasons.append(f"the library's epsilon ({_short(reader.epsilon)})")
+    if reader.pool_padding != report.pool_padding:
+        reasons.append(f"its max-pool, which pads with {reader.pool_padding}")
+    if not reasons:
+        return ""
+    final = "logits" if any(layer.name == "logits" for layer in report.layers) else "features"
+    moves = f"{final} move by {_short(reader.moved)}"
+    if reader.top1 is not None and len(report.logits) != 1:
+        count = len(report.images)
+        changed = count - reader.top1
+        moves += f"; {f'{changed} of {count} predictions' if changed else f'no prediction of {count} images'} changed"
+    return f"exact except for {' and '.join(reasons)}: {moves}"
+
+
+def _short(value: float | None) -> str:
+    """One digit, and no more of an exponent than it needs: 3e-7."""
+    return "an unknown amount" if value is None else re.sub(r"e([+-])0*", r"e\1", f"{value:.1g}")
