@@ -67,6 +67,7 @@ def model_files(folder: Path) -> list[str]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where there is none."""
     try:
+        refuse_special(path)
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"more than {MAX_JSON >> 20} MB")
         return parse_json(path.read_bytes())
@@ -75,8 +76,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a JSON object: {reason}. Get the file anew.") from error
 
 
+def refuse_special(path: Path) -> None:
+    """Raises ValueError for a pipe, a socket or a device: reading one may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is a pipe, a socket or a device")
+
+
 def parse_json(content: bytes) -> dict[str, Any]:
-    """A JSON object in which no key is given twice. Raises ValueError for anything else."""
+    """A JSON object in UTF-8 without a byte order mark, as libraries read it, in which no key is given twice.
+
+    Raises ValueError for anything else.
+    """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
@@ -84,7 +94,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        value = json.loads(content, object_pairs_hook=once)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep, which no library reads") from None
     if not isinstance(value, dict):

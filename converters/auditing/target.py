@@ -90,7 +90,7 @@ class Folder:
         self._copy = TemporaryDirectory(prefix="bit-verify-")
         copy = Path(self._copy.name)
         for path in self.folder.glob("*.json"):
-            if not path.name.endswith(".index.json"):
+            if path.is_file() and not path.name.endswith(".index.json"):
                 shutil.copy(path, copy)
         tensors: dict[str, Tensor] = {}
         for name in self.weights.shapes:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from converters.errors import CheckpointError
-from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_macos_metadata
+from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_macos_metadata, refuse_special
 from converters.mapping.dtypes import DTYPES
 from converters.sources.npz import NpzSource
 from converters.sources.safetensors import tensors_of
@@ -64,6 +64,10 @@ def open_weights(folder: Path) -> Weights:
 
 def open_file(file: Path) -> Weights:
     """One file of safetensors, or that torch.save wrote. Raises CheckpointError where it cannot be read."""
+    try:
+        refuse_special(file)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}, not a file of weights. Remove it.") from error
     return _Torch(file) if file.suffix == ".bin" else _Safetensors([file])
 
 

@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from converters.errors import CheckpointError
-from converters.files import INDEX, WEIGHTS, parse_json
+from converters.files import INDEX, WEIGHTS, parse_json, refuse_special
 from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
 from converters.sources.shards import ShardedSource
 
 MAX_HEADER = 100_000_000
 """Bytes of a header that the format allows."""
+MAX_NUMBER = 1 << 63
+"""More than any length or offset in a header."""
 LENGTH = struct.Struct("<Q")
+METADATA = "__metadata__"
 FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -101,19 +104,32 @@ class SafetensorsSource(ShardedSource[Tensor]):
 def tensors_of(file: Path) -> dict[str, Tensor]:
     """Name → tensor of one file. Raises CheckpointError where its header is not that of a whole, safe one."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            (length,) = LENGTH.unpack(stream.read(LENGTH.size))
-            if length > min(MAX_HEADER, size - LENGTH.size):
-                raise ValueError(f"its header claims {length} bytes")
-            header = parse_json(stream.read(length))
-        header.pop("__metadata__", None)
-        start = LENGTH.size + length
-        tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
-        _refuse_gaps(tensors, start, size)
+        header, start = _header(file)
+        tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items() if name != METADATA}
+        _refuse_gaps(tensors, start, file.stat().st_size)
     except (OSError, ValueError, struct.error) as error:
         raise CheckpointError(f"{file}: not a whole safetensors file: {one_line(error)}. Get the file anew.") from error
     return tensors
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    """The texts beside the tensors of a file that ``tensors_of`` has read."""
+    return _header(file)[0].get(METADATA) or {}
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """What a file says of its tensors, and where their values begin."""
+    refuse_special(file)
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        (length,) = LENGTH.unpack(stream.read(LENGTH.size))
+        if length > min(MAX_HEADER, size - LENGTH.size):
+            raise ValueError(f"its header claims {length} bytes")
+        header = parse_json(stream.read(length))
+    _refuse_metadata(header.get(METADATA))
+    if not all(map(_is_unicode, header)):
+        raise ValueError("a name in it is no text")
+    return header, LENGTH.size + length
 
 
 def _tensor(file: Path, name: str, entry: Any, start: int) -> Tensor:
@@ -125,12 +141,24 @@ def _tensor(file: Path, name: str, entry: Any, start: int) -> Tensor:
         not isinstance(dtype, str)
         or dtype not in SIZES
         or len(offsets) != 2
-        or any(type(n) is not int or n < 0 for n in numbers)
+        or any(type(n) is not int or not 0 <= n < MAX_NUMBER for n in numbers)
     ):
         raise ValueError(f"{name[:120]} has an unknown dtype or odd numbers")
     if offsets[1] - offsets[0] != math.prod(shape) * SIZES[dtype]:
         raise ValueError(f"{name[:120]} of shape {tuple(shape)} does not take the bytes it has")
     return Tensor(file, dtype, tuple(shape), start + offsets[0])
+
+
+def _refuse_metadata(metadata: Any) -> None:
+    """The format's own library opens no file whose metadata is anything but texts."""
+    texts = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [] if metadata is None else [metadata]
+    if not all(isinstance(text, str) and _is_unicode(text) for text in texts) or isinstance(metadata, str):
+        raise ValueError("its __metadata__ holds something else than texts")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it is free of half characters, which JSON can spell and UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_gaps(tensors: Mapping[str, Tensor], start: int, size: int) -> None:

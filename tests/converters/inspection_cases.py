@@ -7,6 +7,7 @@ those of timm are described alone, since timm has no tiny network.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,6 +172,41 @@ def edit_inverse(edit: Callable[[dict[str, int]], dict]) -> Change:
     return change
 
 
+def encoded(name: str, encoding: str) -> Change:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_text().encode(encoding)) and None
+
+
+def ending(name: str, more: bytes) -> Change:
+    """More in the last object of a JSON file."""
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes().rstrip()[:-1] + more + b"}") and None
+
+
+def header(edit: Callable[[bytes], bytes]) -> Change:
+    """Another header of model.safetensors."""
+
+    def change(folder: Path) -> None:
+        data = (folder / "model.safetensors").read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        new = edit(data[8:start])
+        (folder / "model.safetensors").write_bytes(len(new).to_bytes(8, "little") + new + data[start:])
+
+    return change
+
+
+def metadata(value: Any) -> Change:
+    return header(lambda old: json.dumps({**json.loads(old), "__metadata__": value}).encode())
+
+
+def replaced(name: str, make: Callable[[Path], object]) -> Change:
+    """Something else than a file under the name of one."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        make(folder / name)
+
+    return change
+
+
 def exchanged(labels: dict[str, str], a: str, b: str) -> dict[str, str]:
     return {**labels, a: labels[b], b: labels[a]}
 
@@ -197,6 +233,16 @@ FAULTS = [
     Case("fused modules", "config.json fusion_config", misleads=True, config={"fusion_config": {"x": True}}),
     Case("image processor in config.json", "config.json pretrained_cfg", misleads=True,
          config={"pretrained_cfg": {"input_size": [3, 9, 9]}}),
+    Case("labels for a pipeline alone", "config.json task_specific_params", "image-classification", misleads=True,
+         config={"task_specific_params": {"image-classification": {"id2label": {"0": "goldfish"}}}}),
+    Case("no logits for a Trainer", "config.json keys_to_ignore_at_inference", "logits", misleads=True,
+         config={"keys_to_ignore_at_inference": ["logits"]}),
+    Case("spread over devices", "config.json distributed_config", misleads=True,
+         config={"distributed_config": {"tp_size": 2}}),
+    Case("weights of TensorFlow by their metadata", "model.safetensors metadata.format", "tf",
+         change=saved_with({"format": "tf"})),
+    Case("weights of Flax by their metadata", "model.safetensors metadata.format", "flax",
+         change=saved_with({"format": "flax"})),
     # another precision
     Case("dtype float16", "config.json dtype", "float16", config={"dtype": "float16"}),
     Case("dtype bfloat16", "config.json dtype", "bfloat16", config={"dtype": "bfloat16"}),
@@ -286,7 +332,32 @@ FAULTS = [
     Case("a checkpoint of unknown kind", "best.ckpt", "not compared", change=write("best.ckpt", b"?")),
     Case("weights in GGUF", "model.gguf", "not compared", change=write("model.gguf", b"GGUF")),
     Case("weights in a pickle", "weights/model.pkl", "not compared", change=write("weights/model.pkl", b"?")),
+    Case("a copy under another ending", "model.safetensors.bak", "weights",
+         change=safe_beside("model.safetensors.bak", 2)),
+    Case("a Cyrillic letter", "model.", "weights", change=safe_beside("model.\u0455afetensors", 2)),
+    Case("TensorFlow's checkpoint", "model.ckpt.index", "not compared", change=together(
+        write("model.ckpt.index", b"x"), write("model.ckpt.data-00000-of-00001", b"x"))),
+    Case("a pickle without an ending", "weights", "weights", change=write("weights", b"\x80\x04}.")),
+    Case("an archive", "model.zip", "archive", change=write("model.zip", b"PK\x03\x04")),
+    Case("a compressed archive", "model.tgz", "archive", change=write("model.tgz", b"\x1f\x8b\x08")),
+    Case("Paddle's parameters", "model.pdparams", "weights", change=write("model.pdparams", b"\x80\x02}q")),
+    Case("a script without an ending", "serve", "code", misleads=True, change=write("serve", b"#!/bin/sh\n")),
+    Case("a library of a version", "libfast.so.1", "code", misleads=True, change=write("libfast.so.1", b"x")),
+    Case("a wheel", "net-1-py3-none-any.whl", "code", misleads=True, change=write("net-1-py3-none-any.whl", b"PK")),
+    Case("a program without an ending", "tool", "code", misleads=True, change=write("tool", b"\x7fELF\x02")),
+    Case("a pipe as weights", "other.safetensors", "pipe", change=replaced("other.safetensors", os.mkfifo)),
+    Case("a pipe as a second index", "model.safetensors.index.json", "pipe",
+         change=replaced("model.safetensors.index.json", os.mkfifo)),
+    Case("a device as a pickle", "pytorch_model.bin", "device",
+         change=replaced("pytorch_model.bin", lambda path: path.symlink_to("/dev/zero"))),
     # another image processor
+    Case("a folder as preprocessor", "preprocessor_config.json", "a folder",
+         change=replaced("preprocessor_config.json", Path.mkdir)),
+    Case("a broken link as preprocessor", "preprocessor_config.json", "broken link",
+         change=replaced("preprocessor_config.json", lambda path: path.symlink_to("nowhere"))),
+    Case("a pipe as processor", "processor_config.json", "pipe", change=replaced("processor_config.json", os.mkfifo)),
+    Case("a size with an edge of null", "preprocessor_config.json size", "null",
+         recipe={"size": {"height": 480, "width": 480, "shortest_edge": None}}),
     Case("ViT's processor", "preprocessor_config.json image_processor_type", "ViT",
          recipe={"image_processor_type": "ViTImageProcessor"}),
     Case("CLIP's extractor", "preprocessor_config.json feature_extractor_type", "CLIP",
@@ -543,3 +614,25 @@ TIMM_HONEST = [
         "exact": DELETED, "pool_padding": DELETED, "weight_standardization_eps": DELETED}),
     Case("another number of features", config={"num_features": 7, "global_pool": 7}),
 ]  # fmt: skip
+
+UNREADABLE = [
+    *(Case(f"{name} in {encoding}", name, change=encoded(name, encoding))
+      for name in ("config.json", "preprocessor_config.json")
+      for encoding in ("utf-8-sig", "utf-16", "utf-32", "utf-16-le")),
+    *(Case(f"bytes of half a character in {name}", name, change=ending(name, b',"mine":"\xed\xa0\x80"'))
+      for name in ("config.json", "preprocessor_config.json")),
+    Case("processor_config.json in utf-8-sig", "processor_config.json",
+         change=write("processor_config.json", b"\xef\xbb\xbf{}")),
+    Case("index in utf-8-sig", "model.safetensors.index.json", change=together(
+        safe_shards, encoded("model.safetensors.index.json", "utf-8-sig"))),
+    *(Case(f"header in {encoding}", "model.safetensors", change=header(lambda old, e=encoding: old.decode().encode(e)))
+      for encoding in ("utf-8-sig", "utf-16")),
+    *(Case(f"metadata {name}", "model.safetensors", "texts", change=metadata(value)) for name, value in (
+        ("a number", {"format": 1}), ("a list", []), ("nested", {"format": "pt", "a": {"b": "c"}}), ("a text", "pt"),
+        ("null within", {"format": None}), ("of half a character", {"format": "pt", "a": "\ud800"}),
+        ("not a number", {"a": float("nan")}))),
+    Case("a pipe", "model.safetensors", "pipe", change=replaced("model.safetensors", os.mkfifo)),
+    Case("a device", "config.json", "device",
+         change=replaced("config.json", lambda path: path.symlink_to("/dev/zero"))),
+]  # fmt: skip
+"""What no library can read: the audit ends with the file's name."""

@@ -20,13 +20,13 @@ from converters.auditing.target import Folder
 from converters.catalogue.labels import id2label
 from converters.catalogue.variants import Variant, find
 from converters.conversion import Request, plan_of
-from converters.errors import UsageError
+from converters.errors import CheckpointError, UsageError
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import open_weights
 from converters.mapping.architecture import Architecture
 from converters.mapping.names import GOOGLE, infer
 from tests.checkpoints import make_checkpoint
-from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, Case, set_fields
+from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, UNREADABLE, Case, set_fields
 from tests.verify.folders import write_folder
 from tests.verify.support import MemorySource
 
@@ -100,6 +100,13 @@ def test_fault_is_found(case, honest, tensors, imagenet, tmp_path):
     assert wrong, [str(each) for each in inspection.unmet]
     assert case.found in " ".join(map(str, wrong))
     assert bool(inspection.misleading) == case.misleads, inspection.misleading
+
+
+@pytest.mark.parametrize("case", UNREADABLE, ids=str)
+def test_what_no_library_reads_is_refused(case, honest, tensors, imagenet, tmp_path):
+    folder = made(case, honest, tmp_path / "folder")
+    with pytest.raises(CheckpointError, match=f"{case.place}.*{case.found}"):
+        inspected(folder, tensors, imagenet)
 
 
 @pytest.mark.parametrize("case", HONEST, ids=str)

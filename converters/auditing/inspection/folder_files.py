@@ -28,6 +28,7 @@ from converters.files import (
 from converters.folder.stored_weights import Weights, open_file, open_index
 from converters.mapping.dtypes import round_to, widened
 from converters.sources.base import one_line
+from converters.sources.safetensors import LENGTH, metadata_of
 from converters.sources.shards import shards_of
 
 MAX_FILES = 10_000
@@ -42,7 +43,10 @@ DISTRIBUTED = ("shard-?????-model-?????-of-?????.safetensors", ".metadata", "*.d
 """transformers distributed/checkpoint.py is_sharded_checkpoint: read instead of the weights."""
 CODE = tuple(
     f"*.{ending}"
-    for ending in words("py pyc pyd pyo pyx so dll dylib exe sh bash bat cmd ps1 jar js wasm c cc cpp cu h")
+    for ending in words("""
+        py pyc pyd pyo pyw pyx pyz whl egg so so.* dll dylib exe sh bash bat cmd ps1 jar class js mjs ts wasm c cc cpp cu
+        h go rs java rb pl lua jl php
+    """)
 )
 
 _TRAINING = "transformers trainer.py: what a training run resumes from; from_pretrained opens none of it"
@@ -96,10 +100,24 @@ FOLDERS: Mapping[str, str] = {
 
 WEIGHT_ENDINGS = tuple(
     f"*.{ending}"
-    for ending in words(
-        "safetensors bin pt pth ckpt tar h5 hdf5 keras msgpack npz npy pb pkl pickle joblib gguf ggml ot engine"
-    )
+    for ending in words("""
+        safetensors bin pt pth ckpt tar h5 hdf5 keras msgpack npz npy pb pkl pickle joblib gguf ggml ot engine
+        ckpt.* data-?????-of-?????
+    """)
 )
+
+MAGIC: Mapping[bytes, str] = {
+    **dict.fromkeys((b"#!", b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\0asm"), "code"),
+    **dict.fromkeys(
+        (
+            *(bytes((0x80, protocol)) for protocol in range(2, 6)),  # a pickle
+            *(b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"),  # archives
+            *(b"\x89HDF", b"\x93NUMPY", b"GGUF"),
+        ),
+        "weights",
+    ),
+}
+"""How files of code begin, and files that may hold weights, by whatever name."""
 
 INDEX_FIELDS = {
     "total_size": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
@@ -112,6 +130,10 @@ def inspect_files(notes: Notes, folder: Path, weights: Weights, layout: str) -> 
     for name in weights.file_names:
         notes.must(name, "the weights", "the weights", "these are read: each tensor is compared, bit for bit")
     _inspect_choice(notes, folder, weights, layout)
+    _inspect_metadata(notes, folder, weights, layout)
+    for name in sorted(READ):
+        if _is_odd(folder / name):
+            notes.must(name, "a file", "a folder, a pipe, a device or a broken link")
     others = [name for name in _names(folder, notes) if name not in weights.file_names]
     told = _inspect_indexes(notes, folder, weights, others)
     for name in others:
@@ -157,6 +179,19 @@ def _inspect_choice(notes: Notes, folder: Path, weights: Weights, layout: str) -
         found = weights.file_names[0] if len(weights.file_names) == 1 else f"{len(weights.file_names)} shards"
         wanted = found if found in (WEIGHTS, TORCH_WEIGHTS) else WEIGHTS
         notes.must("the file that timm reads", wanted, found)
+
+
+def _inspect_metadata(notes: Notes, folder: Path, weights: Weights, layout: str) -> None:
+    """transformers 4 modeling_utils.py from_pretrained loads weights of TensorFlow or Flax through these."""
+    for name in weights.file_names if layout == "transformers" else ():
+        kind = metadata_of(folder / name).get("format", "pt") if name.endswith(".safetensors") else "pt"
+        if kind.lower() in ("tf", "flax"):
+            notes.must(f"{name} metadata.format", shown("pt"), shown(kind))
+
+
+def _is_odd(path: Path) -> bool:
+    """Whether something other than a file has the name of one."""
+    return (path.exists() or path.is_symlink()) and not path.is_file()
 
 
 def _inspect_indexes(notes: Notes, folder: Path, weights: Weights, others: list[str]) -> set[str]:
@@ -211,8 +246,31 @@ def _inspect_file(notes: Notes, folder: Path, name: str, weights: Weights) -> No
         _inspect_second(notes, folder, name, weights)
     elif any(fnmatchcase(base, pattern) for pattern in FOR_PEOPLE):
         notes.harmless(place, "for people: no loader opens it")
+    else:
+        _inspect_unlisted(notes, folder / name, place)
+
+
+def _inspect_unlisted(notes: Notes, path: Path, place: str) -> None:
+    """A file whose name says nothing: code and weights are told by how they begin."""
+    content = _content(path)
+    if content == "code":
+        notes.must(place, "absent", "code")
+        notes.mislead(f"{place} is code")
+    elif content == "weights":
+        notes.must(place, "absent, or the same weights", "weights, or an archive, that nothing was compared with")
     elif sum(each.fate == "unknown" for each in notes.inspected) < MAX_LISTED:
         notes.unknown(place, "nobody knows who opens it")
+
+
+def _content(path: Path) -> str:
+    """ "code" or "weights", where a file begins as one does; otherwise nothing."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        head = file.read(LENGTH.size + 1)
+    if head[LENGTH.size :] == b"{" and LENGTH.unpack(head[: LENGTH.size])[0] < path.stat().st_size:
+        return "weights"  # safetensors
+    return next((what for begin, what in MAGIC.items() if head.startswith(begin)), "")
 
 
 def _inspect_second(notes: Notes, folder: Path, name: str, weights: Weights) -> None:

@@ -77,6 +77,12 @@ FOLLOWED: Mapping[str, Collection[Any]] = {
     # models/auto/image_processing_auto.py from_pretrained, where preprocessor_config.json names no class
     "image_processor_type": (None, "BitImageProcessor", "BitImageProcessorFast"),
     # configuration_utils.py remap_legacy_layer_types, validate_layer_type, validate_token_ids
+    # transformers 4 pipelines/base.py Pipeline: these replace labels and problem type for the task of a pipeline
+    "task_specific_params": (None, {}),
+    # trainer.py prediction_step: these outputs, logits among them, are left out of what a Trainer predicts
+    "keys_to_ignore_at_inference": ([],),
+    # modeling_utils.py save_pretrained, trainer.py: taken for how a model is spread over devices
+    "distributed_config": NULL,
     "layer_types": (),
     "num_hidden_layers": (),
     "mtp_layer_types": NULL,
@@ -125,7 +131,7 @@ GENERATION = words("""
 """)
 TEXT_MODELS = words("""
     add_cross_attention bos_token_id cross_attention_hidden_size decoder_start_token_id eos_token_id is_decoder
-    pad_token_id prefix sep_token_id task_specific_params tf_legacy_loss tie_encoder_decoder
+    pad_token_id prefix sep_token_id tf_legacy_loss tie_encoder_decoder
     tie_word_embeddings tokenizer_class
 """)
 LEFT_BEHIND = words("""

@@ -176,8 +176,6 @@ def canonical(name: str, value: Any) -> Any:
             return {"shortest_edge": value} if name == "size" else {"height": value, "width": value}
         if isinstance(value, list) and len(value) == 2:
             return {"height": value[0], "width": value[1]}
-        if isinstance(value, dict):
-            return {key: size for key, size in value.items() if size is not None}
     if name in ("image_mean", "image_std"):
         listed = list(value) if isinstance(value, list | tuple) else [value] * 3
         return [float(f"{each:.7g}") if is_number(each) else each for each in listed]
