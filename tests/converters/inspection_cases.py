@@ -562,7 +562,21 @@ TIMM_FAULTS = [
     Case("other weights of open_clip", "open_clip_model.safetensors", "other values",
          change=safe_beside("open_clip_model.safetensors", 2.0)),
     Case("weights in .pth", "model.pth", "not compared", change=write("model.pth", b"?")),
+    # another use than classification
+    *(Case(f"{part} {value}", f"config.json pretrained_cfg.{part}", config={f"pretrained_cfg/{part}": value})
+      for part, value in (
+          ("classifier", "stem.conv"), ("classifier", ""), ("classifier", 5), ("classifier", {"head.fc": 1}),
+          ("classifier", ["head.fc", "norm"]), ("first_conv", "head.fc"), ("first_conv", ["stem.conv", "head.fc"]),
+          ("first_conv", "stages.0.blocks.0.conv1"))),
+    Case("dropped more than all", "config.json model_args.drop_rate", "2", misleads=True,
+         config={"model_args": {"drop_rate": 2}}),
+    Case("pooling null", "config.json do_pooling", "null", config={"do_pooling": None}),
+    Case("a range in words", "config.json initializer_range", config={"initializer_range": "x"}),
+    Case("another processor", "config.json image_processor_type", "ViT",
+         config={"image_processor_type": "ViTImageProcessor"}),
+    Case("too few labels for transformers", "config.json id2label", config={"id2label": {"0": "a", "1": "b"}}),
     # images and labels
+    Case("no size", "config.json pretrained_cfg.input_size", config={"pretrained_cfg/input_size": []}),
     Case("ImageNet's mean by default", "config.json pretrained_cfg.mean", "0.485",
          config={"pretrained_cfg/mean": DELETED}),
     Case("another std", "config.json pretrained_cfg.std", config={"pretrained_cfg/std": [0.2, 0.2, 0.2]}),
@@ -593,6 +607,10 @@ TIMM_HONEST = [
     Case("labels", config=LABELS),
     Case("labels by number", config={"label_names": NUMBERED}),
     Case("labels in pretrained_cfg", config={"pretrained_cfg/label_names": ["a", "b", "c"]}),
+    Case("layers in lists", config={
+        "pretrained_cfg/classifier": ["head.fc"], "pretrained_cfg/first_conv": ["stem.conv"]}),
+    Case("no layers named", config={"pretrained_cfg/classifier": None, "pretrained_cfg/first_conv": DELETED}),
+    Case("labels for transformers", config={"id2label": NUMBERED}),
     Case("descriptions", config={**LABELS, "label_descriptions": {"a": "A", "b": "B", "c": "C"}}),
     Case("flat", config=dict.fromkeys(
         ("pretrained_cfg", "exact", "pool_padding", "weight_standardization_eps", "global_pool"), DELETED) | {

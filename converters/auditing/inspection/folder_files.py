@@ -44,8 +44,8 @@ DISTRIBUTED = ("shard-?????-model-?????-of-?????.safetensors", ".metadata", "*.d
 CODE = tuple(
     f"*.{ending}"
     for ending in words("""
-        py pyc pyd pyo pyw pyx pyz whl egg so so.* dll dylib exe sh bash bat cmd ps1 jar class js mjs ts wasm c cc cpp cu
-        h go rs java rb pl lua jl php
+        py pyc pyd pyo pyw pyx pyz whl egg so so.* dll dylib exe sh bash bat cmd ps1 jar class js mjs ts wasm c cc cpp
+        cu h go rs java rb pl lua jl php
     """)
 )
 

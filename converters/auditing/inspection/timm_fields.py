@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converters.auditing.inspection.fates import ABSENT, NUMBER, Fields, Kind, NoEffect, is_int, is_number, shown
+from converters.auditing.inspection.fates import (
+    ABSENT,
+    BOOLEAN,
+    NUMBER,
+    Fields,
+    Kind,
+    NoEffect,
+    is_int,
+    is_number,
+    shown,
+)
 from converters.auditing.inspection.label_fields import fits, in_order, inspect_names
 from converters.auditing.inspection.model_fields import (
     MODEL_FIELDS,
@@ -64,9 +74,10 @@ ARGUMENTS: Mapping[str, Any] = {
     "pruned": False,
 }
 """Fields of model_args that the network is built with, and their only values for a BiT: models/resnetv2.py ResNetV2."""
+_SHARE = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
 ARGUMENT_FIELDS = {
     "drop_rate": NoEffect(
-        "timm layers/classifier.py ClassifierHead: dropout passes its input in evaluation", NUMBER, 0.5
+        "timm layers/classifier.py ClassifierHead: dropout passes its input in evaluation", _SHARE, 0.5
     ),
     "drop_path_rate": NoEffect("timm layers/drop.py DropPath passes its input in evaluation mode", NUMBER, 0.5),
     "zero_init_last": NoEffect("timm models/resnetv2.py init_weights runs before the weights are loaded", sample=True),
@@ -75,12 +86,6 @@ ARGUMENT_FIELDS = {
 _TRIPLE = Kind(
     "three integers or null",
     lambda value: value is None or (isinstance(value, list) and list(map(is_int, value)) == [True] * 3),
-)
-_NAMES = Kind(
-    "a text, texts or null",
-    lambda value: (
-        value is None or isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
-    ),
 )
 _REPLACED = NoEffect(
     "timm models/_hub.py _parse_model_cfg and _builder.py _resolve_pretrained_source: the folder is read"
@@ -95,23 +100,23 @@ RECIPE_FIELDS: Mapping[str, NoEffect] = {
         "timm models/_builder.py load_pretrained: for a file or URL, not for a folder", sample=True
     ),
     "min_input_size": NoEffect("timm models/_hub.py: the least that is advised", _TRIPLE, [3, 64, 64]),
-    "first_conv": NoEffect(
-        "timm models/_builder.py load_pretrained adapts a kernel of another shape, and it has the right one",
-        _NAMES,
-        "stem",
-    ),
-    "classifier": NoEffect("timm models/_builder.py load_pretrained drops a head of another size alone", sample="fc"),
     "label_descriptions": _TOLD,
     "label_names": _TOLD,
 }
 """Fields of pretrained_cfg that change nothing; any other that PretrainedCfg has not, it refuses."""
 
+PARTS = {"first_conv": "stem.conv", "classifier": "head.fc"}
+"""Layers that timm models/_builder.py load_pretrained adapts or leaves out for other channels, other classes or
+features alone: of another layer, the weights would be lost."""
+PROCESSORS = (None, "TimmWrapperImageProcessor")
+
 _INFORMATIVE = NoEffect("timm models/_hub.py save_config_for_hf: for information, the network is not built by it")
 TIMM_FIELDS: Mapping[str, NoEffect] = {
-    **{name: row for name, row in MODEL_FIELDS.items() if name in ("initializer_range", "transformers_version")},
+    "transformers_version": MODEL_FIELDS["transformers_version"],
+    "initializer_range": NoEffect(MODEL_FIELDS["initializer_range"].reason, NUMBER, 0.5),
     **dict.fromkeys(("num_features", "global_pool", "labels"), _INFORMATIVE),
     "architectures": NoEffect("transformers models/timm_wrapper: written by its save_pretrained"),
-    "do_pooling": NoEffect("transformers models/timm_wrapper TimmWrapperModel: of features alone", sample=True),
+    "do_pooling": NoEffect("transformers models/timm_wrapper TimmWrapperModel: of features alone", BOOLEAN, True),
 }
 """Fields beside pretrained_cfg that change nothing."""
 
@@ -141,6 +146,7 @@ def inspect_timm(fields: Fields, plan: Plan) -> None:
     inspect_declarations(fields, plan)
     inspect_problem(fields, plan)
     fields.one_of("model_type", ["timm_wrapper"])
+    fields.one_of("image_processor_type", PROCESSORS)
     fields.rest(TIMM_FIELDS)
 
 
@@ -184,6 +190,8 @@ def _inspect_names(outer: Fields, inner: Fields, plan: Plan) -> None:
     names = holder.take("label_names", None)
     if names is not None:
         _compare_names(holder, "label_names", names, plan)
+    if "id2label" in outer:  # transformers models/timm_wrapper from_dict, where there are no label_names
+        _compare_names(outer, "id2label", outer.take("id2label"), plan)
     holder = outer if "label_descriptions" in outer else inner
     told = holder.take("label_descriptions", None)
     if told is None:
@@ -232,9 +240,11 @@ def _inspect_recipe(fields: Fields, plan: Plan) -> None:
     fields.none_of({"hf_hub_filename": (None, "")}, "names another file of weights")
     fields.one_of("label_offset", [0, None])
     fields.one_of("fixed_input_size", [False, None])
+    for name, layer in PARTS.items():
+        fields.one_of(name, [layer, [layer], None])
     values = {name: _rounded(fields.take(name, default)) for name, default in RECIPE.items()}
     for name, default in RECIPE.items():
-        if not values[name]:
+        if not values[name] and (name != "input_size" or values[name] is None):
             values[name] = _rounded(list(default) if isinstance(default, list) else default)
     wanted = _wanted_recipe(plan)
     for name in RECIPE:
