@@ -165,7 +165,9 @@ def test_honest_timm_folder_is_not_refused(case, tmp_path):
 
 
 def test_shards_that_timm_would_not_read_are_not_written():
-    source: Any = SimpleNamespace(architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz")
+    source: Any = SimpleNamespace(
+        architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz", format="npz"
+    )
     request = Request(Path("x.npz"), None, Path("models"), layout="timm")
     assert plan_of(request, source).layout == "timm"
     with pytest.raises(UsageError, match="one file"):

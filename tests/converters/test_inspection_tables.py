@@ -178,7 +178,7 @@ def test_fields_of_the_recipe_are_timms():
 
     taken = {"label_offset", "fixed_input_size", "hf_hub_filename", "num_classes", "test_input_size", "test_crop_pct"}
     assert {field.name for field in fields(PretrainedCfg)} == {
-        *timm_fields.RECIPE, *timm_fields.RECIPE_FIELDS, *taken,
+        *timm_fields.RECIPE, *timm_fields.RECIPE_FIELDS, *timm_fields.PARTS, *taken,
     }  # fmt: skip
     assert {field.name: field.default for field in fields(PretrainedCfg) if field.name in timm_fields.RECIPE} == {
         name: tuple(value) if isinstance(value, list) else value for name, value in timm_fields.RECIPE.items()
