@@ -1,6 +1,6 @@
 """Kernels that evaluation mode standardises once.
 
-weight → standardized_weight() → kept, with the state of the weight it was made of → kernel(), until that changes
+weight → standardized_weight() → the cache, with the state of the weight → kernel(), until that state changes
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 
-class KeepsKernel(nn.Module):
+class CachedKernel(nn.Module):
     """A layer that computes its kernel from its weight, once where no gradient of it is wanted.
 
-    What is kept is no part of the state dict, of a copy or of a pickle. A mode, a device or a data type set anew,
+    The cached kernel is no part of the state dict, of a copy or of a pickle. Setting a mode, a device or a data type,
     another parameter and any in-place change void it. Changes through ``weight.data`` are the exception, since PyTorch
     does not count them: call ``eval()`` after them.
     """
@@ -22,35 +22,37 @@ class KeepsKernel(nn.Module):
     weight: Tensor
     epsilon: float
 
-    _kept: tuple[tuple[int, int, int, float], Tensor, Tensor] | None = None
+    _cached: tuple[tuple[int, int, int, float], Tensor, Tensor] | None = None
 
     def standardized_weight(self) -> Tensor:
         raise NotImplementedError
 
     def kernel(self) -> Tensor:
-        """``standardized_weight()``, kept or afresh, to the same bits; afresh inside ``torch.compile`` and export,
-        whose graphs then have the weight itself as their input."""
+        """``standardized_weight()``, from the cache or computed, to the same bits.
+
+        Inside ``torch.compile`` and export it is computed, so that their graphs have the weight itself as their input.
+        """
         weight = self.weight
         differentiated = torch.is_grad_enabled() and weight.requires_grad
         if self.training or differentiated or torch.compiler.is_compiling() or not _counts_changes(weight):
             return self.standardized_weight()
         state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
-        if self._kept is None or self._kept[0] != state:
+        if self._cached is None or self._cached[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
-                self._kept = state, weight, self.standardized_weight()  # the weight, so that its id stays its own
-        return self._kept[2]
+                self._cached = state, weight, self.standardized_weight()  # the weight, so that its id stays its own
+        return self._cached[2]
 
     def train(self, mode: bool = True) -> Self:
-        self._kept = None
+        self._cached = None
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._kept = None
+        self._cached = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_cached": None}
 
 
 def _counts_changes(weight: Tensor) -> bool:

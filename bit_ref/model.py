@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bit_ref.config import BitConfig
-from bit_ref.kernel_cache import KeepsKernel
+from bit_ref.kernel_cache import CachedKernel
 from bit_ref.outputs import (
     BackboneOutput,
     BaseModelOutputWithPoolingAndNoAttention,
@@ -45,7 +45,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """BiT's is ReLU; ``config.hidden_act`` may name any of these. Only what is GroupNorm's own output goes in."""
 
 
-class StandardizedConv2d(KeepsKernel, nn.Conv2d):
+class StandardizedConv2d(CachedKernel, nn.Conv2d):
     """A convolution without bias whose kernel has mean 0 and variance 1 for each output channel (``StdConv2d``)."""
 
     def __init__(

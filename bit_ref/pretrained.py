@@ -167,7 +167,7 @@ class BitPreTrainedModel(nn.Module, PushToHub):
             misfits.append(f"not of floating point: {_listed(wrong)}")
         if mismatched and not ignore_mismatched_sizes:
             shapes = (f"{n} is {_shape(stored[n])}, the model's {_shape(own[n])}" for n in sorted(mismatched))
-            misfits.append(f"of another shape (ignore_mismatched_sizes=True makes them anew): {', '.join(shapes)}")
+            misfits.append(f"of another shape (ignore_mismatched_sizes=True initialises them): {', '.join(shapes)}")
         if misfits:
             raise RuntimeError(f"the tensors of {place} do not fit {type(self).__name__}: {'; '.join(misfits)}")
 

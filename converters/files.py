@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a JSON object: {reason}. Get the file anew.") from error
+        raise CheckpointError(f"{path}: not a JSON object: {reason}. Download it again.") from error
 
 
 def refuse_special(path: Path) -> None:

@@ -106,9 +106,9 @@ def _describe(path: Path, head: bytes) -> str:
         names = sorted(file.name for file in path.iterdir() if not is_macos_metadata(file.name))
         return f"the folder holds {', '.join(names[:5])[:200] or 'nothing'}" + (" and more" if len(names) > 5 else "")
     if not head:
-        return "the file is empty; get it anew"
+        return "the file is empty; download it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, probably a failed download; get the file anew"
+        return "it is a web page, probably a failed download; download it again"
     if head.startswith(APPLE_DOUBLE):
         return f"it is what macOS puts beside a file; give {path.name.removeprefix('._')}"
     if head.startswith(b"\x80"):

@@ -114,7 +114,7 @@ def _unpack(path: Path, folder: Path) -> None:
             while stream.read(CHUNK):  # to the end, where gzip compares the CRC
                 pass
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{path}: not a whole archive: {one_line(error)}. Get the file anew.") from error
+        raise CheckpointError(f"{path}: not a whole archive: {one_line(error)}. Download it again.") from error
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, limit: int) -> None:

@@ -167,7 +167,7 @@ def as_float32(values: Array, path: str, name: str) -> Array:
 
 def not_finite(path: str, name: str) -> CheckpointError:
     """The error about a tensor of such values."""
-    return CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Get the file anew.")
+    return CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Download it again.")
 
 
 def from_bfloat16(bits: Array) -> Array:
@@ -182,7 +182,7 @@ def refuse_names(names: Iterable[str], path: str) -> None:
         raise CheckpointError(f"{path}: {len(names)} tensors, more than any BiT checkpoint has.")
     longest = max(names, key=len, default="")
     if len(longest) > MAX_NAME:
-        raise CheckpointError(f"{path}: a tensor name of {len(longest)} characters: {longest[:60]}… Get the file anew.")
+        raise CheckpointError(f"{path}: a tensor name of {len(longest)} characters: {longest[:60]}… Download it again.")
 
 
 def one_line(error: BaseException) -> str:

@@ -34,11 +34,11 @@ def declared(folder: Path) -> Declared:
     epsilon = config.get("weight_standardization_eps")
     if exact not in list(STANDARDIZATION_EPSILON) or padding not in (None, "zeros", "-inf"):
         raise CheckpointError(
-            f"{file}: exact {exact!r} or pool_padding {padding!r} is unknown. Convert the model anew."
+            f"{file}: exact {exact!r} or pool_padding {padding!r} is unknown. Convert the model again."
         )
     if exact == "logits" and epsilon != STANDARDIZATION_EPSILON["logits"]:
         raise CheckpointError(
             f"{file}: exact is logits, but weight_standardization_eps is {epsilon}, not "
-            f"{STANDARDIZATION_EPSILON['logits']}. Convert the model anew."
+            f"{STANDARDIZATION_EPSILON['logits']}. Convert the model again."
         )
     return Declared(cast(Exact, exact), cast("PoolPadding | None", padding))

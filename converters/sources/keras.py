@@ -273,7 +273,7 @@ class KerasSource(TensorFile):
         if claimed > bounded(self._size):
             raise CheckpointError(
                 f"{self.path}: {self._size} bytes that claim to expand to {claimed}: a bomb, not a checkpoint.\n"
-                "Get the file anew."
+                "Download it again."
             )
 
     @contextmanager
@@ -282,7 +282,7 @@ class KerasSource(TensorFile):
             with limited_memory(bounded(self._size)):
                 yield
         except (*BROKEN, KeyError, TypeError, MemoryError, UnicodeError) as error:
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the file anew.") from error
+            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
 
 
 Weight = tuple[str, str, Any]

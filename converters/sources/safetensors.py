@@ -64,7 +64,7 @@ class Tensor:
         except OSError as error:
             raise CheckpointError(f"{self.file}: {name} cannot be read: {one_line(error)}.") from error
         if values.size != count:
-            raise CheckpointError(f"{self.file}: {name} is cut short. Get the file anew.")
+            raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
         return values.reshape(self.shape)
 
 
@@ -108,7 +108,7 @@ def tensors_of(file: Path) -> dict[str, Tensor]:
         tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items() if name != METADATA}
         _refuse_gaps(tensors, start, file.stat().st_size)
     except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(f"{file}: not a whole safetensors file: {one_line(error)}. Get the file anew.") from error
+        raise CheckpointError(f"{file}: not a whole safetensors file: {one_line(error)}. Download it again.") from error
     return tensors
 
 

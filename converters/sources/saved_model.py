@@ -56,17 +56,17 @@ class SavedModel(TfCheckpoint):
 
 def _refuse_junk(file: Path) -> None:
     if file.stat().st_size > MAX_GRAPH:
-        raise CheckpointError(f"{file}: larger than the graph of any BiT. Get the folder anew.")
+        raise CheckpointError(f"{file}: larger than the graph of any BiT. Download it again.")
     content = file.read_bytes()
     if file.name == HUB_MODULE:
         if not content.startswith(HUB_FORMAT):
-            raise CheckpointError(f"{file}: not the mark of a TF-Hub module. Get the folder anew.")
+            raise CheckpointError(f"{file}: not the mark of a TF-Hub module. Download it again.")
         return
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Proto
 
     try:
         graph = Proto.FromString(content)
     except Exception as error:  # protobuf's DecodeError, whose package has no types
-        raise CheckpointError(f"{file}: not a SavedModel: {one_line(error)}.\nGet the folder anew.") from error
+        raise CheckpointError(f"{file}: not a SavedModel: {one_line(error)}.\nDownload it again.") from error
     if not graph.meta_graphs:
-        raise CheckpointError(f"{file}: a SavedModel without any graph. Get the folder anew.")
+        raise CheckpointError(f"{file}: a SavedModel without any graph. Download it again.")

@@ -60,7 +60,7 @@ class ShardedSource(TensorFile, Generic[T]):
         for file in files:
             for name, tensor in self._load(file).items():
                 if name in self._tensors:
-                    raise CheckpointError(f"{self.path}: {name} is in two shards. Get the folder anew.")
+                    raise CheckpointError(f"{self.path}: {name} is in two shards. Download it again.")
                 self._tensors[name], self._owners[name] = tensor, file.name
         refuse_names(self._tensors, self.path)
         self.scheme = nearest(self._tensors, self.schemes)
@@ -76,7 +76,7 @@ def shards_of(index: Path) -> dict[str, str]:
     """Tensor → file name in the same folder, by a Hub folder's index. Raises CheckpointError where it is none."""
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(f"{index}: has no weight_map. Get the file anew.")
+        raise CheckpointError(f"{index}: has no weight_map. Download it again.")
     for name, file in shards.items():
         if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", "..", "."):
             raise CheckpointError(
@@ -84,7 +84,7 @@ def shards_of(index: Path) -> dict[str, str]:
             )
     missing = next((file for file in shards.values() if not (index.parent / file).is_file()), None)
     if missing is not None:
-        raise CheckpointError(f"{index}: {missing[:120]} is missing. Get the folder anew.")
+        raise CheckpointError(f"{index}: {missing[:120]} is missing. Download it again.")
     refuse_names(shards, str(index))
     return shards
 
@@ -94,5 +94,5 @@ def compare_shards(said: Mapping[str, str], found: Mapping[str, str], index: Pat
     odd = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
     if odd:
         raise CheckpointError(
-            f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Get the folder anew."
+            f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Download it again."
         )

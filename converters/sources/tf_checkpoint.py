@@ -111,7 +111,7 @@ class TfCheckpoint(TensorFile):
         refuse_names(shapes, self.path)
         claimed = sum(math.prod(shape) * max(types[name].size, 1) for name, shape in shapes.items())
         if claimed > real:
-            raise CheckpointError(f"{self.path}: cut short: {claimed} bytes of tensors in {real}. Get the files anew.")
+            raise CheckpointError(f"{self.path}: cut short: {claimed} bytes of tensors in {real}. Download it again.")
 
     def _of_version_2(self, shapes: Mapping[str, Shape], floats: Mapping[str, bool]) -> Found:
         """By the object graph: what is left beside the trunk and the training's state is the head, or refused."""
@@ -141,7 +141,7 @@ class TfCheckpoint(TensorFile):
         except BitConvertError:
             raise
         except Exception as error:  # TensorFlow's errors have no base of their own
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nGet the files anew.") from error
+            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
 
 
 def _of_version_1(shapes: Mapping[str, Shape], where: str) -> Found:

@@ -184,7 +184,7 @@ def test_every_tensor_that_does_not_fit_is_named_at_once(folder):
         f"the tensors of {folder} do not fit BitForImageClassification: "
         "missing: bit.norm.weight, classifier.1.bias; unexpected: bit.norm.extra; "
         "not of floating point: bit.embedder.convolution.weight; "
-        "of another shape (ignore_mismatched_sizes=True makes them anew): bit.norm.bias is 2×3, the model's 256"
+        "of another shape (ignore_mismatched_sizes=True initialises them): bit.norm.bias is 2×3, the model's 256"
     )
 
 
