@@ -340,6 +340,7 @@ FAULTS = [
     Case("a pickle without an ending", "weights", "weights", change=write("weights", b"\x80\x04}.")),
     Case("an archive", "model.zip", "archive", change=write("model.zip", b"PK\x03\x04")),
     Case("a compressed archive", "model.tgz", "archive", change=write("model.tgz", b"\x1f\x8b\x08")),
+    Case("an archive of tar", "model.nemo", "archive", change=write("model.nemo", bytes(257) + b"ustar\x0000")),
     Case("Paddle's parameters", "model.pdparams", "weights", change=write("model.pdparams", b"\x80\x02}q")),
     Case("a script without an ending", "serve", "code", misleads=True, change=write("serve", b"#!/bin/sh\n")),
     Case("a library of a version", "libfast.so.1", "code", misleads=True, change=write("libfast.so.1", b"x")),
@@ -463,6 +464,8 @@ HONEST = [
     Case("documents", change=together(*(write(name, b"x") for name in (
         "README.md", "LICENSE", "NOTICE.txt", "figure.png", "paper.pdf", ".gitattributes", ".gitignore", "usage.ipynb",
         "requirements.txt", "scores.csv", "assets/logo.svg", "CITATION.cff")))),
+    Case("what macOS leaves", change=together(*(write(name, b"\x00\x05\x16\x07") for name in (
+        "._model.safetensors", "._config.json", "._convert.py", "sub/._x.bin", ".DS_Store")))),
     Case("git and the Hub's cache", change=together(
         write(".git/config", b"x"), write(".git/hooks/pre-commit.sh", b"x"), write(".cache/huggingface/x.lock", b""))),
     Case("what a Trainer leaves", change=together(*(write(name, b"\x80\x04}.") for name in (

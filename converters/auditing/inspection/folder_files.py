@@ -23,6 +23,7 @@ from converters.files import (
     TORCH_INDEX,
     TORCH_WEIGHTS,
     WEIGHTS,
+    is_macos_metadata,
     read_json,
 )
 from converters.folder.stored_weights import Weights, open_file, open_index
@@ -118,6 +119,8 @@ MAGIC: Mapping[bytes, str] = {
     ),
 }
 """How files of code begin, and files that may hold weights, by whatever name."""
+TAR = (257, b"ustar")
+"""Where an archive of tar says that it is one."""
 
 INDEX_FIELDS = {
     "total_size": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
@@ -237,6 +240,8 @@ def _inspect_file(notes: Notes, folder: Path, name: str, weights: Weights) -> No
     elif "/" not in name and _matches(base, DISTRIBUTED):
         notes.must(place, "absent", "a distributed checkpoint, read instead of the weights")
         notes.mislead(f"{place} is read instead of the weights")
+    elif is_macos_metadata(name):
+        notes.harmless(place, "macOS keeps what it knows of another file there")
     elif _matches(base, CODE):
         notes.must(place, "absent", "code")
         notes.mislead(f"{place} is code")
@@ -267,8 +272,10 @@ def _content(path: Path) -> str:
     if not path.is_file():
         return ""
     with path.open("rb") as file:
-        head = file.read(LENGTH.size + 1)
-    if head[LENGTH.size :] == b"{" and LENGTH.unpack(head[: LENGTH.size])[0] < path.stat().st_size:
+        head = file.read(TAR[0] + len(TAR[1]))
+    if head[TAR[0] :] == TAR[1]:
+        return "weights"  # an archive
+    if head[LENGTH.size : LENGTH.size + 1] == b"{" and LENGTH.unpack(head[: LENGTH.size])[0] < path.stat().st_size:
         return "weights"  # safetensors
     return next((what for begin, what in MAGIC.items() if head.startswith(begin)), "")
 
