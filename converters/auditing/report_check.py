@@ -160,6 +160,8 @@ def source_departures(
     if report.layout not in LAYOUTS or report.dtype not in DTYPES or report.exact not in KERNEL_FACTOR:
         return [f"the report is of {report.layout!r}, {report.dtype!r}, {report.exact!r}, which is no kind of folder"]
     found = [*_network_departures(report, source)]
+    if source.format != report.source.get("format"):
+        found.append(f"the report is of a checkpoint in {report.source.get('format')!r}, this one is {source.format}")
     if report.pool_padding != pool_padding:
         found.append(f"the report is of the pool padding {report.pool_padding}, the checkpoint has {pool_padding}")
     if folder is None:

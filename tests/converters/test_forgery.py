@@ -173,6 +173,7 @@ REPORTS = {
     "a layer less": (drop_layer, "layers are not those of the checkpoint's network"),
     "a tensor less": (drop_tensor, "the report counts 24 source tensors, the checkpoint has 25"),
     "another image": (set_to("images", 0, "height", 225), "images are not those that every audit has"),
+    "another format": (set_to("source", "format", "h5"), "a checkpoint in 'h5', this one is npz"),
     "another source tensor": (set_to("weights", 3, "source", "resnet/x"), "is not made from resnet/x"),
 }
 

@@ -45,6 +45,13 @@ def test_honest_reports_hold_whatever_their_verdict(tensors):
     assert verdicts == {"passed", "failed", "inconclusive"}
 
 
+DIGITS = {
+    "images": 9, "same": 9, "source_right": 8, "target_right": 8, "label": 7, "source_class": 7, "target_class": 7,
+    "exact": True,
+}  # fmt: skip
+"""Of held-out images, as an honest report has them."""
+
+
 def forged(report: Report, edit) -> Report:
     """An edited report whose digest was made to fit."""
     content = json.loads(report.to_json())
@@ -94,12 +101,22 @@ def set_path(*path):
         (set_path("expectations", [{"place": "config.json x", "expected": "1", "found": "2"}]), "say 'failed'"),
         (set_path("faults", [{"kind": "stride", "place": "root", "detail": ""}]), "passed with faults"),
         (set_path("reason", "25 stored tensors bit-exact"), "the reason is '25 stored tensors bit-exact', its figures"),
+        (set_path("held_out", DIGITS | {"target_class": 8}), "shows 7, and is taken for 7 and 8"),
+        (
+            set_path("held_out", DIGITS | {"label": 8, "source_right": 9, "target_right": 9}),
+            "shows 8, and is taken for",
+        ),
+        (set_path("held_out", DIGITS | {"same": 0, "exact": False}), "shows 7, and is taken for 7 and 7"),
         (set_path("verdict", "inconclusive"), "the verdict is 'inconclusive', its figures say 'passed'"),
     ],
 )
 def test_forged_reports_contradict_themselves(report, edit, message):
     found = contradictions(forged(report, edit))
     assert any(message in line for line in found), found
+
+
+def test_held_out_images_that_agree_with_their_counts_are_no_contradiction(report):
+    assert contradictions(forged(report, set_path("held_out", DIGITS))) == []
 
 
 def test_failed_report_that_was_made_to_pass_contradicts_itself(tensors):

@@ -102,6 +102,13 @@ def _repeated(report: Report) -> Iterator[str]:
     held_out = report.held_out
     if held_out and not _possible(held_out):
         yield f"of {held_out.images} held-out images {held_out.same} get the same class"
+    if held_out and not _shown_possible(held_out):
+        yield (
+            f"the first held-out image shows {held_out.label}, and is taken for {held_out.source_class} and "
+            f"{held_out.target_class}, which its counts do not allow"
+        )
+    if held_out and held_out.exact and report.dtype != "float32":
+        yield f"held-out images must get the same class from values stored in {report.dtype}"
     for layer in report.layers:
         if not 0 <= layer.image < len(report.images):
             yield f"{layer.name} is of image {layer.image + 1} of {len(report.images)}"
@@ -118,6 +125,16 @@ def _possible(held_out: HeldOutReport) -> bool:
     both = held_out.source_right, held_out.target_right
     others = held_out.images - held_out.same
     return others >= abs(both[0] - both[1]) and min(*both, others) >= 0 and max(*both, others) <= held_out.images
+
+
+def _shown_possible(held_out: HeldOutReport) -> bool:
+    """Whether the first image can be one of those that the counts are of."""
+    pairs = (
+        (held_out.source_class == held_out.target_class, held_out.same),
+        (held_out.label == held_out.source_class, held_out.source_right),
+        (held_out.label == held_out.target_class, held_out.target_right),
+    )
+    return all(count > 0 if equal else count < held_out.images for equal, count in pairs)
 
 
 def _plotted(logit: LogitReport, error: float | None) -> bool:
