@@ -381,10 +381,9 @@ def write(folder: Path, checkpoint: Path, reader: Honest, padding: Any) -> None:
 
 def graded(network: Network, name: str, strength: float) -> Any:
     """An oracle with a fault, one of whose runs is the float32 model under test."""
-    from verify.candidates import Changed
-    from verify.changes import rounded
-    from verify.variants import FAMILIES
-
+    from verify.diagnosis.arithmetic import FAMILIES
+    from verify.diagnosis.candidates import Changed
+    from verify.diagnosis.changes import rounded
     from verify.oracles.numpy import Arithmetic, NumpyOracle
 
     number = {"norm epsilon": 1e-5 * (1 + strength), "standardisation epsilon": 1e-10 * (1 + strength)}.get(name)

@@ -101,9 +101,10 @@ def test_kind_and_place_are_right_in_nine_of_ten(outcomes):
 
 @pytest.mark.slow
 def test_one_fault_is_one_line(outcomes):
-    """What follows from a fault is not told as another one; a stale report is one of every file."""
-    told = {str(fault): said for fault, (_, _, said) in outcomes.items() if fault.kind != "stale report"}
-    assert {name: said for name, said in told.items() if SEPARATOR in said} == {}
+    """What follows from a fault is not told as another one, but for the pixels that a wrong field makes."""
+    more = {str(fault): said.split(SEPARATOR)[1:] for fault, (_, _, said) in outcomes.items()}
+    beside = {name: [line for line in lines if " pixels: " not in line] for name, lines in more.items()}
+    assert {name: lines for name, lines in beside.items() if lines} == {}
 
 
 def test_folder_without_a_fault_passes(tensors, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,38 @@ FOLLOWS: Mapping[str, tuple[str, ...]] = {
 
 
 def causes(found: Sequence[Fault], computed: Sequence[Fault] = ()) -> list[Fault]:
-    """The faults of stored values and of files, and those computed ones that do not merely follow from them.
-
-    One fault is said once, where it is: nor do the pixels of a file count of which a field is wrong.
-    """
+    """The faults of stored values and of files, and those computed ones that do not merely follow from them."""
     configured = [word for fault in found if fault.kind == "configuration" for word in _words(fault.place)]
     follow = {kind for cause in (*(fault.kind for fault in found), *configured) for kind in FOLLOWS.get(cause, ())}
-    fields = {fault.place.split()[0] for fault in found if fault.kind == "configuration" and not _is_pixels(fault)}
-    first = [fault for fault in found if not _is_pixels(fault) or fault.place.split()[0] not in fields]
-    return [*first, *(fault for fault in computed if fault.kind not in follow)]
+    return [*_joined(found), *(fault for fault in computed if fault.kind not in follow)]
 
 
-def _is_pixels(fault: Fault) -> bool:
-    return fault.place.endswith(" pixels")
+def _joined(faults: Sequence[Fault]) -> list[Fault]:
+    """The faults of one field of a file, such as the classes of ``id2label``, as one, with the others' places."""
+    groups: list[list[Fault]] = []
+    for fault in faults:
+        known = next((group for group in groups if _of_one_field(group[0], fault)), None)
+        if known is None:
+            groups.append([fault])
+        else:
+            known.append(fault)
+    return [_one(first, others) for first, *others in groups]
+
+
+def _one(first: Fault, others: Sequence[Fault]) -> Fault:
+    if not others:
+        return first
+    places = ", ".join(other.place for other in others) if len(others) < 3 else f"{len(others)} more such fields"
+    return replace(first, detail=f"{first.detail}; and so {places}")
+
+
+def _of_one_field(one: Fault, other: Fault) -> bool:
+    read = one.kind == other.kind and one.kind in ("configuration", "stale report")
+    return (
+        read and one.place.split()[0] == other.place.split()[0] and bool({*_words(one.place)} & {*_words(other.place)})
+    )
 
 
 def _words(place: str) -> list[str]:
     """config.json hidden_sizes × width_factor → hidden_sizes, width_factor; of model_args.act_layer, model_args."""
-    return [word.split(".")[0] for word in place.split()[1:]]
+    return [word.split(".")[0] for word in place.split()[1:] if word != "×"]
