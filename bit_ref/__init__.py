@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bit_ref.model import BitBackbone, BitForImageClassification, BitModel
     from bit_ref.pretrained import BitPreTrainedModel
 
+    __version__: str
+
 __all__ = [
     "BatchFeature",
     "BitBackbone",
@@ -28,6 +30,7 @@ __all__ = [
     "BitImageProcessor",
     "BitModel",
     "BitPreTrainedModel",
+    "__version__",
 ]
 
 _MODULES = {
@@ -39,6 +42,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bit-convert")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'model')}"), name)

@@ -1,6 +1,6 @@
-"""The conversion of one checkpoint: read, remap, write, verify, put in place.
+"""The conversion of one checkpoint: find, read, remap, write, verify, put in place; and then, publish.
 
-checkpoint → source, Plan → files in a workspace → audit → report, card → OUTPUT (or OUTPUT.failed)
+checkpoint → source, Plan → files in a workspace → audit → report, card → OUTPUT (or OUTPUT.failed) → hub
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.auditing.audits import RELEASE, Thoroughness, audit_folder, oracles_of, write_report
+from converters.auditing.audits import RELEASE, audit_folder, oracles_of, write_report
 from converters.auditing.report_check import held_departures, listed, read_report
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import Variant
+from converters.download.locations import fetch, locate
 from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import card
 from converters.folder.config import json_files
 from converters.folder.placing import install, workspace
-from converters.folder.plan import MAX_SHARD_BYTES, Plan, preprocessing_of
-from converters.mapping.layouts import Exact
+from converters.folder.plan import Plan, preprocessing_of
+from converters.hub.guard import Publication
+from converters.options import ConvertOptions, PublishOptions
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.left_out import left_out_line
 from converters.writers import model
@@ -28,29 +30,27 @@ from converters.writers.weights import weight_files
 from verify import Report
 from verify.protocols import PoolPadding, Progress
 
+DEFAULT_OUTPUT = Path("models")
+
 
 @dataclass(frozen=True)
 class Request:
-    """One checkpoint to convert, and how."""
+    """One checkpoint to convert, a variant's own or the one that was given, and how."""
 
-    checkpoint: Path
+    variant: Variant | None
+    checkpoint: Path | str | None
+    """A path, or an address; None for the variant's own."""
     output: Path | None
-    """The folder itself; None makes one named after the model in ``parent``."""
-    parent: Path
-    variant: Variant | None = None
-    layout: str = "transformers"
-    dtype: str = "float32"
-    max_shard_bytes: int = MAX_SHARD_BYTES
-    exact: Exact = "bits"
-    pool_padding: PoolPadding | None = None
-    """None: as the checkpoint has it."""
-    verify: bool = True
-    images: Path | None = None
-    oracles: tuple[str, ...] = ()
-    """Keys of ``verify.oracles.agreement.MAKERS``."""
-    force: bool = False
+    """Of a given checkpoint, the folder itself; of a variant, the parent of a folder named after the model."""
+    options: ConvertOptions
     command: str = ""
     """What repeats it, for the page of a conversion that did not pass."""
+
+    def place(self, name: str) -> Path:
+        """The folder to make of a model of this name."""
+        if self.checkpoint is not None and self.output is not None:
+            return self.output
+        return (self.output or DEFAULT_OUTPUT) / name
 
 
 @dataclass(frozen=True)
@@ -68,94 +68,120 @@ class Conversion:
     """What of the checkpoint is not in the folder, and why, in one line; empty where all is."""
 
 
-def plan_of(request: Request, source: GoogleView) -> Plan:
+def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions) -> Plan:
     """What the checkpoint is and is to become.
 
     Raises CheckpointError where it is not what it was said to be, UsageError where it cannot become what is asked for.
     """
     architecture = source.architecture
-    variant = request.variant
     if variant is not None and variant.network != architecture:
         raise CheckpointError(
             f"{source.path}: holds {architecture}, but {variant.name} is {variant.network}.\n"
             "Give the file of that variant, or leave --variant out."
         )
-    name = variant.repository_name if variant else f"BiT-{architecture.name}"
     plan = Plan(
-        name=name,
+        name=variant.repository_name if variant else f"BiT-{architecture.name}",
         architecture=architecture,
         variant=variant,
-        exact=request.exact,
-        pool_padding=request.pool_padding or source.pool_padding,
-        layout=request.layout,
-        dtype=request.dtype,
-        max_shard_bytes=request.max_shard_bytes,
+        exact=options.exact,
+        pool_padding=options.pool_padding or _attainable(source, options),
+        layout=options.layout,
+        dtype=options.dtype,
+        max_shard_bytes=options.max_shard_size,
         found=None if variant else preprocessing_of(source),
     )
-    _refuse_unattainable(plan, source)
     json_files(plan)  # refuses what the layout cannot hold
     if plan.layout == "timm" and len(weight_files(plan)) > 1:
         raise UsageError(f"{plan.name}: timm reads one file of weights alone. Raise or leave out --max-shard-size.")
     return plan
 
 
-def _refuse_unattainable(plan: Plan, source: GoogleView) -> None:
-    """An answer that no stock library could give."""
-    if plan.exact == "logits" and plan.pool_padding == "-inf":
+def _attainable(source: GoogleView, options: ConvertOptions) -> PoolPadding:
+    """The padding that the checkpoint's format has. Raises UsageError where no stock library could read it."""
+    if options.exact == "logits" and source.pool_padding == "-inf":
         raise UsageError(
             f"{source.path}: its max-pool pads with -inf, which stock libraries, that --exact logits is for, cannot.\n"
             "Choose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
         )
-
-
-def place_of(request: Request, plan: Plan) -> Path:
-    """The folder to make."""
-    return request.output or request.parent / plan.name
+    return source.pool_padding
 
 
 def convert(request: Request, progress: Progress) -> Conversion:
-    """Converts and verifies one checkpoint.
+    """Finds, converts and verifies one checkpoint.
 
-    Raises CheckpointError for a checkpoint that is unreadable or another than said, UsageError for an output folder
-    that holds something else, and ParityError where verification does not pass; its report is then all there is, in
-    ``OUTPUT.failed``.
+    Raises CheckpointError for a checkpoint that is unreadable or another than said, HubError where it cannot be
+    downloaded, UsageError for an output folder that holds something else, and ParityError where verification does not
+    pass; its report is then all there is, in ``OUTPUT.failed``.
     """
+    variant, options = request.variant, request.options
+    place = locate(request.checkpoint, variant)
+    size = variant.bytes if variant and request.checkpoint is None else None
+    checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
+    with open_checkpoint(checkpoint) as source:
+        return _convert(source, request, progress)
+
+
+def _convert(source: GoogleView, request: Request, progress: Progress) -> Conversion:
     start = time.monotonic()
-    with open_checkpoint(request.checkpoint) as source:
-        plan = plan_of(request, source)
-        place, left_out = place_of(request, plan), left_out_line(source)
-        _refuse_place(place, request.force)
-        held, otherwise = _held_report(place, plan, source, oracles_of(source, request.oracles), progress)
-        if held is not None:
-            return Conversion(plan, place, held, False, time.monotonic() - start, left_out)
-        if request.verify:  # an unverified folder that is already there can only be told by making it again
-            _refuse_occupied(place, request.force, otherwise)
-        with workspace(place) as folder:
-            digests = model.write(folder, source, plan, progress, hashed=request.verify)
-            report = None
-            if request.verify:
-                report = audit_folder(
-                    folder,
-                    source,
-                    own_readers,
-                    plan.pool_padding,
-                    request.images,
-                    progress,
-                    variant=plan.variant,
-                    thoroughness=Thoroughness(oracles=request.oracles),
-                    digests=digests,
-                )
-            if report is not None and not report:
-                raise _failed(report, place, request.command)
-            if report is not None:
-                (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
-            (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
-            # By force also where every file of ours is there: something beside them was not.
-            made = request.force or not (place.exists() and _same_files(folder, place))
-            if made:
-                _refuse_occupied(place, request.force, otherwise)
-                install(folder, place)
+    options, variant = request.options, request.variant
+    plan, left_out = plan_of(source, variant, options), left_out_line(source)
+    place = request.place(plan.name)
+    _refuse_place(place, options.force)
+    held, otherwise = _held_report(place, plan, source, oracles_of(source, options.oracles), progress)
+    if held is not None:
+        return Conversion(plan, place, held, False, time.monotonic() - start, left_out)
+    if options.verify:  # an unverified folder that is already there can only be told by making it again
+        _refuse_occupied(place, options.force, otherwise)
+    with workspace(place) as folder:
+        digests = model.write(folder, source, plan, progress, hashed=options.verify)
+        report = None
+        if options.verify:
+            report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=digests)
+        if report is not None and not report:
+            raise _failed(report, place, request.command)
+        if report is not None:
+            (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
+        (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
+        # By force also where every file of ours is there: something beside them was not.
+        made = options.force or not (place.exists() and _same_files(folder, place))
+        if made:
+            _refuse_occupied(place, options.force, otherwise)
+            install(folder, place)
     return Conversion(plan, place, report, made, time.monotonic() - start, left_out)
+
+
+def publish(conversion: Conversion, options: PublishOptions, progress: Progress, *, bars: bool = False) -> Publication:
+    """Takes a conversion to the Hub, or to a folder hub. ``bars`` shows huggingface_hub's own progress on stderr.
+
+    Raises ParityError where it was not verified, or its files have changed since, HubError where the hub refuses or
+    cannot be reached, UsageError for a name that cannot be.
+    """
+    report, name = conversion.report, conversion.plan.name
+    if report is None:
+        raise ParityError(f"{conversion.folder}: not published: it was not verified. Convert it without --no-verify.")
+    progress("publishing", 0, 1)
+    if options.hub is not None:
+        from converters.hub.local_folder import publish_to_folder
+
+        repo_id = options.repo_id or (f"{options.namespace}/{name}" if options.namespace else name)
+        return publish_to_folder(
+            conversion.folder, report, repo_id, options.hub, revision=options.revision or "main", tag=options.tag
+        )
+    from converters.hub import upload
+
+    return upload.publish(
+        conversion.folder,
+        report,
+        options.repo_id,
+        name=name,
+        namespace=options.namespace,
+        private=options.private,
+        create_pr=options.create_pr,
+        revision=options.revision,
+        tag=options.tag,
+        progress=lambda what: progress(what, 0, 1),
+        bars=bars,
+    )
 
 
 def failed_folder(place: Path) -> Path:

@@ -6,6 +6,9 @@ message alone; a traceback only with ``--debug``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BitConvertError(Exception):
     """Base of every error a user can cause or must act on."""
@@ -35,6 +38,16 @@ class HubError(BitConvertError):
     """The network or a hub refused, failed or could not be reached."""
 
     exit_status = 4
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Turns what the operating system raises inside, a full disk or a missing permission, into a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UsageError(f"{where}{error.strerror or error}. Nothing was left half written.") from error
 
 
 INTERRUPTED = 130

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from verify.readers import TransformersReader as TransformersReader
     from verify.report.parity import Report as Report
 
+    __version__: str
+
 _HOME = {
     "audit": "verify.auditing",
     "default_images": "verify.auditing",
@@ -48,14 +50,18 @@ _HOME = {
     "Report": "verify.report.parity",
 }
 
-__all__ = sorted(_HOME)
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bit-convert")
     if name not in _HOME:
         raise AttributeError(f"module 'verify' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *__all__})

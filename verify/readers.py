@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,7 +74,7 @@ class _TorchReader:
         import torch
 
         device, dtype = self.computing.device, self.computing.dtype
-        with redirect_stdout(io.StringIO()):
+        with alone() if self.stock else nullcontext():
             if self._model is None:
                 self._model = self._load().to(device, dtype).eval()
             with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
@@ -216,6 +217,17 @@ def _found(library: str) -> bool:
         return find_spec(library) is not None
     except (ImportError, ValueError):
         return False
+
+
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread at a time, and nothing on stdout: what a stock library needs, as it changes settings of the process
+    while it loads a model, and so do ``offline`` and ``quiet``."""
+    with _ALONE, redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager

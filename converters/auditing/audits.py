@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,65 +20,49 @@ from converters.auditing.heldout import held_out
 from converters.auditing.inspection import inspect_folder
 from converters.auditing.inspection.processor_fields import SMALLEST
 from converters.auditing.target import Folder, RoundedSource, audit_readers
-from converters.catalogue.variants import Variant
+from converters.catalogue.variants import Variant, find_one
+from converters.download.locations import checkpoint_of, target_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
 from converters.mapping.names import GOOGLE, infer
+from converters.options import AuditOptions, Proof
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report, audit
 from verify.auditing import IMAGES, default_images
 from verify.oracles.agreement import MAKERS, Witness
-from verify.precision import USUAL, Computing
 from verify.protocols import PoolPadding, Progress, Source
 
 RELEASE = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 
 
-@dataclass(frozen=True)
-class Thoroughness:
-    """What an audit does beyond the default."""
-
-    inputs: str = "default"
-    """A key of ``verify.auditing.IMAGES``."""
-    images: Path | None = None
-    """A directory of photographs."""
-    runners: tuple[str, ...] = ()
-    """Keys of ``converters.auditing.target.RUNNERS``."""
-    computing: Computing = USUAL
-    """What the readers compute in, and where."""
-    oracles: tuple[str, ...] = ()
-    """Keys of ``verify.oracles.agreement.MAKERS``."""
-
-
 def audit_folder(
     folder: Path,
     source: GoogleView,
     choose_readers: Callable[[Folder], Sequence[Reader]],
-    pool_padding: PoolPadding,
-    images: Path | None,
+    options: Proof,
     progress: Progress,
+    *,
     variant: Variant | None = None,
-    thoroughness: Thoroughness | None = None,
     digests: Mapping[str, str] | None = None,
     as_loaded: bool = False,
 ) -> Report:
-    """The report on a folder: the default images, and the photographs of the directory ``images``.
+    """The report on a folder: the default images, and the photographs that the options name.
 
     ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well. ``digests``
     are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
     gets from the folder, too: labels and prepared images.
     """
-    wanted = thoroughness or Thoroughness()
+    images, pool_padding = options.images, options.pool_padding or source.pool_padding
     with Folder(folder, source, choose_readers, digests or {}) as target:
         plan = plan_of_folder(target, source, variant, pool_padding)
         target.inspection = inspect_folder(folder, plan, target.weights)
         if as_loaded and not target.misleading and not target.inspection.unmet:
             target.effective = effective(target.for_libraries, plan)
         can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
-        pixels = IMAGES[wanted.inputs]() + (photographs(images, folder) if images and can_prepare else [])
+        pixels = IMAGES[options.inputs]() + (photographs(images, folder) if images and can_prepare else [])
         pixels += _images_of_the_graph(source, pixels)
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
         return audit(
@@ -89,7 +72,8 @@ def audit_folder(
             images=pixels,
             pool_padding=pool_padding,
             witnesses=[
-                Witness(name, MAKERS[name], asked=name in wanted.oracles) for name in oracles_of(source, wanted.oracles)
+                Witness(name, MAKERS[name], asked=name in options.oracles)
+                for name in oracles_of(source, options.oracles)
             ],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
             release=RELEASE,
@@ -157,29 +141,25 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
     return pixels
 
 
-def audit_target(
-    target: Path,
-    checkpoint: Path,
-    pool_padding: PoolPadding | None,
-    progress: Progress,
-    variant: Variant | None,
-    thoroughness: Thoroughness,
-) -> Report:
+def audit_target(target: Path | str, against: Path | str, options: AuditOptions, progress: Progress) -> Report:
     """What ``bit-verify`` finds: ``target`` in every library that is installed. Nothing is written.
 
-    Raises UsageError where the target is its own source.
+    ``target`` is a folder or a repository of the Hub, ``against`` a checkpoint: a name of the catalogue, a path or an
+    address. Raises UsageError where the target is its own source.
     """
+    folder = target_of(target, options.offline, progress)
+    checkpoint, variant = checkpoint_of(against, options.offline, progress)
+    if options.variant is not None:
+        variant = find_one(options.variant)
     with open_checkpoint(checkpoint) as source:
-        refuse_own_source(target, source)
+        refuse_own_source(folder, source)
         return audit_folder(
-            target,
+            folder,
             source,
-            lambda folder: audit_readers(folder, thoroughness.runners, thoroughness.computing),
-            pool_padding or source.pool_padding,
-            thoroughness.images,
+            lambda folder: audit_readers(folder, options.runners, options.computing),
+            options,
             progress,
-            variant,
-            thoroughness,
+            variant=variant,
             as_loaded=True,
         )
 

@@ -8,9 +8,7 @@ a plain load computes in, its reader says.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,7 @@ from converters.files import CONFIG, PREPROCESSOR, read_json
 from converters.folder.plan import Plan
 from verify.pixels import kinds, library_difference
 from verify.protocols import Expectation
-from verify.readers import TimmReader, TransformersReader, offline, quiet
+from verify.readers import TimmReader, TransformersReader, alone, offline, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +39,7 @@ def effective(folder: Path, plan: Plan) -> list[Expectation]:
     reader, compare = libraries.get(plan.layout, (None, None))
     if reader is None or compare is None or not reader.available():
         return []
-    with redirect_stdout(io.StringIO()), offline():
+    with alone(), offline():
         return list(compare(folder, plan))
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
-from converters.errors import INTERRUPTED, BitConvertError, UsageError
+from converters import options as known
+from converters.errors import INTERRUPTED, BitConvertError, UsageError, system_errors
+from converters.options import as_size
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -27,16 +29,12 @@ class Command(click.Command):
         if sys.platform == "win32":
             _end(name, "needs Linux or macOS: Windows has no POSIX file locks.", UsageError.exit_status, debug=False)
         try:
-            status = super().main(args, prog_name, standalone_mode=False)
+            with system_errors():
+                status = super().main(args, prog_name, standalone_mode=False)
         except click.ClickException as error:
             _end(name, f"{error.format_message()} See {name} --help.", UsageError.exit_status, debug)
         except BitConvertError as error:
             _end(name, str(error), error.exit_status, debug)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            _end(
-                name, f"{where}{error.strerror or error}. Nothing was left half written.", UsageError.exit_status, debug
-            )
         except (KeyboardInterrupt, click.Abort):
             _end(name, "interrupted; run it again to go on.", INTERRUPTED, debug)
         sys.exit(status or 0)
@@ -46,18 +44,12 @@ class Size(click.ParamType[int]):
     """A number of bytes, with or without a decimal unit: ``800MB``."""
 
     name = "size"
-    units = ("", "K", "M", "G", "T")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        number = str(value).upper().removesuffix("B")
-        unit = number[-1:] if number[-1:] in self.units[1:] else ""
         try:
-            size = int(float(number.removesuffix(unit)) * 1000 ** self.units.index(unit))
-        except (ValueError, OverflowError):
-            size = 0
-        if size <= 0:
-            self.fail(f"{value!r} is no size such as 5GB or 800MB.", param, ctx)
-        return size
+            return as_size(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _end(name: str, message: str, status: int, debug: bool) -> None:
@@ -78,7 +70,7 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 # Options that both commands have.
 POOL_PADDING = click.option(
     "--pool-padding",
-    type=click.Choice(["zeros", "-inf"]),
+    type=click.Choice(known.POOL_PADDINGS),
     help="What surrounds the stem before its max-pool.  [default: as the checkpoint's format has it]",
 )
 IMAGES = click.option(
@@ -87,7 +79,7 @@ IMAGES = click.option(
 ORACLES = click.option(
     "--oracle",
     "oracles",
-    type=click.Choice(["graph", "keras", "tensorflow"]),
+    type=click.Choice(known.ORACLES),
     multiple=True,
     help="Another oracle, which must agree with NumPy's before any judges.  [default: graph, of a SavedModel]",
 )
@@ -118,14 +110,14 @@ VERSION = click.option(
 )
 @click.option(
     "--layout",
-    type=click.Choice(["transformers", "timm", "original", "npz"]),
+    type=click.Choice(known.LAYOUTS),
     default="transformers",
     show_default=True,
     help="How the folder is laid out: for a library, under Google's PyTorch names, or as Google's npz.",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
+    type=click.Choice(known.DTYPES),
     default="float32",
     show_default=True,
     help="What the values are stored in.",
@@ -139,7 +131,7 @@ VERSION = click.option(
 )
 @click.option(
     "--exact",
-    type=click.Choice(["bits", "logits"]),
+    type=click.Choice(known.EXACT),
     default="bits",
     show_default=True,
     help="Keep the source's bits, or make stock libraries give the exact logits.",
@@ -185,9 +177,9 @@ def convert(list_only: bool, **options: Any) -> int:
 
         click.echo(listing(options["variant"], as_json=options["as_json"]), nl=False)
         return 0
-    from converters.cli.runs import Options, release
+    from converters.cli.runs import Run, release
 
-    return release(Options(**options))
+    return release(Run.of(options))
 
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
@@ -217,7 +209,7 @@ def convert(list_only: bool, **options: Any) -> int:
 @IMAGES
 @click.option(
     "--inputs",
-    type=click.Choice(["default", "thorough"]),
+    type=click.Choice(known.INPUTS),
     default="default",
     show_default=True,
     help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values, and images run in a batch.",
@@ -225,19 +217,19 @@ def convert(list_only: bool, **options: Any) -> int:
 @click.option(
     "--runner",
     "runners",
-    type=click.Choice(["bit_ref", "stock-arithmetic", "transformers", "timm"]),
+    type=click.Choice(known.RUNNERS),
     multiple=True,
     help="Another library to run the folder in, beside the declared one; it must agree too, and be installed.  "
     "[default: the one of the layout, if installed]",
 )
 @click.option(
     "--compute",
-    type=click.Choice(["float32", "tf32", "bfloat16", "float16"]),
+    type=click.Choice(known.COMPUTE),
     default="float32",
     show_default=True,
     help="What the folder is run in; each is judged by its own limits.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where it is run.")
+@click.option("--device", type=click.Choice(known.DEVICES), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES
 @OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
@@ -250,7 +242,9 @@ def convert(list_only: bool, **options: Any) -> int:
 @QUIET
 @DEBUG
 @VERSION
-def verify(**options: Any) -> int:
+def verify(
+    target: str | None, against: str | None, check_report: Path | None, report_folder: Path, **options: Any
+) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
@@ -258,6 +252,11 @@ def verify(**options: Any) -> int:
     Exit status: 0 passed, 1 failed or inconclusive, or a report that does not hold, 2 wrong usage, 3 unreadable
     checkpoint, 4 network failure, 130 interrupted.
     """
+    from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run
+    from converters.options import AuditOptions, taken
 
-    return run(**options)
+    audit, output = taken(AuditOptions, options), taken(Output, options)
+    if check_report is not None:
+        return check(check_report, target, against, audit, output)
+    return run(target, against, report_folder, audit, output)

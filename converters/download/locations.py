@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters.catalogue.variants import Variant, kaggle_handle
+from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
 from converters.download import kaggle
 from converters.errors import CheckpointError, HubError, UsageError
 from verify.protocols import Progress
@@ -33,10 +33,47 @@ NEVER_LOADED = [
 """What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
 
 
-def locate(given: str | None, variant: Variant | None) -> Path | str:
+def target_of(target: Path | str, offline: bool, progress: Progress) -> Path:
+    """The folder to audit, of the Hub downloaded; a name of the catalogue is none, so a path of that name is meant.
+
+    Raises UsageError where there is none, and as ``fetch`` does.
+    """
+    folder = fetch(locate(target, None), offline=offline, whole=True, progress=progress)
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        if not folder.exists() and named(str(target)) is not None:
+            what = "a released checkpoint, not a converted folder"
+        raise UsageError(f"{target}: {what}. Give a converted folder, or hf://NAMESPACE/NAME.")
+    return folder
+
+
+def checkpoint_of(against: Path | str, offline: bool, progress: Progress) -> tuple[Path, Variant | None]:
+    """The checkpoint of a name of the catalogue, a path or a URL, and the variant of a name.
+
+    As text, a variant's name wins over a path; its other spellings (a glob, the published file's path or URL) do not.
+    Raises UsageError where it is neither, and as ``fetch`` does.
+    """
+    if isinstance(against, Path):
+        return against, None
+    variant = named(against)
+    if variant is None and "://" not in against and not _is_checkpoint(against):
+        try:
+            variant = find_one(against)
+        except UsageError as error:
+            raise UsageError(f"{against}: no such file; {error}") from None
+    place = locate(None if variant else against, variant)
+    return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
+
+
+def _is_checkpoint(path: str) -> bool:
+    """Whether there is such a file or folder, or a TensorFlow checkpoint of this prefix."""
+    return any(Path(candidate).exists() for candidate in (path, path + ".index"))
+
+
+def locate(given: Path | str | None, variant: Variant | None) -> Path | str:
     """The path or address of what was given, or of the variant's own file. Raises UsageError for a defective one."""
     if given is not None:
-        return given if "://" in given else Path(given)
+        return given if isinstance(given, str) and "://" in given else Path(given)
     assert variant is not None, "there is a checkpoint or a variant"
     variant.refuse_defect()
     place = variant.file or variant.url

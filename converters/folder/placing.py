@@ -10,10 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from converters.errors import UsageError
 from converters.files import fsync
@@ -48,7 +48,6 @@ def install(folder: Path, place: Path) -> None:
     """
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
-    folder.chmod(0o777 & ~_umask())
     aside = folder.with_name(folder.name + "-replaced")
     if place.exists():
         place.rename(aside)
@@ -59,7 +58,8 @@ def install(folder: Path, place: Path) -> None:
 
 def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        folder = parent / (prefix + token_hex(4))
+        folder.mkdir()  # with the permissions of a folder that the user makes
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
         # Between its making and its locking another process may have taken it for a leftover.
@@ -77,9 +77,3 @@ def _remove_leftovers(parent: Path, prefix: str) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -9,13 +9,12 @@ from converters.catalogue.variants import Preprocessing, Variant
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import LAYOUTS, Exact
 from converters.mapping.storage import Storage
+from converters.options import MAX_SHARD_SIZE
 from verify.protocols import PoolPadding, Source
 
 UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
 """big_transfer's recipe for images that are not tiny, for checkpoints that the catalogue does not know."""
 SAVED_MODEL = "saved-model"
-MAX_SHARD_BYTES = 5 * 10**9
-"""Of one file, as the Hub has it; the largest released network takes 4.43 GB."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Plan:
     pool_padding: PoolPadding
     layout: str = "transformers"
     dtype: str = "float32"
-    max_shard_bytes: int = MAX_SHARD_BYTES
+    max_shard_bytes: int = MAX_SHARD_SIZE
     found: Preprocessing | None = None
     """What the checkpoint's own graph says of its images, where it does."""
 

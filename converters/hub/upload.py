@@ -52,6 +52,7 @@ def publish(
     patience: float = 120.0,
     progress: Callable[[str], None] | None = None,
     pace: Pace | None = None,
+    bars: bool = False,
 ) -> Publication:
     """Publishes ``folder`` under ``repo_id``, else ``namespace/name``, else the token's user / ``name``.
 
@@ -59,7 +60,7 @@ def publish(
     yet; ``create_pr`` opens a pull request, or updates the one we have open; ``revision`` is a branch, made from main
     where it is missing; ``tag`` is put on the commit and never moved. The endpoint is ``$HF_ENDPOINT``, the token
     huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``patience``: seconds without progress
-    after which it gives up. ``progress`` gets a line for each step.
+    after which it gives up. ``progress`` gets a line for each step; ``bars`` shows huggingface_hub's own.
 
     Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for
     options that contradict each other, HubError where the Hub refuses, cannot be reached, or holds other bytes than
@@ -85,7 +86,7 @@ def publish(
     )
     # Xet's client would go on for six minutes by itself; it reads this when it is first used.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", f"{max(patience, 1):.0f}s")
-    with progress_bars(progress is not None), guarded_client(pace.timeout, run.sent):
+    with progress_bars(bars), guarded_client(pace.timeout, run.sent):
         return run.to_the_end()
 
 

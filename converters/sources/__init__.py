@@ -68,8 +68,10 @@ def open_source(path: Path) -> TensorFile:
         head = b"" if path.is_dir() else _first_bytes(path)
         fits = [reader for reader in READERS if reader.recognises(path, head)]
         inside = _single_files(path) if path.is_dir() else []
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file. Give an existing checkpoint.") from error
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give an existing checkpoint.") from error
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give a checkpoint that can be.") from error
     for first, second in PRECEDENCE:
         if first in fits and second in fits:
             fits.remove(second)

@@ -12,6 +12,7 @@ import pytest
 from converters.auditing.audits import audit_folder
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import find_one
+from converters.options import Proof
 from converters.sources import open_checkpoint
 from tests.command_line import run
 from verify import Report
@@ -83,7 +84,7 @@ def test_another_class_fails_in_float32_and_is_reported_in_half_precision(conver
     folder = Path(converted(dtype)["folder"])
     variant = find_one("BiT-digits")
     with open_checkpoint(variant.file) as source:
-        report = audit_folder(folder, source, blurred, "zeros", None, lambda *_: None, variant)
+        report = audit_folder(folder, source, blurred, Proof(), lambda *_: None, variant=variant)
     assert report.verdict == verdict
     assert report.held_out.same < 360
     assert contradictions(Report.from_json(report.to_json())) == []

@@ -19,12 +19,13 @@ from converters.auditing.inspection import Inspection, inspect_folder
 from converters.auditing.target import Folder
 from converters.catalogue.labels import id2label
 from converters.catalogue.variants import Variant, find
-from converters.conversion import Request, plan_of
+from converters.conversion import plan_of
 from converters.errors import CheckpointError, UsageError
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import open_weights
 from converters.mapping.architecture import Architecture
 from converters.mapping.names import GOOGLE, infer
+from converters.options import ConvertOptions
 from tests.checkpoints import make_checkpoint
 from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, UNREADABLE, Case, set_fields
 from tests.verify.folders import write_folder
@@ -168,7 +169,7 @@ def test_shards_that_timm_would_not_read_are_not_written():
     source: Any = SimpleNamespace(
         architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz", format="npz"
     )
-    request = Request(Path("x.npz"), None, Path("models"), layout="timm")
-    assert plan_of(request, source).layout == "timm"
+    options = ConvertOptions(layout="timm")
+    assert plan_of(source, None, options).layout == "timm"
     with pytest.raises(UsageError, match="one file"):
-        plan_of(replace(request, max_shard_bytes=10**7), source)
+        plan_of(source, None, replace(options, max_shard_size=10**7))

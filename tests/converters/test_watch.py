@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from converters.auditing.audits import audit_folder
 from converters.auditing.target import own_readers
+from converters.options import Proof
 from converters.sources import open_checkpoint
 from converters.watch import SMALL, Watch, loaded_files
 from tests.checkpoints import make_checkpoint
@@ -140,7 +141,7 @@ def raced(checkpoint: Path, folder: Path, meddle):
         return [Meddler(first, meddle), *rest]
 
     with open_checkpoint(checkpoint) as source:
-        return audit_folder(folder, source, readers, "zeros", None, lambda *_: None)
+        return audit_folder(folder, source, readers, Proof(pool_padding="zeros"), lambda *_: None)
 
 
 def reverse_head(folder: Path) -> None:

@@ -9,6 +9,7 @@ from converters.auditing.audits import audit_folder
 from converters.auditing.target import own_readers
 from converters.folder.plan import Plan
 from converters.mapping.names import GOOGLE, infer
+from converters.options import Proof
 from converters.writers import model
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
@@ -31,7 +32,7 @@ def written(folder, source, dtype, exact="bits"):
 
 
 def audited(folder, source) -> Report:
-    return audit_folder(folder, source, own_readers, "zeros", None, lambda *_: None)
+    return audit_folder(folder, source, own_readers, Proof(pool_padding="zeros"), lambda *_: None)
 
 
 def store(folder, change) -> None:

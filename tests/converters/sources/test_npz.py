@@ -151,7 +151,7 @@ def test_refuses_an_empty_file(tmp_path: Path, content: bytes) -> None:
 
 
 def test_refuses_what_is_not_there(tmp_path: Path) -> None:
-    assert "cannot be read" in refuse(tmp_path / "absent.npz")
+    assert "no such file" in refuse(tmp_path / "absent.npz")
 
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><html></html>", b"\n <html>", b"<?xml version='1.0'?><Error/>"])

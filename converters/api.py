@@ -1,0 +1,297 @@
+"""The functions of ``converters``: keywords in, the objects that the commands work with out.
+
+Each takes what its command takes, does what it does, and raises what it says, a ``BitConvertError`` in every case but
+for a keyword that does not exist. Nothing is printed; ``progress``, where given, is called with what is being done, how
+many steps of it are done, and how many there are (0: not known). Calls from several threads are safe.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+from converters import conversion as conversions
+from converters.auditing.audits import audit_target, write_report
+from converters.catalogue.variants import Variant, find, find_one
+from converters.conversion import Conversion, Request
+from converters.download.locations import checkpoint_of
+from converters.errors import UsageError, system_errors
+from converters.hub.guard import Publication
+from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import Exact
+from converters.options import (
+    MAX_SHARD_SIZE,
+    AuditOptions,
+    ConvertOptions,
+    PublishOptions,
+    as_names,
+    as_path,
+    as_size,
+    as_text,
+)
+from converters.sources import GoogleView
+from converters.sources import open_checkpoint as opened
+from converters.sources.base import Array
+from verify import Report
+from verify.protocols import PoolPadding, Progress
+
+AnyPath = str | os.PathLike[str]
+
+
+def convert(
+    variant: str | None = None,
+    *,
+    checkpoint: AnyPath | None = None,
+    output: AnyPath | None = None,
+    layout: str = "transformers",
+    dtype: str = "float32",
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    exact: Exact = "bits",
+    pool_padding: PoolPadding | None = None,
+    verify: bool = True,
+    images: AnyPath | None = None,
+    oracles: str | Iterable[str] = (),
+    force: bool = False,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts one checkpoint to a folder, and proves that the folder computes what the checkpoint computes.
+
+        >>> conversion = convert("BiT-digits", output="models")
+        >>> conversion.folder, conversion.report.verdict
+        (PosixPath('models/BiT-digits'), 'passed')
+
+    ``variant`` is a name of the catalogue; ``checkpoint`` a file, a folder or an address (https://, gs://, hf://,
+    kaggle://) that is read instead. ``output`` is the parent of a variant's folder (default: ./models), or with
+    ``checkpoint`` the folder itself. The other keywords are the options of ``bit-convert``: ``layout`` is transformers,
+    timm, original or npz, ``dtype`` float32, float16 or bfloat16, ``max_shard_size`` in bytes or as "5GB", ``exact``
+    bits or logits, ``pool_padding`` zeros or -inf (None: as the checkpoint has it), ``images`` a folder of photographs
+    to verify with, ``oracles`` of graph, keras and tensorflow. A folder that holds this result already is left as it
+    is.
+
+    Returns the folder, its report (None with ``verify=False``), the seconds it took, and what was left out.
+
+    Raises UsageError for options that do not go together and an output folder that holds something else,
+    CheckpointError for a checkpoint that is missing, unreadable, unsafe or not BiT, HubError where it cannot be
+    downloaded, and ParityError where verification does not pass: the report is then all there is, in ``OUTPUT.failed``.
+    """
+    with system_errors():
+        options = ConvertOptions(
+            layout=layout,
+            dtype=dtype,
+            max_shard_size=as_size(max_shard_size),
+            exact=exact,
+            pool_padding=pool_padding,
+            verify=verify,
+            images=None if images is None else as_path(images),
+            oracles=as_names(oracles),
+            force=force,
+            offline=offline,
+        )
+        if variant is None and checkpoint is None:
+            raise UsageError("nothing to convert. Give the name of a variant (see variants()), or a checkpoint.")
+        request = Request(
+            None if variant is None else find_one(as_text(variant)),
+            None if checkpoint is None else _place(checkpoint),
+            None if output is None else as_path(output),
+            options,
+        )
+        return conversions.convert(request, progress or _silent)
+
+
+def audit(
+    folder: AnyPath,
+    *,
+    against: AnyPath,
+    variant: str | None = None,
+    report: AnyPath | None = None,
+    pool_padding: PoolPadding | None = None,
+    images: AnyPath | None = None,
+    inputs: str = "default",
+    runners: str | Iterable[str] = (),
+    compute: str = "float32",
+    device: str = "cpu",
+    oracles: str | Iterable[str] = (),
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Judges a folder, whoever made it, against a checkpoint: the verdict of ``bit-verify``.
+
+        >>> report = audit("models/BiT-digits", against="BiT-digits")
+        >>> bool(report), report.verdict, report.ratio < 4
+        (True, 'passed', True)
+
+    ``folder`` is a folder or hf://NAMESPACE/NAME. ``against`` is the checkpoint: as text a name of the catalogue, which
+    wins over a path, a path or an address; a ``Path`` is always a path. ``report`` is a folder for parity.json and
+    parity.html; without it nothing is written. The other keywords are the options of ``bit-verify``: ``variant`` says
+    what the checkpoint is, so that labels and preprocessing are compared too; ``inputs`` is default or thorough;
+    ``runners`` are of bit_ref, stock-arithmetic, transformers and timm; ``compute`` is float32, tf32, bfloat16 or
+    float16, ``device`` cpu or cuda.
+
+    Returns the report, truthy when passed; ``max_abs_error`` and ``floor`` are in units of the logits, ``ratio`` is the
+    largest error in multiples of float32 rounding, of which 4 are allowed.
+
+    Raises UsageError for wrong options, a folder that is missing or its own source; CheckpointError for a checkpoint or
+    a folder that cannot be read, HubError where one cannot be downloaded. A model that fails raises nothing.
+    """
+    with system_errors():
+        options = AuditOptions(
+            variant=None if variant is None else as_text(variant),
+            pool_padding=pool_padding,
+            images=None if images is None else as_path(images),
+            inputs=inputs,
+            runners=as_names(runners),
+            compute=compute,
+            device=device,
+            oracles=as_names(oracles),
+            offline=offline,
+        )
+        place = None if report is None else as_path(report)
+        found = audit_target(_place(folder), _place(against, names=True), options, progress or _silent)
+        if place is not None:
+            write_report(found, place, f"bit-verify {os.fspath(folder)} --against {os.fspath(against)}")
+        return found
+
+
+def publish(
+    conversion: Conversion,
+    *,
+    repo_id: str | None = None,
+    hub: AnyPath | None = None,
+    namespace: str | None = None,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    progress: Progress | None = None,
+) -> Publication:
+    """Publishes a conversion that was verified, in one commit; where the result is there already, none is made.
+
+        >>> publication = publish(conversion, repo_id="me/BiT-digits", hub="hub")
+        >>> publication.repo_id, publication.revision, publication.changed
+        ('me/BiT-digits', 'main', True)
+
+    ``repo_id`` is NAMESPACE/NAME (default: the model's name under ``namespace``, or under the token's user). ``hub`` is
+    a folder in the Hub cache's layout; without it, $HF_ENDPOINT or huggingface.co. ``private`` is for a repository that
+    is new, ``create_pr`` opens a pull request, ``revision`` is a branch, made where it is missing, ``tag`` is never
+    moved.
+
+    Raises ParityError where the conversion has no report that passed, or its files have changed since; UsageError for
+    names and options that cannot be; HubError where the hub refuses, cannot be reached or cannot be written.
+    """
+    if not isinstance(conversion, Conversion):
+        raise UsageError(f"{conversion!r} cannot be published. Give what convert() returned.")
+    with system_errors():
+        options = PublishOptions(
+            repo_id=repo_id,
+            namespace=namespace,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            tag=tag,
+            hub=None if hub is None else as_path(hub),
+        )
+        return conversions.publish(conversion, options, progress or _silent)
+
+
+class Checkpoint:
+    """A checkpoint that is open: ``with open_checkpoint(…) as checkpoint``. Threads may share it."""
+
+    def __init__(self, source: GoogleView) -> None:
+        self._source: GoogleView | None = source
+        self._lock = threading.Lock()
+        self._path, self._format = source.path, source.format
+        self._architecture, self._shapes = source.architecture, dict(source.shapes)
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def format(self) -> str:
+        """npz, h5, saved-model, …"""
+        return self._format
+
+    @property
+    def architecture(self) -> Architecture:
+        """Units, widths and classes, inferred from names and shapes."""
+        return self._architecture
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name → shape of every tensor, under the names and in the order of Google's npz files.
+
+        Kernels are (height, width, inputs, outputs), the head's too; scales and biases (channels,).
+        """
+        return dict(self._shapes)
+
+    def read(self, name: str) -> Array:
+        """The values of one tensor: a fresh float32 array of ``shapes[name]``, whatever the checkpoint's format is.
+
+        Raises UsageError for a name that is not in ``shapes`` and a checkpoint that is closed, CheckpointError for a
+        tensor that is broken or not finite.
+        """
+        with self._lock, system_errors():
+            if self._source is None:
+                raise UsageError(f"{self.path}: is closed. Read inside the with block.")
+            if name not in self._shapes:
+                raise UsageError(f"{self.path}: no tensor is called {name!r}. See shapes.")
+            return self._source.read(name)
+
+    def close(self) -> None:
+        """Lets go of the file; twice does no harm."""
+        with self._lock:
+            source, self._source = self._source, None
+            if source is not None:
+                source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_checkpoint(checkpoint: AnyPath, *, offline: bool = False, progress: Progress | None = None) -> Checkpoint:
+    """Opens a checkpoint in any format that is read; names and shapes are there at once, values as they are asked for.
+
+        >>> with open_checkpoint("BiT-digits") as checkpoint:
+        ...     checkpoint.read("resnet/root_block/standardized_conv2d/kernel").shape
+        (7, 7, 3, 32)
+
+    ``checkpoint`` is as text a name of the catalogue, which wins over a path, a path or an address; a ``Path`` is
+    always a path.
+
+    Raises CheckpointError for one that is missing, unreadable, unsafe or not one whole BiT, UsageError for text that is
+    neither a file nor a name, HubError where it cannot be downloaded.
+    """
+    with system_errors():
+        path, _ = checkpoint_of(_place(checkpoint, names=True), offline, progress or _silent)
+        return Checkpoint(opened(path))
+
+
+def variants(glob: str = "*") -> tuple[Variant, ...]:
+    """What Google released, and the checkpoint that ships with this package, in the catalogue's order.
+
+        >>> [variant.name for variant in variants("BiT-d*")]
+        ['BiT-digits']
+
+    ``glob`` is a pattern of names such as "BiT-M-*", a name, or the path, handle or address of a published file.
+    Each has the network's ``architecture`` and ``classes``, the file's ``url`` and ``bytes``, and where they stand.
+
+    Raises UsageError, with the nearest names, where nothing matches.
+    """
+    return find(as_text(glob))
+
+
+def _place(given: AnyPath, names: bool = False) -> Path | str:
+    """A path; text that is an address, or with ``names`` may be a name, stays text."""
+    path = as_path(given)
+    return given if isinstance(given, str) and (names or "://" in given) else path
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """The progress of a call that nobody watches."""

@@ -1,0 +1,193 @@
+"""What a conversion, an audit and a publication can be asked for: one frozen object each, carried whole.
+
+command line or keywords → ``ConvertOptions``, ``AuditOptions``, ``PublishOptions`` → whoever needs one of their fields
+
+An object that was made holds no contradiction: each is looked for when it is made, and nowhere else. Nothing heavy is
+imported: ``--help`` shows the choices.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from converters.errors import UsageError
+
+if TYPE_CHECKING:
+    from converters.mapping.layouts import Exact
+    from verify.precision import Computing
+    from verify.protocols import PoolPadding
+
+LAYOUTS = ("transformers", "timm", "original", "npz")
+DTYPES = ("float32", "float16", "bfloat16")
+EXACT = ("bits", "logits")
+POOL_PADDINGS = ("zeros", "-inf")
+ORACLES = ("graph", "keras", "tensorflow")
+INPUTS = ("default", "thorough")
+RUNNERS = ("bit_ref", "stock-arithmetic", "transformers", "timm")
+COMPUTE = ("float32", "tf32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda")
+
+UNSCALED = ("original", "npz")
+"""Layouts whose own library, Google's, has the epsilon 1e-10."""
+MAX_SHARD_SIZE = 5 * 10**9
+"""Bytes of one file, as the Hub has it; the largest released network takes 4.43 GB."""
+UNITS = ("", "K", "M", "G", "T")
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What a proof of parity rests on beyond the default, whether of a conversion or in an audit."""
+
+    pool_padding: PoolPadding | None = None
+    """None: as the checkpoint has it."""
+    images: Path | None = None
+    """A directory of photographs."""
+    inputs: str = "default"
+    """A key of ``verify.auditing.IMAGES``."""
+    oracles: tuple[str, ...] = ()
+    """Keys of ``verify.oracles.agreement.MAKERS``."""
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pool_padding is not None:
+            _refuse_unknown("--pool-padding", self.pool_padding, POOL_PADDINGS)
+        _refuse_unknown("--inputs", self.inputs, INPUTS)
+        for name in self.oracles:
+            _refuse_unknown("--oracle", name, ORACLES)
+        if self.images is not None and not self.images.is_dir():
+            raise UsageError(f"{self.images}: no such folder. Give a folder of photographs with --images.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(Proof):
+    """How a checkpoint is to be converted."""
+
+    layout: str = "transformers"
+    dtype: str = "float32"
+    max_shard_size: int = MAX_SHARD_SIZE
+    exact: Exact = "bits"
+    verify: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_unknown("--layout", self.layout, LAYOUTS)
+        _refuse_unknown("--dtype", self.dtype, DTYPES)
+        _refuse_unknown("--exact", self.exact, EXACT)
+        if self.layout in UNSCALED and self.exact == "logits":
+            raise UsageError(f"--exact logits is for libraries that hard-code 1e-8; --layout {self.layout} has none.")
+        if self.exact == "logits" and self.pool_padding == "-inf":
+            raise UsageError("--exact logits is for libraries that pad with zeros. Leave out --pool-padding -inf.")
+        if self.layout == "npz" and self.dtype != "float32":
+            raise UsageError("--layout npz is Google's own file, in float32. Leave out --dtype.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions(Proof):
+    """What an audit is to know, and what it does beyond the default."""
+
+    variant: str | None = None
+    """What the checkpoint is, where its name does not say it."""
+    runners: tuple[str, ...] = ()
+    """Keys of ``converters.auditing.target.RUNNERS``."""
+    compute: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.runners:
+            _refuse_unknown("--runner", name, RUNNERS)
+        _refuse_unknown("--compute", self.compute, COMPUTE)
+        _refuse_unknown("--device", self.device, DEVICES)
+        if refusal := self.computing.refusal():
+            asked = f"--compute {self.compute} --device {self.device}"
+            raise UsageError(f"{asked}: {refusal}. Leave them out, or run it elsewhere.")
+
+    @property
+    def computing(self) -> Computing:
+        """What the readers compute in, and where."""
+        from verify.precision import Computing
+
+        return Computing(self.compute, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishOptions:
+    """Where a result is to be published, and as what."""
+
+    repo_id: str | None = None
+    """None: the model's name in ``namespace``."""
+    namespace: str | None = None
+    """None: the token's user."""
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+    """A branch, made where it is missing; None: main."""
+    tag: str | None = None
+    hub: Path | None = None
+    """A folder in the Hub cache's layout, instead of the Hub."""
+
+    def __post_init__(self) -> None:
+        if self.repo_id and self.namespace:
+            raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
+        networked = [option for option in self.given if option in ("--private", "--create-pr")]
+        if self.hub and networked:
+            raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are not the default, as the command line has them."""
+        return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name)]
+
+
+def taken(kind: type[Made], options: Mapping[str, Any]) -> Made:
+    """An object of the fields that it has in common with ``options``."""
+    names = (field.name for field in fields(kind))  # type: ignore[arg-type]
+    return kind(**{name: options[name] for name in names if name in options})
+
+
+def as_size(value: int | str) -> int:
+    """A number of bytes, with or without a decimal unit: ``800MB``. Raises UsageError for anything else."""
+    number = str(value).upper().removesuffix("B")
+    unit = number[-1:] if number[-1:] in UNITS[1:] else ""
+    try:
+        size = int(float(number.removesuffix(unit)) * 1000 ** UNITS.index(unit))
+    except (ValueError, OverflowError):
+        size = 0
+    if size <= 0:
+        raise UsageError(f"{value!r} is no size such as 5GB or 800MB.")
+    return size
+
+
+def as_path(value: str | os.PathLike[str]) -> Path:
+    """A path that the system can look for. Raises UsageError for what can be none."""
+    try:
+        path = Path(value)
+        if b"\0" in os.fsencode(path) or value == "":
+            raise ValueError(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{value!r} is no path.") from None
+    return path
+
+
+def as_text(value: str) -> str:
+    """A name. Raises UsageError for what is no text."""
+    if not isinstance(value, str):
+        raise UsageError(f"{value!r} is no name.")
+    return value
+
+
+def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _refuse_unknown(option: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise UsageError(f"{option} {value!r} is not known. Choose from {', '.join(choices)}.")
