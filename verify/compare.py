@@ -165,6 +165,11 @@ def useless_floor(features: Array, l2_floor: float) -> bool:
     return not (l2_floor <= math.sqrt(U) * norm(features))
 
 
+def dtype_name(stored: Array) -> str:
+    """What stored values are of: bfloat16, which NumPy lacks, comes as its bits, in uint16."""
+    return "bfloat16" if stored.dtype == np.uint16 else str(stored.dtype)
+
+
 def stored_misfit(expected: Array, stored: Array) -> str:
     """How a stored tensor differs from what it must be, bit for bit; empty when it does not.
 
@@ -173,7 +178,7 @@ def stored_misfit(expected: Array, stored: Array) -> str:
     if stored.shape != expected.shape:
         return f"has shape {stored.shape}, not {expected.shape}"
     if stored.dtype != expected.dtype:
-        return f"holds {stored.dtype}, not {expected.dtype}"
+        return f"holds {dtype_name(stored)}, not {dtype_name(expected)}"
     differs = bits(stored) != bits(expected)
     count = int(np.count_nonzero(differs))
     if not count:

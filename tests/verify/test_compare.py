@@ -115,4 +115,5 @@ def test_stored_values_are_compared_bit_for_bit():
     assert compare.stored_misfit(value, next_up).startswith("differs at [1, 1]: 4.0000005 stored, 4.0 expected")
     assert compare.stored_misfit(value, value[0]) == "has shape (2,), not (2, 2)"
     assert compare.stored_misfit(value, value.astype(np.float64)) == "holds float64, not float32"
+    assert compare.stored_misfit(value, np.zeros(value.shape, np.uint16)) == "holds bfloat16, not float32"
     assert compare.stored_misfit(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == ""

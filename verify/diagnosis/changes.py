@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verify.compare import bits
+from verify.compare import bits, dtype_name
 
 Array = npt.NDArray[Any]
 Spatial = tuple[int, int] | None
@@ -174,7 +174,7 @@ def identify(stored: Array, expected: Array, spatial: Spatial, class_axis: int |
     ``class_axis`` is the axis of the classes, in a tensor of the head.
     """
     if stored.dtype != expected.dtype:
-        return Difference("other dtype", f"holds {stored.dtype}, not {expected.dtype}")
+        return Difference("other dtype", f"holds {dtype_name(stored)}, not {dtype_name(expected)}")
     stored, expected = _float32(stored), _float32(expected)
     same_values = stored.size == expected.size and _bit_sum(stored) == _bit_sum(expected)
     if same_values:
