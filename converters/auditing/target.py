@@ -22,7 +22,15 @@ from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
 from converters.folder.stored_weights import Weights, open_weights
 from converters.mapping.architecture import Architecture
 from converters.mapping.dtypes import DTYPES, round_to, widened
-from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS, NPZ, TRANSFORMERS, Exact, Layout
+from converters.mapping.layouts import (
+    KERNEL_FACTOR,
+    LAYOUTS,
+    NPZ,
+    STANDARDIZATION_EPSILON,
+    TRANSFORMERS,
+    Exact,
+    Layout,
+)
 from converters.mapping.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
 from converters.sources.declared import declared
 from converters.watch import Watch, loaded_files
@@ -130,8 +138,31 @@ class Folder:
 
     @cached_property
     def exact(self) -> Exact:
-        """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits."""
-        return declared(self.folder).exact
+        """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits.
+
+        Libraries drop the declaration when they save a model: then ten times larger kernels beside the epsilon that
+        they act upon say the same.
+        """
+        said = declared(self.folder).exact
+        declares = "exact" in self.config or self.epsilon != STANDARDIZATION_EPSILON["logits"]
+        return said if declares or not self._holds_larger_kernels() else "logits"
+
+    @property
+    def epsilon(self) -> Any:
+        """What kernels are standardised with: the declared value, or else what is hard-coded where the layout is from:
+        in its library, or of layouts that no library loads, in Google's code."""
+        undeclared = STOCK_EPSILON if self.layout in STOCK else STANDARDIZATION_EPSILON["bits"]
+        return self.config.get("weight_standardization_eps", undeclared)
+
+    def _holds_larger_kernels(self) -> bool:
+        """Whether the first kernel is stored as ``logits`` would have it, and not as the source has it."""
+        row = next(parameter for parameter in self._wanted if parameter.kind is Kind.KERNEL)
+        name, values = self.form.parameter_name(row), self.source.read(row.names[GOOGLE])
+        if name not in self.weights.shapes:
+            return False
+        stored = self.weights.read(name)
+        larger, same = (round_to(self.form.store(row, values, exact), self.dtype) for exact in ("logits", "bits"))
+        return np.array_equal(stored, larger) and not np.array_equal(stored, same)
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
@@ -159,14 +190,14 @@ class Folder:
         return not self.misleading and self.weights.file_names[0].endswith(".safetensors")
 
     def bit_ref_config(self) -> dict[str, Any]:
-        """What bit_ref is to be for this folder; where it declares no epsilon, what its stock library is."""
+        """What bit_ref is to be for this folder."""
         architecture = self._architecture
         return {
             "embedding_size": architecture.root_width,
             "hidden_sizes": [4 * width for width in architecture.widths],
             "depths": list(architecture.units),
             "num_labels": architecture.classes or 0,
-            "weight_standardization_eps": self.config.get("weight_standardization_eps", STOCK_EPSILON),
+            "weight_standardization_eps": self.epsilon,
             "pool_padding": self.config.get("pool_padding", "zeros"),
         }
 

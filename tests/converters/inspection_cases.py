@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from converters.catalogue.labels import labels
+
 Change = Callable[[Path], None]
 DELETED = object()
 
@@ -215,6 +217,38 @@ def without_id(label: str) -> str:
     return label.partition(" (n")[0]
 
 
+def spelt(write_it: Callable[[str, str, list[str]], str]) -> Callable[[dict[str, str]], dict[str, str]]:
+    """Labels, of the class's number, its WordNet id and its lemmas."""
+    ids = [label.id for label in labels("ilsvrc2012")]
+
+    return lambda names: {k: write_it(k, str(ids[int(k)]), without_id(name).split(", ")) for k, name in names.items()}
+
+
+SPELLINGS = {
+    "an id before": spelt(lambda n, wordnet, lemmas: f"{wordnet} {', '.join(lemmas)}"),
+    "an id and an underscore before": spelt(lambda n, wordnet, lemmas: f"{wordnet}_{lemmas[0].replace(' ', '_')}"),
+    "an id and a slash before": spelt(lambda n, wordnet, lemmas: f"{wordnet}/{lemmas[0]}"),
+    "an id behind": spelt(lambda n, wordnet, lemmas: f"{', '.join(lemmas)}, {wordnet}"),
+    "an id in square brackets": spelt(lambda n, wordnet, lemmas: f"{lemmas[0]} [{wordnet}]"),
+    "ids alone": spelt(lambda n, wordnet, lemmas: wordnet),
+    "a number before": spelt(lambda n, wordnet, lemmas: f"{n}: {', '.join(lemmas)}"),
+    "semicolons": spelt(lambda n, wordnet, lemmas: "; ".join(lemmas)),
+    "slashes": spelt(lambda n, wordnet, lemmas: " / ".join(lemmas)),
+    "or": spelt(lambda n, wordnet, lemmas: " or ".join(lemmas)),
+    "lemmas in brackets": spelt(lambda n, wordnet, lemmas: f"{lemmas[0]} ({', '.join(lemmas[1:])})"),
+    "lemmas without commas": spelt(lambda n, wordnet, lemmas: " ".join(lemmas)),
+    "hyphens": spelt(lambda n, wordnet, lemmas: lemmas[0].replace(" ", "-")),
+    "no spaces": spelt(lambda n, wordnet, lemmas: "".join(word.capitalize() for word in lemmas[0].split())),
+    "curly apostrophes": spelt(lambda n, wordnet, lemmas: ", ".join(lemmas).replace("'", "\u2019")),
+    "a comma at the end": spelt(lambda n, wordnet, lemmas: ", ".join(lemmas) + ", "),
+    "synsets of NLTK": spelt(lambda n, wordnet, lemmas: lemmas[0].replace(" ", "_") + ".n.01"),
+    "torchvision's": spelt(
+        lambda n, wordnet, lemmas: {"134": "crane bird", "639": "maillot tank suit"}.get(n, lemmas[0])
+    ),
+}
+"""Ways of writing ImageNet's labels."""
+
+
 CODE = "def anything():\n    raise SystemExit('ran')\n"
 
 FAULTS = [
@@ -399,6 +433,16 @@ FAULTS = [
          change=edit_labels(lambda labels: {**labels, "7": 7})),
     Case("numbers from one", "config.json id2label's classes",
          change=edit_labels(lambda labels: {str(int(k) + 1): v for k, v in labels.items()})),
+    Case("a wrong number before", "config.json id2label 3",
+         change=edit_labels(lambda names: {**names, "3": f"4: {names['3']}"})),
+    Case("a lemma of another class beside", "config.json id2label 3",
+         change=edit_labels(lambda names: {**names, "3": f"{names['3']}, goldfish"})),
+    Case("a size with nulls", "preprocessor_config.json size",
+         recipe={"size": {"height": 480, "width": 480, "shortest_edge": None}}),
+    Case("a crop of another size than the image", "preprocessor_config.json do_center_crop",
+         recipe={"do_center_crop": True, "crop_size": {"height": 448, "width": 448}}),
+    Case("a mean of another range", "preprocessor_config.json image_mean",
+         recipe={"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 0.9], "image_std": [1, 1, 1]}),
     Case("label2id of another class", "config.json label2id", "goldfish",
          change=edit_inverse(lambda back: {**back, "tench, Tinca tinca": 1})),
     Case("label2id lacks a class", "config.json label2id", "without",
@@ -432,6 +476,7 @@ HONEST = [
         ["num_channels", "hidden_act", "num_groups", "global_padding", "embedding_dynamic_padding", "output_stride",
          "width_factor", "pool_padding", "drop_path_rate"], DELETED)),
     Case("no architectures", config={"architectures": DELETED}),
+    Case("architectures empty", config={"architectures": []}),
     Case("architectures null", config={"architectures": None}),
     Case("num_labels that agrees", config={"num_labels": 1000}),
     Case("stages of a backbone", config={"out_features": ["stem", "stage1"], "out_indices": [0, 1]}),
@@ -482,6 +527,34 @@ HONEST = [
         "special_tokens_map.json", "spiece.model")))),
     Case("our own records", change=together(write("parity.html", b"x"), write("provenance.json", b"{}"))),
     Case("a file of nobody", change=write("model.params", b"x")),
+    Case("macOS's copies", change=together(*(write(name, b"\0\5\x16\7") for name in (
+        "._model.safetensors", "._config.json", "._pytorch_model.bin", "._.DS_Store", ".DS_Store",
+        "__MACOSX/._model.safetensors", "__MACOSX/folder/._config.json")))),
+    Case("Windows' files", change=together(*(write(name, b"x") for name in (
+        "Thumbs.db", "desktop.ini", "ehthumbs.db")))),
+    Case("a submodule of git", change=together(
+        write(".git", "gitdir: ../.git/modules/x"), write(".gitmodules", b""), write(".gitkeep", b""))),
+    Case("Core ML", change=together(
+        write("model.mlpackage/Manifest.json", b"{}"), write("coreml/model.mlpackage/Manifest.json", b"{}"),
+        write("model.mlpackage/Data/com.apple.CoreML/weights/weight.bin", b"x"))),
+    Case("OpenVINO", change=together(*(write(name, b"x") for name in (
+        "openvino_model.xml", "openvino_model.bin", "openvino_config.json")))),
+    Case("ONNX in pieces", change=together(*(write(name, b"x") for name in (
+        "model.onnx", "model.onnx.data", "ort_config.json", "model.pte")))),
+    Case("a SavedModel", change=together(*(write(name, b"x") for name in (
+        "saved_model/1/saved_model.pb", "saved_model/1/variables/variables.index", "saved_model.pb", "fingerprint.pb",
+        "keras_metadata.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")))),
+    Case("what DeepSpeed leaves", change=together(
+        write("zero_to_fp32.py", CODE), write("latest", b"global_step5"), write("global_step5/x_states.pt", b"x"))),
+    Case("what other trainers leave", change=together(*(write(name, b"{}") for name in (
+        "training_params.json", "lightning_logs/version_0/hparams.yaml", "mlruns/0/meta.yaml", "wandb/run-1/model.h5",
+        ".eval_results/imagenet.yaml")))),
+    Case("documents in capitals", change=together(*(write(name, b"x") for name in (
+        "IMG_1.JPG", "Figure.PDF", "readme.MD", "License.txt", "COPYING", "VERSION", "MODEL_CARD", "demo.webm",
+        "table.xlsx", "MD5SUMS", "model.safetensors.asc", ".editorconfig",
+        ".idea/workspace.xml", ".ipynb_checkpoints/a-checkpoint.ipynb", ".dvc/config", "model.safetensors.dvc")))),
+    Case("a report in its folder", change=together(
+        write("parity/parity.json", b"{}"), write("parity/parity.html", b"x"))),
     # image processor
     Case("no preprocessor", change=lambda folder: (folder / "preprocessor_config.json").unlink()),
     Case("transformers 4's fast processor", recipe={
@@ -499,6 +572,18 @@ HONEST = [
     Case("size as a pair", recipe={"size": [480, 480]}),
     Case("a shadow of the same", change=nested_processor()),
     Case("a shadow of nothing", change=write("processor_config.json", {})),
+    Case("a crop that is the whole image", recipe={"do_center_crop": True}),
+    Case("a crop that is the whole image, as a number", recipe={"do_center_crop": True, "crop_size": 480}),
+    Case("no crop, and no size for it", recipe={"crop_size": None}),
+    Case("a crop by a list", recipe={"crop_size": [480, 480]}),
+    Case("one mean for all channels", recipe={"image_mean": 0.5, "image_std": 0.5}),
+    Case("to 0 … 2, less 1", recipe={
+        "rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1.0, 1.0, 1.0]}),
+    Case("not rescaled, of 0 … 255", recipe={
+        "do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3}),
+    Case("the filter by its name", recipe={"resample": "bilinear"}),
+    Case("steps by default", recipe=dict.fromkeys(
+        ("do_convert_rgb", "do_resize", "do_rescale", "rescale_factor", "do_normalize"), DELETED)),
     Case("a size that no step uses", recipe={"crop_size": {"height": 7, "width": 7}}),
     # labels
     Case("labels without WordNet ids", change=edit_labels(
@@ -515,6 +600,9 @@ HONEST = [
     Case("capitals", change=edit_labels(lambda labels: {k: without_id(v).upper() for k, v in labels.items()})),
     Case("lemmas the other way round", change=edit_labels(
         lambda labels: {k: ", ".join(reversed(without_id(v).split(", "))) for k, v in labels.items()})),
+    *(Case(f"ImageNet's labels: {name}", change=edit_labels(edit)) for name, edit in SPELLINGS.items()),
+    Case("no names for the classes", change=edit_labels(
+        lambda labels: {k: f"LABEL_{k}" for k in labels})),
     Case("label2id in the order of its texts", change=edit_inverse(lambda back: dict(sorted(back.items())))),
     Case("label2id of texts", change=edit_inverse(lambda back: {k: str(v) for k, v in back.items()})),
     Case("id2label in another order", change=edit_labels(lambda labels: dict(sorted(labels.items())))),
@@ -633,6 +721,7 @@ TIMM_HONEST = [
     Case("pytorch_model.bin alone", change=bin_alone),
     Case("without our fields", config={
         "exact": DELETED, "pool_padding": DELETED, "weight_standardization_eps": DELETED}),
+    Case("no names for the classes", config={"label_names": ["LABEL_0", "LABEL_1", "LABEL_2"]}),
     Case("another number of features", config={"num_features": 7, "global_pool": 7}),
 ]  # fmt: skip
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converters.cli.commands import verify
+from converters.cli.commands import convert, verify
 from tests.checkpoints import make_checkpoint
-from tests.converters.inspection_cases import bin_alone, bin_beside, safe_beside, set_fields, write
+from tests.converters.inspection_cases import DELETED, bin_alone, bin_beside, safe_beside, set_fields, write
 from tests.verify.folders import write_folder
 
 
@@ -100,3 +100,36 @@ def test_levels_that_no_library_reads_are_refused_in_one_line(folder, checkpoint
     assert status == 3
     assert "levels deep" in error
     assert len(error.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("epsilon", [DELETED, 1e-8], ids=["nothing", "the epsilon"])
+def test_larger_kernels_are_recognised_where_a_library_dropped_the_declaration(checkpoint, tmp_path, epsilon):
+    with np.load(checkpoint) as tensors:
+        folder = write_folder(tmp_path / "folder", dict(tensors), factor=10)
+    change(folder, weight_standardization_eps=epsilon)
+    status, report, _ = audited(folder, checkpoint)
+    assert status == 0, report
+    assert report["exact"] == "logits"
+
+
+def test_larger_kernels_beside_google_s_epsilon_are_a_fault(checkpoint, tmp_path):
+    with np.load(checkpoint) as tensors:
+        folder = write_folder(tmp_path / "folder", dict(tensors), factor=10, weight_standardization_eps=1e-10)
+    status, report, _ = audited(folder, checkpoint)
+    assert (status, report["exact"]) == (1, "bits")
+    assert report["faults"][0]["kind"] == "scaled values"
+
+
+def test_google_s_own_files_have_google_s_epsilon(checkpoint, tmp_path):
+    """Neither an npz nor big_transfer's PyTorch names have a library that would hard-code another."""
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    (folder / "BiT.npz").write_bytes(checkpoint.read_bytes())
+    original = tmp_path / "original"
+    arguments = ["--checkpoint", checkpoint, "--layout", "original", "--output", original, "--no-verify", "--quiet"]
+    assert CliRunner().invoke(convert, [str(word) for word in arguments]).exit_code == 0
+    (original / "config.json").unlink()
+    for each, layout in ((folder, "npz"), (original, "original")):
+        status, report, _ = audited(each, checkpoint)
+        assert status == 0, report
+        assert report["layout"] == layout

@@ -5,7 +5,7 @@ folder, its weights → ``inspect_files()`` → Notes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -54,12 +54,15 @@ _TRAINING = "transformers trainer.py: what a training run resumes from; from_pre
 _TEXT = "transformers models/auto: of tokenizers and text generation, which BiT has not"
 _FORMATS = "transformers 5 modeling_utils.py _get_resolved_checkpoint_files and timm models/_hub.py read no such format"
 _OURS = "bit-convert: a record of the conversion, which no loader opens"
+_PEOPLE = "for people: no loader opens it"
+_MACOS = "macOS keeps what it knows of another file there"
 
 NO_EFFECT: Mapping[str, str] = {
     **dict.fromkeys(
         words("""
             training_args.bin training_args.json optimizer.pt optimizer.bin scheduler.pt scheduler.bin scaler.pt
             rng_state.pth rng_state_*.pth random_states_*.pkl trainer_state.json *_results.json events.out.tfevents.*
+            training_params.json zero_to_fp32.py latest
         """),
         _TRAINING,
     ),
@@ -74,7 +77,9 @@ NO_EFFECT: Mapping[str, str] = {
     **dict.fromkeys(
         words("""
             tf_model.h5 tf_model-*.h5 tf_model.h5.index.json flax_model.msgpack flax_model.msgpack.index.json
-            rust_model.ot *.onnx *.onnx_data *.tflite *.mlmodel
+            rust_model.ot *.onnx *.onnx_data *.onnx.data *.tflite *.mlmodel *.pte ort_config.json
+            openvino_*.bin openvino_*.xml openvino_config.json
+            saved_model.pb keras_metadata.pb fingerprint.pb variables.index variables.data-?????-of-?????
         """),
         _FORMATS,
     ),
@@ -83,19 +88,26 @@ NO_EFFECT: Mapping[str, str] = {
 """Names, by pattern, of files that no loader opens though some end as weights do, and why."""
 
 FOR_PEOPLE = words("""
-    *.md *.txt *.rst *.pdf *.csv *.tsv *.png *.jpg *.jpeg *.gif *.svg *.webp *.bmp *.ppm *.tif *.tiff *.ico *.mp4 *.html
-    *.css *.log *.bib *.cff *.ipynb *.yaml *.yml *.toml LICENSE* LICENCE* NOTICE* CITATION* AUTHORS* CHANGELOG* README*
-    Makefile Dockerfile .gitattributes .gitignore .DS_Store Thumbs.db SHA256SUMS *.sha256
+    *.md *.txt *.rst *.pdf *.csv *.tsv *.png *.jpg *.jpeg *.jfif *.gif *.svg *.webp *.avif *.heic *.bmp *.ppm *.tif
+    *.tiff *.ico *.eps *.mp3 *.mp4 *.mov *.wav *.webm *.html *.css *.log *.bib *.cff *.ipynb *.yaml *.yml *.toml
+    *.docx *.pptx *.xlsx *.asc *.sig *.md5 *.sha1 *.sha256 *.sha512 md5sums sha1sums sha256sums sha512sums *.dvc
+    license* licence* copying* copyright* notice* citation* authors* changelog* readme* version model_card* modelcard*
+    makefile dockerfile modelfile mlmodel .git .gitattributes .gitignore .gitkeep .gitmodules .dockerignore .dvcignore
+    .editorconfig .env.example .mdl .msc .mv desktop.ini thumbs.db ehthumbs.db .directory configuration.json
+    croissant.json codemeta.json .zenodo.json
 """)
-"""Names, by pattern, of files that are for people: no loader opens them."""
+"""Names, by pattern and in small letters, of files that are for people and their tools: no loader opens them."""
 
 FOLDERS: Mapping[str, str] = {
     **dict.fromkeys((".git", ".cache", ".huggingface"), "git and huggingface_hub keep their records there"),
-    **dict.fromkeys(("runs", "logs", "wandb", "tensorboard"), _TRAINING),
+    **dict.fromkeys(words(".idea .vscode .ipynb_checkpoints .dvc .eval_results"), _PEOPLE),
+    **dict.fromkeys(words("runs logs wandb tensorboard lightning_logs mlruns"), _TRAINING),
+    "__MACOSX": _MACOS,
+    "parity": _OURS,
     **dict.fromkeys(
         ("checkpoint-*", "global_step*"), "transformers trainer.py: another step, which is loaded by its own name"
     ),
-    **dict.fromkeys(("onnx", "openvino", "coreml"), _FORMATS),
+    **dict.fromkeys(words("onnx openvino coreml saved_model *.mlpackage *.mlmodelc"), _FORMATS),
 }
 """Folders whose content no loader opens."""
 
@@ -172,7 +184,7 @@ def _row(table: Mapping[str, str], name: str) -> str | None:
     return next((reason for pattern, reason in table.items() if fnmatchcase(name, pattern)), None)
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+def _matches(name: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
 
 
@@ -241,16 +253,16 @@ def _inspect_file(notes: Notes, folder: Path, name: str, weights: Weights) -> No
         notes.must(place, "absent", "a distributed checkpoint, read instead of the weights")
         notes.mislead(f"{place} is read instead of the weights")
     elif is_macos_metadata(name):
-        notes.harmless(place, "macOS keeps what it knows of another file there")
+        notes.harmless(place, _MACOS)
+    elif (reason := _row(NO_EFFECT, base)) is not None:
+        notes.harmless(place, reason)
     elif _matches(base, CODE):
         notes.must(place, "absent", "code")
         notes.mislead(f"{place} is code")
-    elif (reason := _row(NO_EFFECT, base)) is not None:
-        notes.harmless(place, reason)
     elif _matches(base, WEIGHT_ENDINGS):
         _inspect_second(notes, folder, name, weights)
-    elif any(fnmatchcase(base, pattern) for pattern in FOR_PEOPLE):
-        notes.harmless(place, "for people: no loader opens it")
+    elif _matches(base, FOR_PEOPLE):
+        notes.harmless(place, _PEOPLE)
     else:
         _inspect_unlisted(notes, folder / name, place)
 

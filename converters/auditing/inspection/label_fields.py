@@ -6,6 +6,7 @@ id2label, label2id, num_labels; or timm's label_names → ``inspect_labels()``, 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,10 +16,23 @@ from converters.folder.plan import Plan
 
 WRONG = 5
 """Wrong labels that are named one by one."""
+MOST_LETTERS = 1000
+"""More than any name of a class has."""
 MOST_LABELS = 100_000
 """More than any checkpoint has; a library builds a dictionary of as many as ``num_labels`` says."""
-WORDNET_ID = re.compile(r"n\d{8}")
-WITH_ID = re.compile(r"\((n\d{8})\)$|^(n\d{8})[\s:,_-]+")
+WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)")
+NUMBER = re.compile(r"^(\d+)(?!\d)")
+"""The number of a class before its name."""
+SYNSET = re.compile(r"\.n\.\d+$")
+"""What NLTK writes after a lemma: ``tench.n.01``."""
+SEPARATORS = re.compile(r"[,;/|()\[\]\n\t]| or ")
+"""What parts the lemmas of a class."""
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "n02012849": ("crane bird",),  # torchvision models/_meta.py _IMAGENET_CATEGORIES
+    "airplane": ("plane",),  # PyTorch's tutorial on CIFAR-10
+    "automobile": ("car",),
+}
+"""Names of a class, by its WordNet id or its own name, that libraries and their tutorials have beside."""
 
 HEADLESS = "transformers models/bit/modeling_bit.py BitModel has no head to name"
 
@@ -45,9 +59,14 @@ def inspect_labels(fields: Fields, plan: Plan) -> None:
 
 
 def inspect_names(fields: Fields, key: str, found: list[Any], set_name: str) -> None:
-    """Every label against the set that the source was trained on; what is wrong is named by its index."""
+    """Every label against the set that the source was trained on; what is wrong is named by its index.
+
+    Classes that have no names claim nothing.
+    """
+    if is_unnamed(found):
+        return
     wanted, unique = labels(set_name), id2label(set_name)
-    wrong = [i for i, label in enumerate(wanted) if i >= len(found) or not fits(found[i], label, unique[i])]
+    wrong = [i for i, label in enumerate(wanted) if i >= len(found) or not fits(found[i], label, unique[i], i)]
     for index in wrong[:WRONG]:
         label = found[index] if index < len(found) else ABSENT
         fields.notes.must(f"{fields.place(key)} {index}", _quoted(wanted[index].name), _quoted(label))
@@ -56,26 +75,53 @@ def inspect_names(fields: Fields, key: str, found: list[Any], set_name: str) -> 
         fields.notes.must(fields.place(key), right, f"{right}, but for {len(wrong)}" if wrong else right)
 
 
-def fits(found: Any, label: Label, unique: str) -> bool:
-    """Whether a text names a class: by its WordNet id, or by one or more of its lemmas in any order and case."""
-    if not isinstance(found, str):
+def fits(found: Any, label: Label, unique: str, index: int | None = None) -> bool:
+    """Whether a text names a class: by its WordNet id, or by one or more of its lemmas.
+
+    Their order, what parts them, capitals, and what stands between letters (``_``, ``-``, ``'``) are free; the number
+    of the class, its ``index``, may stand before.
+    """
+    if not isinstance(found, str) or len(found) > MOST_LETTERS:
         return False
-    if found == unique or found == label.name or found == label.id:
+    if found in (unique, label.name, label.id):
         return True
-    text = _plain(found)
-    if label.id is None:
-        return text == _plain(label.name)
-    with_id = WITH_ID.search(text)
-    if with_id is not None:
-        if label.id not in with_id.groups():
-            return False
-        text = WITH_ID.sub("", text)
-    lemmas = {_plain(lemma) for lemma in label.name.split(",")}
-    return {_plain(lemma) for lemma in text.split(",")} <= lemmas
+    text = unicodedata.normalize("NFKC", found).casefold()
+    number = NUMBER.match(text)
+    if number is not None and number[1] == str(index) and fits(text[number.end() :], label, unique):
+        return True
+    ids = WORDNET_ID.findall(text) if label.id is not None else []
+    if any(each != label.id for each in ids):
+        return False
+    text = SYNSET.sub("", WORDNET_ID.sub(",", text) if ids else text)
+    names = names_of(label)
+    parts = [letters for part in SEPARATORS.split(text) if (letters := _letters(part))]
+    if not parts:
+        return bool(ids)
+    return _letters(text) in names or all(_is_joined(part, names) for part in parts)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.replace("_", " ").casefold().split())
+def names_of(label: Label) -> set[str]:
+    """The letters and digits of everything that a class is called."""
+    own = label.name.split(",") if label.id is not None else [label.name, re.sub(r"^/\w/", "", label.name)]
+    return {_letters(name.casefold()) for name in (*own, *OTHER_NAMES.get(label.id or label.name, ()))} - {""}
+
+
+def is_unnamed(names: list[Any]) -> bool:
+    """Whether classes are called as transformers calls those without names."""
+    return names == [f"LABEL_{index}" for index in range(len(names))]
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+def _is_joined(text: str, names: set[str]) -> bool:
+    """Whether a text is one name after another."""
+    ends = {0}
+    for place in range(len(text)):
+        if place in ends:
+            ends |= {place + len(name) for name in names if text.startswith(name, place)}
+    return len(text) in ends
 
 
 def _quoted(label: Any) -> str:

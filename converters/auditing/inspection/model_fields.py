@@ -218,7 +218,7 @@ def follow_nothing(fields: Fields) -> None:
 def _inspect_network(fields: Fields, plan: Plan) -> None:
     wanted = model_config(plan)
     fields.equal("model_type", "bit")
-    fields.one_of("architectures", [wanted["architectures"], None])
+    fields.one_of("architectures", [wanted["architectures"], None, []])
     fields.none_of(FOLLOWED, "is followed by a loader")
     sized = [fields.equal(name, wanted[name], DEFAULTS[name]) for name in SIZES]
     for name in DEFAULTS.keys() - {*SIZES, "pool_padding"}:

@@ -24,7 +24,7 @@ from converters.auditing.inspection.fates import (
     shown,
     words,
 )
-from converters.catalogue.variants import Preprocessing
+from converters.catalogue.variants import RESAMPLE, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR, read_json
 from converters.folder.config import preprocessor_config
 from converters.folder.plan import Plan
@@ -52,6 +52,9 @@ DEFAULTS: Mapping[str, Any] = {
 """What is read where a field is missing: models/bit/image_processing_bit.py."""
 ALWAYS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 """Fields that are the same for every BiT; the others are of a variant."""
+
+RANGE = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+"""Fields that say together what a value of a pixel becomes."""
 
 CLASSES = ("BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil", None)
 IDLE: Mapping[str, Collection[Any]] = {
@@ -126,8 +129,9 @@ def inspect_processor(fields: Fields, plan: Plan) -> None:
     fields.none_of({"auto_map": ({},)}, "brings code")
     for name, idle in IDLE.items():
         fields.one_of(name, idle)
-    values = {name: canonical(name, fields.content.get(name, default)) for name, default in DEFAULTS.items()}
     wanted = {name: canonical(name, value) for name, value in preprocessor_config(plan.preprocessing).items()}
+    read = {name: canonical(name, fields.content.get(name, default)) for name, default in DEFAULTS.items()}
+    values = _in_words_of(wanted, read)
     for name in ALWAYS:
         _equal(fields, name, wanted[name], values[name])
     sized = [_is_size(values[name]) for name in ("size", "crop_size")]
@@ -135,6 +139,31 @@ def inspect_processor(fields: Fields, plan: Plan) -> None:
     fields.rest(PROCESSOR_FIELDS, ATTRIBUTES, "transformers' BitImageProcessor")
     if plan.variant is not None and all(sized) and _is_usable(values):
         fields.notes.must(f"{fields.file} pixels", "Google's", _pixels(values, plan.preprocessing))
+
+
+def _in_words_of(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an image processor; where other ones do the same to every pixel, those that are ``wanted``."""
+    found = dict(values)
+    if found["do_center_crop"] is False and found["crop_size"] is None:
+        found["crop_size"] = dict(DEFAULTS["crop_size"])
+    resized = found["do_resize"] is True and found["size"] == found["crop_size"]
+    if found["do_center_crop"] is True and resized and wanted["do_center_crop"] is False:
+        found["do_center_crop"] = False  # the whole of an image
+    if _slopes(found) == _slopes(wanted) is not None:
+        found |= {name: wanted[name] for name in RANGE}
+    return found
+
+
+def _slopes(values: Mapping[str, Any]) -> list[float] | None:
+    """What a value of a pixel is multiplied by and what is added, for each channel; None of anything odd."""
+    factor, means, stds = (values[name] for name in ("rescale_factor", "image_mean", "image_std"))
+    numbers = [factor, *means, *stds]
+    plain = isinstance(values["do_rescale"], bool) and isinstance(values["do_normalize"], bool)
+    if not plain or len(numbers) != 7 or not all(map(is_number, numbers)) or not all(stds):
+        return None
+    factor = factor if values["do_rescale"] else 1.0
+    pairs = zip(means, stds, strict=True) if values["do_normalize"] else [(0.0, 1.0)] * 3
+    return [float(f"{each:.6g}") for mean, std in pairs for each in (factor / std, -mean / std)]
 
 
 def _equal(fields: Fields, name: str, wanted: Any, found: Any) -> None:
@@ -166,7 +195,7 @@ def _inspect_recipe(fields: Fields, plan: Plan, wanted: Mapping[str, Any], value
         for name in ("do_resize", "do_center_crop"):
             if name in fields:
                 fields.notes.fulfil(fields.place(name), BOOLEAN.name, fields.take(name), BOOLEAN.takes(values[name]))
-        fields.one_of("resample", [2, 0, 1, 3, 4, 5])
+        fields.one_of("resample", [2, 0, 1, 3, 4, 5, *RESAMPLE])
 
 
 def canonical(name: str, value: Any) -> Any:
@@ -176,6 +205,8 @@ def canonical(name: str, value: Any) -> Any:
             return {"shortest_edge": value} if name == "size" else {"height": value, "width": value}
         if isinstance(value, list) and len(value) == 2:
             return {"height": value[0], "width": value[1]}
+    if name == "resample" and isinstance(value, str):
+        return RESAMPLE.get(value, value)  # version 5 takes the names, too
     if name in ("image_mean", "image_std"):
         listed = list(value) if isinstance(value, list | tuple) else [value] * 3
         return [float(f"{each:.7g}") if is_number(each) else each for each in listed]

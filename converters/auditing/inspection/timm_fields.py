@@ -31,7 +31,7 @@ from converters.auditing.inspection.model_fields import (
     inspect_problem,
 )
 from converters.auditing.inspection.processor_fields import LARGEST, SMALLEST
-from converters.catalogue.labels import labels
+from converters.catalogue.labels import Label, labels
 from converters.errors import UsageError
 from converters.folder.config import timm_config
 from converters.folder.plan import Plan
@@ -202,10 +202,15 @@ def _inspect_names(outer: Fields, inner: Fields, plan: Plan) -> None:
         holder.notes.harmless(place, _TOLD.reason)
         return
     classes = zip(listed, labels(variant.labels), strict=False)
-    wrong = next((name for name, label in classes if name in told and not fits(told[name], label, name)), None)
+    wrong = next((name for name, label in classes if name in told and not _describes(told[name], label, name)), None)
     holder.notes.must(
         place, "those of the classes", "those of the classes" if wrong is None else shown({wrong: told[wrong]})
     )
+
+
+def _describes(text: Any, label: Label, name: str) -> bool:
+    """timm's detailed descriptions are lemmas, a colon and the definition."""
+    return isinstance(text, str) and (fits(text, label, name) or fits(text.partition(": ")[0], label, name))
 
 
 def _compare_names(fields: Fields, key: str, names: Any, plan: Plan) -> None:
