@@ -167,21 +167,13 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
         return publish_to_folder(
             conversion.folder, report, repo_id, options.hub, revision=options.revision or "main", tag=options.tag
         )
-    from converters.hub import upload
+    from converters.hub import client, upload
 
-    return upload.publish(
-        conversion.folder,
-        report,
-        options.repo_id,
-        name=name,
-        namespace=options.namespace,
-        private=options.private,
-        create_pr=options.create_pr,
-        revision=options.revision,
-        tag=options.tag,
-        progress=lambda what: progress(what, 0, 1),
-        bars=bars,
-    )
+    def say(line: str) -> None:
+        progress(line, 0, 1)
+
+    with client.progress_bars(bars):
+        return upload.publish(conversion.folder, report, name, options, progress=say)
 
 
 def failed_folder(place: Path) -> Path:

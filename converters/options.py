@@ -139,6 +139,8 @@ class PublishOptions:
         networked = [option for option in self.given if option in ("--private", "--create-pr")]
         if self.hub and networked:
             raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")
+        if self.create_pr and (self.tag is not None or self.revision not in (None, "main")):
+            raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
 
     @property
     def given(self) -> list[str]:

@@ -22,8 +22,9 @@ from urllib.parse import quote
 
 from converters.errors import BitConvertError, HubError, ParityError, UsageError
 from converters.files import PARITY, sha256
-from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning, progress_bars, scrubbed
+from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning, scrubbed
 from converters.hub.guard import Publication, our_stale_files, same_result, verified_files
+from converters.options import PublishOptions
 from verify import Report
 
 if TYPE_CHECKING:
@@ -40,34 +41,26 @@ PARITY_SIZE = 64 << 20
 def publish(
     folder: Path,
     report: Report,
-    repo_id: str | None = None,
-    *,
     name: str,
-    namespace: str | None = None,
-    private: bool = False,
-    create_pr: bool = False,
-    revision: str | None = None,
-    tag: str | None = None,
+    options: PublishOptions,
+    *,
     token: str | None = None,
     patience: float = 120.0,
     progress: Callable[[str], None] | None = None,
     pace: Pace | None = None,
-    bars: bool = False,
 ) -> Publication:
-    """Publishes ``folder`` under ``repo_id``, else ``namespace/name``, else the token's user / ``name``.
+    """Publishes ``folder``, a model called ``name``, under the options' ``repo_id``, else ``namespace/name``, else the
+    token's user / ``name``.
 
     Nothing is committed where the Hub already has this result. ``private`` is for a repository that does not exist
     yet; ``create_pr`` opens a pull request, or updates the one we have open; ``revision`` is a branch, made from main
     where it is missing; ``tag`` is put on the commit and never moved. The endpoint is ``$HF_ENDPOINT``, the token
     huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``patience``: seconds without progress
-    after which it gives up. ``progress`` gets a line for each step; ``bars`` shows huggingface_hub's own.
+    after which it gives up. ``progress`` gets a line for each step.
 
-    Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for
-    options that contradict each other, HubError where the Hub refuses, cannot be reached, or holds other bytes than
-    were sent.
+    Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for a
+    name that cannot be, HubError where the Hub refuses, cannot be reached, or holds other bytes than were sent.
     """
-    if create_pr and (tag is not None or revision not in (None, MAIN)):
-        raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
     files = verified_files(folder, report)
     pace = pace or Pace()
     run = _Publishing(
@@ -75,18 +68,15 @@ def publish(
         digests={name: report.files.get(name) or sha256(path) for name, path in files.items()},
         report=report,
         name=name,
-        repo_id=repo_id or (f"{namespace}/{name}" if namespace else ""),
-        private=private,
-        create_pr=create_pr,
-        revision=revision or MAIN,
-        tag=tag,
+        options=options,
         token=token,
         say=progress or (lambda line: None),
         patience=Patience(patience, pace),
+        repo_id=options.repo_id or (f"{options.namespace}/{name}" if options.namespace else ""),
     )
     # Xet's client would go on for six minutes by itself; it reads this when it is first used.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", f"{max(patience, 1):.0f}s")
-    with progress_bars(bars), guarded_client(pace.timeout, run.sent):
+    with guarded_client(pace.timeout, run.sent):
         return run.to_the_end()
 
 
@@ -121,15 +111,13 @@ class _Publishing:
     """The sha256 of each file when it was verified."""
     report: Report
     name: str
-    repo_id: str
-    private: bool
-    create_pr: bool
-    revision: str
-    tag: str | None
+    options: PublishOptions
     token: str | None
     say: Callable[[str], None]
     patience: Patience
 
+    repo_id: str
+    """Without a namespace until the token's user is known."""
     user: str | None = None
     exists: bool = False
     uploads: dict[str, CommitOperationAdd] = field(default_factory=dict)
@@ -149,6 +137,10 @@ class _Publishing:
     secrets: set[str] = field(default_factory=set)
     """Tokens that were used: they must not appear in anything that is said."""
     blob_ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def branch(self) -> str:
+        return self.options.revision or MAIN
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -199,8 +191,8 @@ class _Publishing:
             self._compare(api, self.landed)
             self.compared = True
             self.patience.progress()
-        if self.tag is not None:
-            self._tag_commit(api, self.tag, self.landed.commit)
+        if self.options.tag is not None:
+            self._tag_commit(api, self.options.tag, self.landed.commit)
         return Publication(
             repo_id=self.repo_id,
             revision=self.landed.revision,
@@ -249,7 +241,7 @@ class _Publishing:
     def _destination(self, api: HfApi) -> tuple[_Held, int | None]:
         """What the branch holds, made where it is missing; with ``create_pr``, what our open pull request holds."""
         base = self._branch(api)
-        if not self.create_pr or self._holds(base):
+        if not self.options.create_pr or self._holds(base):
             return base, None
         return self._our_pull_request(api) or (base, None)
 
@@ -258,15 +250,15 @@ class _Publishing:
 
         for _ in range(3):
             try:
-                return self._look(api, self.revision)
+                return self._look(api, self.branch)
             except RevisionNotFoundError:
-                if self.revision.startswith("refs/"):
+                if self.branch.startswith("refs/"):
                     raise
-                self.say(f"making the branch {self.revision}")
-                api.create_branch(self.repo_id, branch=self.revision, exist_ok=True)
+                self.say(f"making the branch {self.branch}")
+                api.create_branch(self.repo_id, branch=self.branch, exist_ok=True)
             except RepositoryNotFoundError:
                 self.say(f"making the repository {self.repo_id}")
-                api.create_repo(self.repo_id, private=self.private, exist_ok=True)
+                api.create_repo(self.repo_id, private=self.options.private, exist_ok=True)
         raise Doubt(f"{self.repo_id} was made and cannot be seen yet")
 
     def _look(self, api: HfApi, revision: str) -> _Held:
@@ -274,7 +266,7 @@ class _Publishing:
         if not self.exists:
             self.exists = True
             self.patience.progress()
-        if self.private and info.private is False:
+        if self.options.private and info.private is False:
             raise HubError(
                 f"{self.repo_id} is public, so nothing was published with --private. Make it private in its settings,"
                 " or choose another --repo-id."
@@ -330,11 +322,11 @@ class _Publishing:
     def _commit(self, api: HfApi, held: _Held, number: int | None) -> _Landed:
         if self.refused is not None:
             raise self.refused
-        if self.tag is not None:
-            self._is_tagged(api, self.tag, None)
+        if self.options.tag is not None:
+            self._is_tagged(api, self.options.tag, None)
         from huggingface_hub import CommitOperationDelete
 
-        opens = self.create_pr and number is None
+        opens = self.options.create_pr and number is None
         target: dict[str, Any] = {"repo_id": self.repo_id, "revision": held.revision, "create_pr": opens}
         stale = our_stale_files(self.report, held.parity, held.files)
         self._upload(api, held, target)

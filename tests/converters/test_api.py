@@ -65,6 +65,7 @@ def test_a_verdict_is_that_of_the_command(made, tmp_path):
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"parity.json", "parity.html"}
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_is_a_report_that_is_false(tmp_path, made):
     from safetensors.numpy import load_file, save_file
 
@@ -112,6 +113,7 @@ def test_variants_are_those_of_the_list():
         converters.variants("BiT-digit")
 
 
+@pytest.mark.slow
 def test_threads_convert_and_audit_at_once(tmp_path):
     stdout, tracked = sys.stdout, io.StringIO()
 
@@ -262,6 +264,7 @@ def examples() -> list[doctest.DocTest]:
     return [parser.get_doctest(getattr(converters, name).__doc__, space, name, None, 0) for name in names]
 
 
+@pytest.mark.slow
 def test_examples_of_the_docstrings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {}
@@ -273,6 +276,7 @@ def test_examples_of_the_docstrings(tmp_path, monkeypatch):
         assert results.failed == 0, test.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["README.md", "converters/__init__.py"])
 def test_example_of_the_page_runs(text, tmp_path, monkeypatch):
     page = (ROOT / text).read_text(encoding="utf-8")

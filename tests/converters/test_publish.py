@@ -25,6 +25,7 @@ from converters.errors import HubError, ParityError, UsageError
 from converters.hub.client import Pace
 from converters.hub.guard import Publication
 from converters.hub.upload import publish
+from converters.options import PublishOptions
 from tests.converters.publish_faults import LASTING, PULL_REQUEST_STEPS, RANDOM, STEPS, TROUBLES, Trouble
 from tests.hub_server import Answer, Blob, HubServer, PullRequest, Repository, Request, User
 from verify import Report
@@ -126,7 +127,9 @@ def result(tmp_path: Path) -> tuple[Path, Report]:
 def put(result: tuple[Path, Report], clock: Clock | None = None, trouble: Trouble | None = None, **options):
     """Publishes; where the trouble is slowness, it counts as such soon."""
     pace = (clock or Clock()).pace(SOON) if trouble and trouble.what == "slow" else (clock or Clock()).pace()
-    return publish(*result, **{"name": NAME, "pace": pace} | options)
+    names = [field.name for field in dataclasses.fields(PublishOptions)]
+    wanted = PublishOptions(**{name: options.pop(name) for name in names if name in options})
+    return publish(*result, options.pop("name", NAME), wanted, **{"pace": pace} | options)
 
 
 def contents(repository: Repository, revision: str = "main") -> dict[str, bytes]:
@@ -217,7 +220,7 @@ def test_a_gitignore_of_the_repository_keeps_nothing_out(hub: HubServer, result)
     [
         ({}, REPO),
         ({"namespace": "ours"}, f"ours/{NAME}"),
-        ({"repo_id": "ours/another", "namespace": "me"}, "ours/another"),
+        ({"repo_id": "ours/another"}, "ours/another"),
     ],
 )
 def test_where_it_goes(hub: HubServer, result, options, repo_id):
@@ -641,7 +644,7 @@ def run_in_a_process(folder: Path, options: dict, variables: dict[str, str]) -> 
     os.environ.update(variables)
     huggingface_hub.constants.HF_HUB_DISABLE_XET = True
     report = Report.from_json((folder / "parity.json").read_text())
-    publish(folder, report, name=NAME, pace=Pace(first=0.01), **options)
+    publish(folder, report, NAME, PublishOptions(**options), pace=Pace(first=0.01))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
