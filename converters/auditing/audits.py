@@ -23,7 +23,7 @@ from converters.auditing.target import Folder, RoundedSource, audit_readers
 from converters.catalogue.variants import Variant, find_one
 from converters.download.locations import checkpoint_of, target_of
 from converters.errors import UsageError
-from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files, refuse_special
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
 from converters.mapping.names import GOOGLE, infer
 from converters.options import AuditOptions, Proof
@@ -130,9 +130,10 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
     pixels = []
     for path in paths:
         try:
+            refuse_special(path)
             with Image.open(path) as image:
                 values = processor.preprocess(image, return_tensors="np")["pixel_values"]
-        except (OSError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise UsageError(f"{path}: cannot be read as an image: {error}. Remove it or mend it.") from error
         if min(values.shape[2:]) < SMALLEST:
             size = " x ".join(map(str, values.shape[2:]))

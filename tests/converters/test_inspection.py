@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from contextlib import closing
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from converters.auditing.audits import photographs
 from converters.auditing.inspection import Inspection, inspect_folder
 from converters.auditing.target import Folder
 from converters.catalogue.labels import id2label
@@ -173,3 +175,9 @@ def test_shards_that_timm_would_not_read_are_not_written():
     assert plan_of(source, None, options).layout == "timm"
     with pytest.raises(UsageError, match="one file"):
         plan_of(source, None, replace(options, max_shard_size=10**7))
+
+
+def test_a_pipe_among_photographs_is_not_waited_for(honest, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"a\.png: cannot be read as an image: it is a pipe"):
+        photographs(tmp_path, honest)
