@@ -17,7 +17,7 @@ import numpy.typing as npt
 from verify import compare, weights
 from verify.compare import Comparison
 from verify.diagnosis import computed
-from verify.diagnosis.faults import CHANGED, OTHER_CLASSES, Fault, causes
+from verify.diagnosis.faults import Fault, Kind, causes
 from verify.forward import Evidence, Run, gather, run_reader, walk_length
 from verify.oracles.agreement import Witness
 from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
@@ -127,9 +127,9 @@ def audit(
         faults = _faults(judged, singles, accounts, unmet, counting, evidence, step)
     classes = held_out()
     if classes and classes.exact and classes.same != classes.images:
-        faults.append(Fault(OTHER_CLASSES, runs[0].name, other_classes(classes)))
+        faults.append(Fault(Kind.OTHER_CLASSES, runs[0].name, other_classes(classes)))
     changed = changes()
-    faults[:0] = [Fault(CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
+    faults[:0] = [Fault(Kind.CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     step.end("report")
     readers = [
         _reader_report(run, _role(index, reader), evidence)
@@ -230,7 +230,7 @@ def _faults(
     alone = [comparison for comparison in departing.comparisons if comparison.batch == 1]
     if not departing.error and all(comparison.passed for comparison in alone):
         worst = next(c for c in departing.comparisons if not c.passed)
-        found = [Fault("batch", worst.name, f"image {worst.image + 1} in a batch of {worst.batch}: {worst.detail}")]
+        found = [Fault(Kind.BATCH, worst.name, f"image {worst.image + 1} in a batch of {worst.batch}: {worst.detail}")]
     elif departing.unit <= compare.U:
         oracle = NumpyOracle(source, arithmetic=departing.arithmetic)
         wrong = [account.pair.source for account in accounts.accounts if not account.exact]
@@ -241,9 +241,9 @@ def _faults(
 
 
 def _unmet_fault(expectation: Expectation) -> Fault:
-    kind = "stale report" if expectation.place.startswith("parity.json") else "configuration"
+    kind = Kind.STALE_REPORT if expectation.place.startswith("parity.json") else Kind.CONFIGURATION
     if expectation.place == "parity.json figures":
-        kind = "forged report"
+        kind = Kind.FORGED_REPORT
     return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")
 
 

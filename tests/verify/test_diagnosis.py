@@ -1,5 +1,8 @@
 """Where a port is wrong and in which way: arithmetic, values a library computes with, and stored values."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import Correspondence, audit, default_images
 from verify.compare import FACTOR
-from verify.diagnosis.faults import KINDS, Fault
+from verify.diagnosis.faults import KINDS, Fault, Kind
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
 
@@ -190,7 +193,16 @@ def test_every_kind_that_is_found_is_explained():
 
     import verify
 
-    code = "".join(path.read_text() for path in Path(verify.__file__).parent.rglob("*.py"))
-    used = set(re.findall(r'(?:Fault|Difference|Change|Variant|_constants)\(\s*"([^"]+)"', code))
-    assert len(used) > 20
-    assert used <= KINDS.keys()
+    paths = [path for path in Path(verify.__file__).parent.rglob("*.py") if path.name != "faults.py"]
+    code = "".join(path.read_text() for path in paths)
+    assert not re.findall(r'(?:Fault|Difference|Change|Variant|_rows)\(\s*"([^"]+)"', code)
+    assert set(re.findall(r"\bKind\.([A-Z_]+)", code)) == {kind.name for kind in Kind}
+    assert KINDS.keys() == {*Kind}
+    assert all(text.endswith(".") for text in KINDS.values())
+
+
+def test_a_kind_is_written_as_its_text(tensors):
+    fault = Fault(Kind.MIRRORED_KERNEL, "a", "b")
+    assert str(fault) == "a: mirrored kernel, b"
+    report = dataclasses.replace(audited(tensors), verdict="failed", faults=(fault,))
+    assert json.loads(report.to_json())["faults"] == [{"kind": "mirrored kernel", "place": "a", "detail": "b"}]

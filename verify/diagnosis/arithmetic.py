@@ -26,6 +26,7 @@ from verify.diagnosis.alternatives import (
     leaky,
     windows,
 )
+from verify.diagnosis.faults import Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Tensors
 
@@ -179,7 +180,7 @@ def _even(images: Any) -> list[Array]:
 class Variant:
     """One wrong arithmetic."""
 
-    kind: str
+    kind: Kind
     detail: str
     part: Part
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -212,38 +213,38 @@ class Family:
     variant: Callable[[float], Variant]
 
 
-def _rows(kind: str, part: Part, knob: str, table: Mapping[str, Any]) -> list[Variant]:
+def _rows(kind: Kind, part: Part, knob: str, table: Mapping[str, Any]) -> list[Variant]:
     return [Variant(kind, detail, part, knobs={knob: value}) for detail, value in table.items()]
 
 
 def _epsilon(value: float) -> Variant:
     stock = ", as stock transformers and timm have it," if value == 1e-8 else ""
     detail = f"{value:.3g}{stock} instead of 1e-10" + ("" if value else ", as if standardised twice")
-    return Variant("standardisation epsilon", detail, "kernel", {"standardization_epsilon": value})
+    return Variant(Kind.STANDARDISATION_EPSILON, detail, "kernel", {"standardization_epsilon": value})
 
 
 def _norm_epsilon(value: float) -> Variant:
-    return Variant("norm epsilon", f"{value:.3g} instead of 1e-05", "norm", {"norm_epsilon": value})
+    return Variant(Kind.NORM_EPSILON, f"{value:.3g} instead of 1e-05", "norm", {"norm_epsilon": value})
 
 
 def _groups(value: int) -> Variant:
-    return Variant("group count", f"{value} groups instead of 32", "norm", {"groups": value})
+    return Variant(Kind.GROUP_COUNT, f"{value} groups instead of 32", "norm", {"groups": value})
 
 
 def _slope(value: float) -> Variant:
     detail = f"leaky ReLU with the slope {value:.3g}"
-    return Variant("activation", detail, "norm", knobs={"activates": leaky(value)})
+    return Variant(Kind.ACTIVATION, detail, "norm", knobs={"activates": leaky(value)})
 
 
 def _branch(value: float) -> Variant:
     detail = f"the branch is added {value:.3g} times as large"
-    return Variant("scaled values", detail, "unit", knobs={"branch_scale": value})
+    return Variant(Kind.SCALED_VALUES, detail, "unit", knobs={"branch_scale": value})
 
 
 def _unbiased(epsilon: float) -> Variant:
     detail = f"with the unbiased variance (n - 1) and the epsilon {epsilon:.3g}"
     knobs = {"standardises": Standardisation(correction=1)}
-    return Variant("no standardisation", detail, "kernel", {"standardization_epsilon": epsilon}, knobs)
+    return Variant(Kind.NO_STANDARDISATION, detail, "kernel", {"standardization_epsilon": epsilon}, knobs)
 
 
 # fmt: off
@@ -251,33 +252,33 @@ VARIANTS = (
     *map(_epsilon, (1e-8, 1e-5, 1e-6, 1e-7, 1e-9, 1e-12, 1e-3, 0.0)),
     *map(_norm_epsilon, (1e-6, 1e-3, 1e-4, 1e-8, 1e-12, 0.0)),
     *map(_groups, (16, 64, 8, 4, 2, 1)),
-    *(Variant("max-pool padding", f"the stem is surrounded by {value}", "stem", {"pool_padding": value})
+    *(Variant(Kind.MAX_POOL_PADDING, f"the stem is surrounded by {value}", "stem", {"pool_padding": value})
       for value in ("-inf", "zeros")),
-    *_rows("pooling", "stem", "pools", STEM_POOLS),
-    Variant("stride", "on the first 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "a"}),
-    Variant("stride", "on the last 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "c"}),
-    Variant("stride", "1 instead of 2", "unit", knobs={"stride": 1}),
-    Variant("stride", "2 instead of 1", "unit", knobs={"stride": 2}),
-    Variant("stride", "1 instead of 2, and a dilation", "unit", knobs={"stride": 1, "dilation": 2}),
-    Variant("stride", "the 3×3 convolution is dilated", "unit", knobs={"dilation": 2}),
-    Variant("stride", "1 instead of 2 in the stem's convolution", "stem", knobs={"stem_stride": 1}),
-    Variant("convolution padding", "uneven, as TensorFlow's SAME", "convolution", knobs={"pads": "same"}),
-    *(Variant("convolution padding", text, "convolution", knobs={"pads": mode}) for text, mode in (
+    *_rows(Kind.POOLING, "stem", "pools", STEM_POOLS),
+    Variant(Kind.STRIDE, "on the first 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "a"}),
+    Variant(Kind.STRIDE, "on the last 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "c"}),
+    Variant(Kind.STRIDE, "1 instead of 2", "unit", knobs={"stride": 1}),
+    Variant(Kind.STRIDE, "2 instead of 1", "unit", knobs={"stride": 2}),
+    Variant(Kind.STRIDE, "1 instead of 2, and a dilation", "unit", knobs={"stride": 1, "dilation": 2}),
+    Variant(Kind.STRIDE, "the 3×3 convolution is dilated", "unit", knobs={"dilation": 2}),
+    Variant(Kind.STRIDE, "1 instead of 2 in the stem's convolution", "stem", knobs={"stem_stride": 1}),
+    Variant(Kind.CONVOLUTION_PADDING, "uneven, as TensorFlow's SAME", "convolution", knobs={"pads": "same"}),
+    *(Variant(Kind.CONVOLUTION_PADDING, text, "convolution", knobs={"pads": mode}) for text, mode in (
         ("the edge repeated instead of zeros", "edge"), ("reflected instead of zeros", "reflect"),
         ("from the other side instead of zeros", "wrap"), ("none", "none"))),
-    Variant("activation", "ReLU after the addition", "unit", knobs={"relu_after_add": True}),
-    Variant("activation", "ReLU after the stem's convolution", "stem", knobs={"stem_activates": True}),
-    *_rows("activation", "norm", "activates", ACTIVATIONS),
-    Variant("shortcut", "projected from the unit's input, not from its activation", "unit",
+    Variant(Kind.ACTIVATION, "ReLU after the addition", "unit", knobs={"relu_after_add": True}),
+    Variant(Kind.ACTIVATION, "ReLU after the stem's convolution", "stem", knobs={"stem_activates": True}),
+    *_rows(Kind.ACTIVATION, "norm", "activates", ACTIVATIONS),
+    Variant(Kind.SHORTCUT, "projected from the unit's input, not from its activation", "unit",
             knobs={"shortcut": "input"}),
-    Variant("shortcut", "always from the activation", "unit", knobs={"shortcut": "always activation"}),
-    Variant("shortcut", "averaged before it is projected", "unit", knobs={"shortcut": "averaged"}),
-    Variant("shortcut", "not added", "unit", knobs={"adds_shortcut": False}),
-    Variant("shortcut", "alone: the branch is not added", "unit", knobs={"branch_scale": 0.0}),
-    *_rows("no standardisation", "kernel", "standardises", STANDARDISATIONS),
+    Variant(Kind.SHORTCUT, "always from the activation", "unit", knobs={"shortcut": "always activation"}),
+    Variant(Kind.SHORTCUT, "averaged before it is projected", "unit", knobs={"shortcut": "averaged"}),
+    Variant(Kind.SHORTCUT, "not added", "unit", knobs={"adds_shortcut": False}),
+    Variant(Kind.SHORTCUT, "alone: the branch is not added", "unit", knobs={"branch_scale": 0.0}),
+    *_rows(Kind.NO_STANDARDISATION, "kernel", "standardises", STANDARDISATIONS),
     *map(_unbiased, (1e-8, 1e-5, 1e-6, 1e-12)),
-    *_rows("group norm", "norm", "normalises", NORMS),
-    *_rows("pooling", "pool", "averages", POOLS),
+    *_rows(Kind.GROUP_NORM, "norm", "normalises", NORMS),
+    *_rows(Kind.POOLING, "pool", "averages", POOLS),
 )
 """The likelier ones of a kind first."""
 

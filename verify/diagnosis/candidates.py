@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from verify.diagnosis.arithmetic import VARIANTS, Variant, parts_of
 from verify.diagnosis.changes import LAYOUT_ORDERS, REORDERINGS, REVALUATIONS, Change, reread
-from verify.diagnosis.faults import Fault
+from verify.diagnosis.faults import Fault, Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Source, Tensors
 
@@ -84,7 +84,7 @@ def candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[Candid
         yield fault, partial(_exchanged_oracle, places, source, right)
     for name in names:
         for detail, wrong in _reordered(source.read(name)):
-            yield Fault("permuted channels", name, detail), partial(_changed_oracle, {name: wrong}, source, right)
+            yield Fault(Kind.PERMUTED_CHANNELS, name, detail), partial(_changed_oracle, {name: wrong}, source, right)
     for variant, place in _single(layer, names):
         yield Fault(variant.kind, place, variant.detail), partial(variant_oracle, variant, _at(place), source, right)
 
@@ -143,7 +143,7 @@ def _changed(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple
             yield Fault(change.kind, name, change.detail), {name: wrong}
     for name in names:
         for detail, wrong in _reread(source.read(name)):
-            yield Fault("reshaped tensor", name, detail), {name: wrong}
+            yield Fault(Kind.RESHAPED_TENSOR, name, detail), {name: wrong}
     for change, role in product(changes, _roles(names)):
         rights = {name: source.read(name) for name in names if name.endswith(ROLES[role])}
         wrongs = {name: _applied(change, right) for name, right in rights.items()}
@@ -172,7 +172,7 @@ def _roles(names: Sequence[str]) -> list[str]:
 def _exchanged(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[Fault, Mapping[str, str]]]:
     """Tensors in each other's places, on both sides: one, a norm's two, or a role of two units."""
     for place, detail, places in _places(source, layer, names):
-        yield Fault("swapped tensors", place, detail), places | {there: here for here, there in places.items()}
+        yield Fault(Kind.SWAPPED_TENSORS, place, detail), places | {there: here for here, there in places.items()}
 
 
 def _places(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[str, str, dict[str, str]]]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verify.compare import bits, dtype_name
+from verify.diagnosis.faults import Kind
 
 Array = npt.NDArray[Any]
 Spatial = tuple[int, int] | None
@@ -31,7 +32,7 @@ FEW = 0.01
 class Change:
     """One way in which a tensor is made wrong."""
 
-    kind: str
+    kind: Kind
     detail: str
     apply: Apply
 
@@ -116,45 +117,45 @@ def _scale(factor: float) -> Apply:
 
 # fmt: off
 REORDERINGS = (
-    Change("mirrored kernel", "height and width reversed", _flip(0, 1)),
-    Change("mirrored kernel", "height reversed", _flip(0)),
-    Change("mirrored kernel", "width reversed", _flip(1)),
-    Change("transposed kernel", "height and width exchanged", _exchange_spatial),
-    Change("transposed kernel", "input and output exchanged", _exchange_channels),
-    Change("transposed kernel", "input and output, height and width exchanged",
+    Change(Kind.MIRRORED_KERNEL, "height and width reversed", _flip(0, 1)),
+    Change(Kind.MIRRORED_KERNEL, "height reversed", _flip(0)),
+    Change(Kind.MIRRORED_KERNEL, "width reversed", _flip(1)),
+    Change(Kind.TRANSPOSED_KERNEL, "height and width exchanged", _exchange_spatial),
+    Change(Kind.TRANSPOSED_KERNEL, "input and output exchanged", _exchange_channels),
+    Change(Kind.TRANSPOSED_KERNEL, "input and output, height and width exchanged",
            _both(_exchange_spatial, _exchange_channels)),
-    Change("mirrored kernel", "input and output exchanged, height and width reversed",
+    Change(Kind.MIRRORED_KERNEL, "input and output exchanged, height and width reversed",
            _both(_exchange_channels, _flip(0, 1))),
 )
 """Every value is there, in another place."""
 
 REVALUATIONS = (
-    Change("reduced precision", "float16 round trip", lambda x, _: float16(x)),
-    Change("reduced precision", "bfloat16 round trip", lambda x, _: bfloat16(x)),
-    Change("reduced precision", "TensorFloat-32 round trip", lambda x, _: rounded(x, 10)),
-    Change("dropped values", "all zeros", lambda x, _: np.zeros_like(x)),
-    Change("scaled values", "ten times as large", _scale(10)),
-    Change("scaled values", "a tenth as large", _scale(0.1)),
-    Change("scaled values", "negated", _scale(-1)),
-    Change("scaled values", "twice as large", _scale(2)),
-    Change("scaled values", "half as large", _scale(0.5)),
-    Change("scaled values", "divided by 255", _scale(1 / 255)),
-    Change("constant values", "all ones", lambda x, _: np.ones_like(x)),
-    Change("standardised kernel", "mean 0, variance 1", _standardized(1e-10)),
-    Change("standardised kernel", "mean 0, variance 1, with the epsilon 1e-08", _standardized(1e-8)),
-    Change("standardised kernel", "mean 0, variance 1, with the epsilon 1e-05", _standardized(1e-5)),
-    Change("standardised kernel", "mean 0, unbiased variance 1", _standardized(1e-10, 1)),
-    Change("standardised kernel", "mean 0, the variance as it is", _standardized(0, divides=False)),
-    Change("shifted values", "1 more than the right ones", lambda x, _: x + x.dtype.type(1)),
-    Change("shifted values", "1 less than the right ones", lambda x, _: x - x.dtype.type(1)),
-    Change("other function", "absolute values", lambda x, _: np.abs(x)),
-    Change("other function", "squares", lambda x, _: x * x),
-    Change("other function", "square roots", lambda x, _: np.sqrt(np.abs(x)) * np.sign(x)),
-    Change("other function", "inverse values", lambda x, _: 1 / np.where(x == 0, np.inf, x).astype(x.dtype)),
-    Change("other function", "exponentials", lambda x, _: np.exp(np.minimum(x, 80))),
-    Change("other function", "negative values set to 0", lambda x, _: np.maximum(x, 0)),
-    Change("other function", "clipped to -1 … 1", _clipped),
-    Change("byte order", "the bytes of each value reversed", _byte_order),
+    Change(Kind.REDUCED_PRECISION, "float16 round trip", lambda x, _: float16(x)),
+    Change(Kind.REDUCED_PRECISION, "bfloat16 round trip", lambda x, _: bfloat16(x)),
+    Change(Kind.REDUCED_PRECISION, "TensorFloat-32 round trip", lambda x, _: rounded(x, 10)),
+    Change(Kind.DROPPED_VALUES, "all zeros", lambda x, _: np.zeros_like(x)),
+    Change(Kind.SCALED_VALUES, "ten times as large", _scale(10)),
+    Change(Kind.SCALED_VALUES, "a tenth as large", _scale(0.1)),
+    Change(Kind.SCALED_VALUES, "negated", _scale(-1)),
+    Change(Kind.SCALED_VALUES, "twice as large", _scale(2)),
+    Change(Kind.SCALED_VALUES, "half as large", _scale(0.5)),
+    Change(Kind.SCALED_VALUES, "divided by 255", _scale(1 / 255)),
+    Change(Kind.CONSTANT_VALUES, "all ones", lambda x, _: np.ones_like(x)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1", _standardized(1e-10)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1, with the epsilon 1e-08", _standardized(1e-8)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1, with the epsilon 1e-05", _standardized(1e-5)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, unbiased variance 1", _standardized(1e-10, 1)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, the variance as it is", _standardized(0, divides=False)),
+    Change(Kind.SHIFTED_VALUES, "1 more than the right ones", lambda x, _: x + x.dtype.type(1)),
+    Change(Kind.SHIFTED_VALUES, "1 less than the right ones", lambda x, _: x - x.dtype.type(1)),
+    Change(Kind.OTHER_FUNCTION, "absolute values", lambda x, _: np.abs(x)),
+    Change(Kind.OTHER_FUNCTION, "squares", lambda x, _: x * x),
+    Change(Kind.OTHER_FUNCTION, "square roots", lambda x, _: np.sqrt(np.abs(x)) * np.sign(x)),
+    Change(Kind.OTHER_FUNCTION, "inverse values", lambda x, _: 1 / np.where(x == 0, np.inf, x).astype(x.dtype)),
+    Change(Kind.OTHER_FUNCTION, "exponentials", lambda x, _: np.exp(np.minimum(x, 80))),
+    Change(Kind.OTHER_FUNCTION, "negative values set to 0", lambda x, _: np.maximum(x, 0)),
+    Change(Kind.OTHER_FUNCTION, "clipped to -1 … 1", _clipped),
+    Change(Kind.BYTE_ORDER, "the bytes of each value reversed", _byte_order),
 )
 """Every value is in its place, as another one."""
 # fmt: on
@@ -164,7 +165,7 @@ REVALUATIONS = (
 class Difference:
     """What identify() found."""
 
-    kind: str
+    kind: Kind
     detail: str
 
 
@@ -174,13 +175,13 @@ def identify(stored: Array, expected: Array, spatial: Spatial, class_axis: int |
     ``class_axis`` is the axis of the classes, in a tensor of the head.
     """
     if stored.dtype != expected.dtype:
-        return Difference("other dtype", f"holds {dtype_name(stored)}, not {dtype_name(expected)}")
+        return Difference(Kind.OTHER_DTYPE, f"holds {dtype_name(stored)}, not {dtype_name(expected)}")
     stored, expected = _float32(stored), _float32(expected)
     same_values = stored.size == expected.size and _bit_sum(stored) == _bit_sum(expected)
     if same_values:
         return _reordering(stored, expected, spatial, class_axis)
     if stored.shape != expected.shape:
-        return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
+        return Difference(Kind.OTHER_SHAPE, f"has shape {stored.shape}, not {expected.shape}")
     return _revaluation(stored, expected, spatial)
 
 
@@ -199,47 +200,49 @@ def _reordering(stored: Array, expected: Array, spatial: Spatial, class_axis: in
         for axis, length in enumerate(stored.shape):
             shift = _shift(stored, expected, axis) if length > 1 else 0
             if shift:
-                kind = "shifted labels" if axis == class_axis else "permuted channels"
+                kind = Kind.SHIFTED_LABELS if axis == class_axis else Kind.PERMUTED_CHANNELS
                 return Difference(kind, f"axis {axis} shifted by {shift}")
         axes = _permuted_axes(stored, expected)
         if axes:
-            kind = "permuted labels" if class_axis in axes else "permuted channels"
+            kind = Kind.PERMUTED_LABELS if class_axis in axes else Kind.PERMUTED_CHANNELS
             return Difference(kind, f"along ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}")
     for order in permutations(range(expected.ndim)):
         if _equal(expected.transpose(order).reshape(stored.shape), stored):
-            return Difference("reshaped tensor", f"the same bytes in another shape: as axes {order} of the right one")
+            return Difference(
+                Kind.RESHAPED_TENSOR, f"the same bytes in another shape: as axes {order} of the right one"
+            )
     if stored.shape != expected.shape:
-        return Difference("other shape", f"has shape {stored.shape}, not {expected.shape}")
+        return Difference(Kind.OTHER_SHAPE, f"has shape {stored.shape}, not {expected.shape}")
     if spatial is not None:
         google = (2, 3, 1, 0) if spatial == (2, 3) else (0, 1, 2, 3)
         for written, read in LAYOUT_ORDERS:
             if _equal(reread(expected.transpose(google), written, read), stored.transpose(google)):
                 detail = f"the same bytes in another shape: written as {written}, read as {read}"
-                return Difference("reshaped tensor", detail)
-    return Difference("permuted channels", "every value is there, in another place")
+                return Difference(Kind.RESHAPED_TENSOR, detail)
+    return Difference(Kind.PERMUTED_CHANNELS, "every value is there, in another place")
 
 
 def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference:
     if _equal(_byte_order(expected, spatial), stored):
-        return Difference("byte order", "the bytes of each value reversed")
+        return Difference(Kind.BYTE_ORDER, "the bytes of each value reversed")
     if not np.isfinite(stored).all():
         index = _first(~np.isfinite(stored))
-        return Difference("not a number", f"{stored[index]!s} at {list(index)}")
+        return Difference(Kind.NOT_A_NUMBER, f"{stored[index]!s} at {list(index)}")
     differs = bits(stored) != bits(expected)
     count = int(np.count_nonzero(differs))
     if count <= max(1, FEW * stored.size) and stored.size > 1:
-        return Difference("changed values", _changed(stored, expected, differs, count))
+        return Difference(Kind.CHANGED_VALUES, _changed(stored, expected, differs, count))
     for change in REVALUATIONS:
         candidate = change.apply(expected, spatial)
         if _near(candidate, stored) and not _near(candidate, expected):
             return Difference(change.kind, change.detail)
     if (stored == stored.reshape(-1)[0]).all():
-        return Difference("constant values", f"{stored.reshape(-1)[0]!s} everywhere")
+        return Difference(Kind.CONSTANT_VALUES, f"{stored.reshape(-1)[0]!s} everywhere")
     for fit in FITS:
         difference = fit(stored, expected, spatial)
         if difference is not None:
             return difference
-    return Difference("other values", f"{count} of {stored.size} values differ")
+    return Difference(Kind.OTHER_VALUES, f"{count} of {stored.size} values differ")
 
 
 # Changes that have a number of their own, which is read off the values
@@ -248,7 +251,7 @@ def _revaluation(stored: Array, expected: Array, spatial: Spatial) -> Difference
 def _scaled(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     ratio = float(np.vdot(stored, expected)) / (float(np.vdot(expected, expected)) or 1.0)
     if ratio and np.allclose(stored, expected * np.float32(ratio), rtol=1e-5, atol=0):
-        return Difference("scaled values", f"{ratio:.6g} times as large")
+        return Difference(Kind.SCALED_VALUES, f"{ratio:.6g} times as large")
     return None
 
 
@@ -256,7 +259,7 @@ def _shifted(stored: Array, expected: Array, spatial: Spatial) -> Difference | N
     shift = float(np.mean(stored.astype(np.float64) - expected))
     largest = float(np.abs(expected).max()) + abs(shift)
     if shift and np.allclose(stored - np.float32(shift), expected, rtol=0, atol=4e-7 * largest):
-        return Difference("shifted values", f"{shift:.6g} more than the right ones")
+        return Difference(Kind.SHIFTED_VALUES, f"{shift:.6g} more than the right ones")
     return None
 
 
@@ -271,7 +274,7 @@ def _scaled_channels(stored: Array, expected: Array, spatial: Spatial) -> Differ
         factors = (wide * right).sum(axis=others, keepdims=True) / np.where(sizes, sizes, 1)
         if np.allclose(wide, right * factors, rtol=1e-5, atol=0):
             low, high = float(factors.min()), float(factors.max())
-            return Difference("scaled values", f"a factor of its own, {low:.3g} to {high:.3g}, along axis {axis}")
+            return Difference(Kind.SCALED_VALUES, f"a factor of its own, {low:.3g} to {high:.3g}, along axis {axis}")
     return None
 
 
@@ -288,28 +291,28 @@ def _standardised_alike(stored: Array, expected: Array, spatial: Spatial) -> Dif
         from_mean[0], from_mean[1] * factors, rtol=1e-5, atol=1e-5 * float(np.abs(wide).max())
     ):
         return None
-    return Difference("standardised kernel", "each output centred or scaled by itself")
+    return Difference(Kind.STANDARDISED_KERNEL, "each output centred or scaled by itself")
 
 
 def _half_right(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     """Values that are right, or else zero."""
     differs = stored != expected
     if (stored[differs] == 0).all():
-        return Difference("dropped values", f"{np.count_nonzero(differs)} of {stored.size} are zero")
+        return Difference(Kind.DROPPED_VALUES, f"{np.count_nonzero(differs)} of {stored.size} are zero")
     return None
 
 
 def _bounded(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     low, high = stored.min(), stored.max()
     if np.array_equal(np.clip(expected, low, high), stored):
-        return Difference("other function", f"clipped to {low:.4g} … {high:.4g}")
+        return Difference(Kind.OTHER_FUNCTION, f"clipped to {low:.4g} … {high:.4g}")
     return None
 
 
 def _less_precise(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
     kept = _mantissa(stored)
     if kept < 22 and np.allclose(stored, expected, rtol=2.0**-kept, atol=2.0**-kept * 1e-3 * float(expected.std())):
-        return Difference("reduced precision", f"{kept} bits of mantissa kept")
+        return Difference(Kind.REDUCED_PRECISION, f"{kept} bits of mantissa kept")
     return None
 
 
@@ -321,7 +324,9 @@ def _quantised(stored: Array, expected: Array, spatial: Spatial) -> Difference |
         return None
     error = float(np.abs(stored - expected).max())
     if error <= 1.01 * step / min(distinct - 1, 127):
-        return Difference("reduced precision", f"{distinct} distinct values in {stored.size}, as quantisation leaves")
+        return Difference(
+            Kind.REDUCED_PRECISION, f"{distinct} distinct values in {stored.size}, as quantisation leaves"
+        )
     return None
 
 
@@ -332,9 +337,9 @@ def _mixed(stored: Array, expected: Array, spatial: Spatial) -> Difference | Non
         others = tuple(other for other in range(stored.ndim) if other != axis)
         wrong = np.flatnonzero(differs.any(axis=others))
         if stored.ndim > 1 and len(wrong) < 0.6 * stored.shape[axis]:
-            return Difference("changed values", f"{len(wrong)} of {stored.shape[axis]} channels along axis {axis}")
+            return Difference(Kind.CHANGED_VALUES, f"{len(wrong)} of {stored.shape[axis]} channels along axis {axis}")
     if np.count_nonzero(differs) < 0.6 * stored.size:
-        return Difference("changed values", f"{np.count_nonzero(differs)} of {stored.size}")
+        return Difference(Kind.CHANGED_VALUES, f"{np.count_nonzero(differs)} of {stored.size}")
     return None
 
 

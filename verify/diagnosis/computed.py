@@ -32,7 +32,7 @@ from verify.diagnosis.candidates import (
     variant_oracle,
 )
 from verify.diagnosis.changes import Spatial, identify
-from verify.diagnosis.faults import Fault
+from verify.diagnosis.faults import Fault, Kind
 from verify.diagnosis.head import head_faults
 from verify.forward import Run
 from verify.oracles.numpy import Arithmetic, NumpyOracle
@@ -79,17 +79,17 @@ def stored_faults(accounts: Stored, source: Source, step: Steps) -> list[Fault]:
         else:
             moved.append((account.pair, home))
     found += _moves(moved)
-    unknown = [one for one in found if one.fault.kind == "other values"]
+    unknown = [one for one in found if one.fault.kind == Kind.OTHER_VALUES]
     if len(unknown) > 2 and len(unknown) >= MOST * len(accounts.accounts):
         detail = f"{len(unknown)} of {len(accounts.accounts)} tensors hold values of unknown origin"
-        return [*_unbalanced(accounts), Fault("other checkpoint", "every tensor", detail)]
+        return [*_unbalanced(accounts), Fault(Kind.OTHER_CHECKPOINT, "every tensor", detail)]
     order = {account.pair.target: index for index, account in enumerate(accounts.accounts)}
     return [*_unbalanced(accounts), *_condensed(sorted(found, key=lambda one: order[one.pair.target]))]
 
 
 def _unbalanced(accounts: Stored) -> list[Fault]:
     return [
-        Fault("missing tensor" if account.missing else "unexpected tensor", account.name, account.text)
+        Fault(Kind.MISSING_TENSOR if account.missing else Kind.UNEXPECTED_TENSOR, account.name, account.text)
         for account in accounts.unbalanced
     ]
 
@@ -104,7 +104,7 @@ class _Found:
     @property
     def deed(self) -> tuple[str, str]:
         """What was done: the same in several tensors is one fault; orders of channels change throughout a unit."""
-        permuted = self.fault.kind == "permuted channels"
+        permuted = self.fault.kind == Kind.PERMUTED_CHANNELS
         return self.fault.kind, layer_of(self.pair.source) if permuted else self.fault.detail
 
 
@@ -149,7 +149,7 @@ def _move(group: Sequence[tuple[Correspondence, Correspondence]]) -> Fault:
         affine = all("/group_norm/" in one.source for one, _ in group)
         places = ", ".join(place for place, _ in back) if len(back) < 4 else f"{len(back)} more tensors"
         detail += f"; {'affine parameters' if affine else 'tensors'} are swapped, {places}, too"
-    return Fault("swapped tensors", pair.target, detail)
+    return Fault(Kind.SWAPPED_TENSORS, pair.target, detail)
 
 
 def spatial_axes(google: tuple[int, ...], shape: tuple[int, ...]) -> Spatial:
@@ -247,7 +247,7 @@ def computed_faults(
     ``stored_wrong`` are source tensors whose stored values are wrong: a layer that has one is explained by it.
     """
     if run.error:
-        return [Fault("cannot run", run.name, run.error)] if run.installed else []
+        return [Fault(Kind.CANNOT_RUN, run.name, run.error)] if run.installed else []
     misshapen = next((c for c in run.comparisons if not c.passed and _is_misshapen(c)), None)
     excused = {layer_of(name) for name in stored_wrong}
     departures = [d for d in _departures(oracle, images, run, step) if d.name not in excused]
@@ -257,10 +257,10 @@ def computed_faults(
         step("diagnosis, logits from the model's own features")
         faults += head_faults(oracle, source, run)
     if not faults and misshapen is not None and not stored_wrong:
-        return [Fault("other shape", misshapen.name, misshapen.detail)]
+        return [Fault(Kind.OTHER_SHAPE, misshapen.name, misshapen.detail)]
     first = next((c for c in run.comparisons if not c.passed), None)
     if not faults and first is not None and not stored_wrong:
-        faults.append(Fault("rounding", first.name, f"{first.ratio:.2g} floors, and no layer departs by itself"))
+        faults.append(Fault(Kind.ROUNDING, first.name, f"{first.ratio:.2g} floors, and no layer departs by itself"))
     return faults
 
 
@@ -320,7 +320,7 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
     tried, left, cuts = 0, BUDGET, ""
     for departure in departures:
         if not all(np.isfinite(output).all() for output in departure.outputs):
-            faults.append(Fault("not a number", departure.name, "the model gives values that are not finite"))
+            faults.append(Fault(Kind.NOT_A_NUMBER, departure.name, "the model gives values that are not finite"))
             break
         again = _again(oracle.arithmetic, source, departure, known)
         if again is not None:
@@ -336,17 +336,17 @@ def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Depart
             fault, build = best
             known.append(_Explanation(Fault(fault.kind, fault.place, fault.detail + cut), build, []))
         elif departure.misshapen:
-            faults.append(Fault("other shape", departure.name, departure.misshapen))
+            faults.append(Fault(Kind.OTHER_SHAPE, departure.name, departure.misshapen))
             break
         else:
             allowed = f"where {compare.FACTOR:g} are allowed"
             detail = f"{max(departure.ratios):.3g} floors from its own input, {allowed}{cut}"
-            faults.append(Fault("unknown arithmetic", departure.name, detail))
+            faults.append(Fault(Kind.UNKNOWN_ARITHMETIC, departure.name, detail))
     named = [explanation.told for explanation in known]
     if not named and len(faults) == EXPLAINED and all(2.0**-14 < d.relative < 2.0**-5 for d in departures):
         worst = max(d.relative for d in departures)
         detail = f"every layer is off by up to {worst:.0e} of its size{cuts}"
-        return [Fault("reduced precision", faults[0].place, detail)]
+        return [Fault(Kind.REDUCED_PRECISION, faults[0].place, detail)]
     return named + faults
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from verify.compare import U
 from verify.diagnosis.changes import REORDERINGS, REVALUATIONS, bfloat16, float16, reread
-from verify.diagnosis.faults import Fault
+from verify.diagnosis.faults import Fault, Kind
 from verify.forward import Run
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import Source
@@ -53,32 +53,32 @@ def _normalised(x: Array) -> Array:
 
 
 # fmt: off
-WRONG_HEADS: tuple[tuple[str, str, Head], ...] = (
-    ("dropped bias", "the bias is not added", lambda sums, bias: sums),
-    ("dropped bias", "the bias is added twice", lambda sums, bias: sums + 2 * bias),
-    ("dropped bias", "the bias is subtracted", lambda sums, bias: sums - bias),
-    ("dropped values", "the bias alone", lambda sums, bias: np.broadcast_to(bias, sums.shape)),
-    ("dropped values", "all zeros", lambda sums, bias: np.zeros_like(sums)),
-    ("shifted labels", "classes shifted by 1", lambda sums, bias: np.roll(sums + bias, 1, -1)),
-    ("shifted labels", "classes shifted by -1", lambda sums, bias: np.roll(sums + bias, -1, -1)),
-    ("shifted labels", "the kernel's classes shifted by 1", lambda sums, bias: np.roll(sums, 1, -1) + bias),
-    ("shifted labels", "the kernel's classes shifted by -1", lambda sums, bias: np.roll(sums, -1, -1) + bias),
-    ("shifted labels", "the bias shifted by 1", lambda sums, bias: sums + np.roll(bias, 1)),
-    ("shifted labels", "the bias shifted by -1", lambda sums, bias: sums + np.roll(bias, -1)),
-    ("permuted labels", "classes reversed", lambda sums, bias: (sums + bias)[:, ::-1]),
-    ("permuted labels", "the bias reversed", lambda sums, bias: sums + bias[::-1]),
-    ("permuted labels", "the kernel's classes reversed", lambda sums, bias: sums[:, ::-1] + bias),
-    ("permuted labels", "sorted", lambda sums, bias: np.sort(sums + bias)),
-    ("activation", "a softmax is part of the head", lambda sums, bias: _softmax(sums + bias)),
-    ("activation", "a log-softmax is part of the head", lambda sums, bias: _log_softmax(sums + bias)),
-    ("activation", "a sigmoid is part of the head", lambda sums, bias: _sigmoid(sums + bias)),
-    ("activation", "a log-sigmoid is part of the head", lambda sums, bias: -np.logaddexp(0, -(sums + bias))),
-    ("activation", "a ReLU is part of the head", lambda sums, bias: np.maximum(sums + bias, 0)),
-    ("activation", "a tanh is part of the head", lambda sums, bias: np.tanh(sums + bias)),
-    ("activation", "a softplus is part of the head", lambda sums, bias: np.logaddexp(0, sums + bias)),
-    ("activation", "exponentials of the logits", lambda sums, bias: np.exp(sums + bias)),
-    ("activation", "the logits are normalised", lambda sums, bias: _normalised(sums + bias)),
-    ("activation", "the logits are divided by their norm",
+WRONG_HEADS: tuple[tuple[Kind, str, Head], ...] = (
+    (Kind.DROPPED_BIAS, "the bias is not added", lambda sums, bias: sums),
+    (Kind.DROPPED_BIAS, "the bias is added twice", lambda sums, bias: sums + 2 * bias),
+    (Kind.DROPPED_BIAS, "the bias is subtracted", lambda sums, bias: sums - bias),
+    (Kind.DROPPED_VALUES, "the bias alone", lambda sums, bias: np.broadcast_to(bias, sums.shape)),
+    (Kind.DROPPED_VALUES, "all zeros", lambda sums, bias: np.zeros_like(sums)),
+    (Kind.SHIFTED_LABELS, "classes shifted by 1", lambda sums, bias: np.roll(sums + bias, 1, -1)),
+    (Kind.SHIFTED_LABELS, "classes shifted by -1", lambda sums, bias: np.roll(sums + bias, -1, -1)),
+    (Kind.SHIFTED_LABELS, "the kernel's classes shifted by 1", lambda sums, bias: np.roll(sums, 1, -1) + bias),
+    (Kind.SHIFTED_LABELS, "the kernel's classes shifted by -1", lambda sums, bias: np.roll(sums, -1, -1) + bias),
+    (Kind.SHIFTED_LABELS, "the bias shifted by 1", lambda sums, bias: sums + np.roll(bias, 1)),
+    (Kind.SHIFTED_LABELS, "the bias shifted by -1", lambda sums, bias: sums + np.roll(bias, -1)),
+    (Kind.PERMUTED_LABELS, "classes reversed", lambda sums, bias: (sums + bias)[:, ::-1]),
+    (Kind.PERMUTED_LABELS, "the bias reversed", lambda sums, bias: sums + bias[::-1]),
+    (Kind.PERMUTED_LABELS, "the kernel's classes reversed", lambda sums, bias: sums[:, ::-1] + bias),
+    (Kind.PERMUTED_LABELS, "sorted", lambda sums, bias: np.sort(sums + bias)),
+    (Kind.ACTIVATION, "a softmax is part of the head", lambda sums, bias: _softmax(sums + bias)),
+    (Kind.ACTIVATION, "a log-softmax is part of the head", lambda sums, bias: _log_softmax(sums + bias)),
+    (Kind.ACTIVATION, "a sigmoid is part of the head", lambda sums, bias: _sigmoid(sums + bias)),
+    (Kind.ACTIVATION, "a log-sigmoid is part of the head", lambda sums, bias: -np.logaddexp(0, -(sums + bias))),
+    (Kind.ACTIVATION, "a ReLU is part of the head", lambda sums, bias: np.maximum(sums + bias, 0)),
+    (Kind.ACTIVATION, "a tanh is part of the head", lambda sums, bias: np.tanh(sums + bias)),
+    (Kind.ACTIVATION, "a softplus is part of the head", lambda sums, bias: np.logaddexp(0, sums + bias)),
+    (Kind.ACTIVATION, "exponentials of the logits", lambda sums, bias: np.exp(sums + bias)),
+    (Kind.ACTIVATION, "the logits are normalised", lambda sums, bias: _normalised(sums + bias)),
+    (Kind.ACTIVATION, "the logits are divided by their norm",
      lambda sums, bias: (sums + bias) / np.linalg.norm(sums + bias, axis=-1, keepdims=True)),
 )
 # fmt: on
@@ -123,17 +123,17 @@ def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
     if known and not all(np.isfinite(outputs["features"]).all() for outputs in run.outputs):
         return []
     if not all(np.isfinite(outputs["logits"]).all() for outputs in run.outputs):
-        return [Fault("not a number", "logits", "the model gives values that are not finite")]
+        return [Fault(Kind.NOT_A_NUMBER, "logits", "the model gives values that are not finite")]
     if not known:
-        return [Fault("unknown arithmetic", "logits", f"{worst.ratio:.3g} floors; {worst.detail}")]
+        return [Fault(Kind.UNKNOWN_ARITHMETIC, "logits", f"{worst.ratio:.3g} floors; {worst.detail}")]
     head = _head(source, run)
     for kind, detail, values in _candidates(source, head):
         if head.explained_by(values):
             return [Fault(kind, "logits", detail)]
     if head.explained_by(_reordered(head)):
-        return [Fault("permuted labels", "logits", "the right logits in another order")]
+        return [Fault(Kind.PERMUTED_LABELS, "logits", "the right logits in another order")]
     count = int((np.abs(head.logits - head.right) > head.limits).any(axis=0).sum())
-    kind = "changed values" if count < head.logits.shape[1] else "unknown arithmetic"
+    kind = Kind.CHANGED_VALUES if count < head.logits.shape[1] else Kind.UNKNOWN_ARITHMETIC
     return [Fault(kind, "logits", f"{count} of {head.logits.shape[1]} classes depart; {worst.detail}")]
 
 
@@ -161,7 +161,7 @@ def _product(features: Array, kernel: Array) -> Array:
     return np.concatenate([features @ block for block in blocks], axis=1)
 
 
-def _candidates(source: Source, head: _Head) -> Iterator[tuple[str, str, Array]]:
+def _candidates(source: Source, head: _Head) -> Iterator[tuple[Kind, str, Array]]:
     """Kind, detail, logits: cheap ones first."""
     for kind, detail, wrong in WRONG_HEADS:
         yield kind, detail, np.asarray(wrong(head.sums, head.bias))
@@ -179,27 +179,27 @@ def _candidates(source: Source, head: _Head) -> Iterator[tuple[str, str, Array]]
 
 def _rounded_heads(
     name: str, rounded: Callable[[Array], Array], head: _Head, kernel: Array
-) -> Iterator[tuple[str, str, Array]]:
+) -> Iterator[tuple[Kind, str, Array]]:
     """Kernel, bias and features in a narrower format."""
     bias = rounded(head.bias.astype(np.float32))
     features = rounded(head.features.astype(np.float32)).astype(np.float64)
     sums, sums_of_rounded = _product(head.features, rounded(kernel)), _product(features, rounded(kernel))
-    yield "reduced precision", f"head rounded to {name}: its kernel", sums + head.bias
-    yield "reduced precision", f"head rounded to {name}: kernel and bias", sums + bias
-    yield "reduced precision", f"head rounded to {name}: kernel and features", sums_of_rounded + head.bias
-    yield "reduced precision", f"head rounded to {name}: kernel, bias and features", sums_of_rounded + bias
-    yield "reduced precision", f"features rounded to {name} before the head", _product(features, kernel) + head.bias
+    yield Kind.REDUCED_PRECISION, f"head rounded to {name}: its kernel", sums + head.bias
+    yield Kind.REDUCED_PRECISION, f"head rounded to {name}: kernel and bias", sums + bias
+    yield Kind.REDUCED_PRECISION, f"head rounded to {name}: kernel and features", sums_of_rounded + head.bias
+    yield Kind.REDUCED_PRECISION, f"head rounded to {name}: kernel, bias and features", sums_of_rounded + bias
+    yield Kind.REDUCED_PRECISION, f"features rounded to {name} before the head", _product(features, kernel) + head.bias
 
 
-def _rounded_logits(head: _Head) -> Iterator[tuple[str, str, Array]]:
+def _rounded_logits(head: _Head) -> Iterator[tuple[Kind, str, Array]]:
     """Logits that a narrower format holds, and that are the right ones but for its rounding."""
     for name, (rounded, unit) in PRECISIONS.items():
         held = np.array_equal(rounded(head.logits.astype(np.float32)), head.logits)
         if held and (np.abs(head.logits - head.right) <= 2 * unit * np.abs(head.right) + head.limits).all():
-            yield "reduced precision", f"logits rounded to {name}", head.logits
+            yield Kind.REDUCED_PRECISION, f"logits rounded to {name}", head.logits
 
 
-def _other_kernels(head: _Head, kernel: Array) -> Iterator[tuple[str, str, Array]]:
+def _other_kernels(head: _Head, kernel: Array) -> Iterator[tuple[Kind, str, Array]]:
     """The kernel changed in each known way."""
     whole = kernel[None, None]
     for change in (*REORDERINGS, *REVALUATIONS):
@@ -207,13 +207,13 @@ def _other_kernels(head: _Head, kernel: Array) -> Iterator[tuple[str, str, Array
         if wrong.shape == whole.shape:
             yield change.kind, f"head kernel: {change.detail}", _product(head.features, wrong[0, 0]) + head.bias
     detail = "head kernel: the same bytes in another shape"
-    yield "reshaped tensor", detail, _product(head.features, reread(whole, "HWIO", "OIHW")[0, 0]) + head.bias
+    yield Kind.RESHAPED_TENSOR, detail, _product(head.features, reread(whole, "HWIO", "OIHW")[0, 0]) + head.bias
     for detail, moved in (("reversed", head.features[:, ::-1]), ("shifted by 1", np.roll(head.features, 1, 1)),
                           ("shifted by -1", np.roll(head.features, -1, 1))):  # fmt: skip
-        yield "permuted channels", f"head's inputs {detail}", _product(moved, kernel) + head.bias
+        yield Kind.PERMUTED_CHANNELS, f"head's inputs {detail}", _product(moved, kernel) + head.bias
 
 
-def _other_biases(head: _Head) -> Iterator[tuple[str, str, Array]]:
+def _other_biases(head: _Head) -> Iterator[tuple[Kind, str, Array]]:
     """The bias changed in each known way, and any other one: the same on every image."""
     narrow = head.bias.astype(np.float32)
     for change in REVALUATIONS:
@@ -222,7 +222,7 @@ def _other_biases(head: _Head) -> Iterator[tuple[str, str, Array]]:
     if len(head.logits) > 1 and head.logits.shape[1] > 1:
         other = (head.logits - head.sums).mean(axis=0)
         count = int((np.abs(other - head.bias) > head.limits.min()).sum())
-        kind = "other values" if count == len(other) else "changed values"
+        kind = Kind.OTHER_VALUES if count == len(other) else Kind.CHANGED_VALUES
         yield kind, f"head bias: {count} of {len(other)} values are others", head.sums + other
 
 
@@ -281,14 +281,14 @@ def _clipped(head: _Head) -> tuple[Array, str]:
     return np.clip(head.right, low, high), f"logits clipped to {low:.4g} … {high:.4g}"
 
 
-FITS: tuple[tuple[str, Callable[[_Head], tuple[Array, str]]], ...] = (
-    ("scaled values", _scaled),
-    ("scaled values", _scaled_sums),
-    ("scaled values", _scaled_bias),
-    ("scaled values", _scaled_features),
-    ("shifted values", _shifted),
-    ("shifted values", _centred),
-    ("activation", _clipped),
+FITS: tuple[tuple[Kind, Callable[[_Head], tuple[Array, str]]], ...] = (
+    (Kind.SCALED_VALUES, _scaled),
+    (Kind.SCALED_VALUES, _scaled_sums),
+    (Kind.SCALED_VALUES, _scaled_bias),
+    (Kind.SCALED_VALUES, _scaled_features),
+    (Kind.SHIFTED_VALUES, _shifted),
+    (Kind.SHIFTED_VALUES, _centred),
+    (Kind.ACTIVATION, _clipped),
 )
 
 

@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import StrEnum
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 PLAIN = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
@@ -33,7 +34,13 @@ def parse(kind: Any, value: Any, where: str) -> Any:
     finite = not isinstance(value, float) or math.isfinite(value)
     if kind in PLAIN and (type(value) is kind or (kind is float and type(value) is int)) and finite:
         return value
+    if _is_words(kind) and type(value) is str and value in {*kind}:
+        return kind(value)
     raise ValueError(f"{where or '/'} is {_shown(value)}")
+
+
+def _is_words(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, StrEnum)
 
 
 def _parse_object(kind: type, value: Any, where: str) -> Any:
@@ -69,4 +76,4 @@ def json_schema(kind: Any) -> dict[str, Any]:
         return {"type": "array", "items": json_schema(inner[0])}
     if origin is not None and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": json_schema(inner[1])}
-    return {"type": PLAIN[kind]}
+    return {"type": PLAIN[str if _is_words(kind) else kind]}
