@@ -32,6 +32,7 @@ from converters.mapping.layouts import (
     Layout,
 )
 from converters.mapping.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
+from converters.mapping.storage import Storage
 from converters.sources.declared import declared
 from converters.watch import Watch, loaded_files
 from verify.precision import USUAL, Computing
@@ -212,6 +213,11 @@ class Folder:
         return {TRANSFORMERS.parameter_name(p): torch.from_numpy(value(p).copy()) for p in self._wanted}
 
     @cached_property
+    def _storage(self) -> Storage:
+        """How a conversion would store what this folder says it is."""
+        return Storage(self.form, self.exact, self.dtype)
+
+    @cached_property
     def _wanted(self) -> list[Parameter]:
         return parameters(self._architecture)
 
@@ -229,7 +235,7 @@ class Folder:
         name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)
 
         def expected() -> Array:
-            return round_to(self.form.store(parameter, self.source.read(name), self.exact), self.dtype)
+            return self._storage.values(parameter, self.source.read(name))
 
         return Correspondence(name, target, expected, lambda: self.weights.read(target))
 
