@@ -108,12 +108,12 @@ PROJECTION = "proj/"
 
 _SLOT = "an optimiser's slot: the training's state, not the network's"
 _COUNTER, _SETTING = "a counter of the training", "an optimiser's setting"
+_TF1_OPTIMISERS = ("Momentum", "Adam", "AdamW", "RMSProp", "Adagrad", "AdagradDA", "Adadelta", "Ftrl", "LARS", "LAMB")
 _TF1_STATE = {
     "global_step": _COUNTER,
     "beta1_power": _COUNTER,
     "beta2_power": _COUNTER,
-    **dict.fromkeys(("{name}/Momentum", "{name}/Adam", "{name}/Adam_1", "{name}/RMSProp", "{name}/RMSProp_1",
-                     "{name}/Adagrad", "{name}/Ftrl", "{name}/Ftrl_1"), _SLOT),
+    **dict.fromkeys([f"{{name}}/{name}{n}" for name in _TF1_OPTIMISERS for n in ("", "_1", "_2")], _SLOT),
 }
 _OPTIMISERS = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")
 _TF2_STATE = {
@@ -252,6 +252,9 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """The attributes in which PyTorch's wrappers hold what they wrap, a network or a part of it, and which so stand in its
 names: DataParallel and DistributedDataParallel, torch.compile, FSDP, activation checkpointing. No scheme has them."""
 
+OUTPUT = ":0"
+"""Ends the name of a TensorFlow variable, which is its first output; whether a file has it says nothing."""
+
 ANY = "{any}"
 """Ends a template of ``dropped``: whatever lies there."""
 
@@ -306,7 +309,7 @@ def trunk(names: Mapping[str, str], scheme: str) -> dict[str, str]:
     """
     tails, found = _tails(scheme), dict[str, dict[str, str]]()
     for tensor, name in names.items():
-        parts = name.removesuffix(":0").split("/")
+        parts = name.removesuffix(OUTPUT).split("/")
         plain = unnumbered("/".join(parts), scheme).split("/")
         for start in range(max(0, len(parts) - _DEEPEST), len(parts)):
             table_name = tails.get("/".join(plain[start:]))
@@ -509,7 +512,7 @@ _DEEPEST = 6
 def _tails(scheme: str) -> dict[str, str]:
     """A name below the head without the network's own → the whole name."""
     known = _known(scheme).items()
-    return {name.partition("/")[2].removesuffix(":0"): name for name, (row, *_) in known if row not in HEAD}
+    return {name.partition("/")[2].removesuffix(OUTPUT): name for name, (row, *_) in known if row not in HEAD}
 
 
 @cache
@@ -546,7 +549,9 @@ def words(name: str, scheme: str) -> list[str]:
 def _plain(name: str, scheme: str) -> str:
     """A file's name without wrappers and, where the scheme has them, numbers."""
     bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
-    return unnumbered(bare, scheme) if _column(scheme).numbered else bare
+    if not _column(scheme).numbered:
+        return bare
+    return unnumbered(bare if _column(scheme).root.endswith(OUTPUT) else bare.removesuffix(OUTPUT), scheme)
 
 
 def _spelling(name: str, prefix: str, scheme: str) -> str | None:

@@ -137,7 +137,8 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, limi
 
 
 def _innermost(folder: Path) -> Path:
-    """The folder itself, or the one it consists of: archives are made of a folder or of its content. Never a file,
-    which may be an archive again."""
-    content = list(folder.iterdir())
-    return content[0] if len(content) == 1 and content[0].is_dir() else folder
+    """The first folder that holds anything but one folder: archives are made of a folder, of a path to it, or of its
+    content. Never a file, which may be an archive again."""
+    while len(content := list(folder.iterdir())) == 1 and content[0].is_dir():
+        folder = content[0]
+    return folder

@@ -91,8 +91,8 @@ def is_kernel(shape: Shape) -> bool:
 
 
 def _is_called(words: Set[str] | None, wanted: Set[str]) -> bool:
-    """Whether its names are such, or it has none."""
-    return not words or bool(words & wanted)
+    """Whether one of its names has such a part (``head_w``, ``kernel_matrix``), or it has none."""
+    return not words or any(part in wanted for word in words for part in word.lower().split("_"))
 
 
 def _shape(shape: Shape) -> str:

@@ -33,7 +33,7 @@ import numpy as np
 
 from converters.errors import CheckpointError, UsageError
 from converters.mapping.architecture import GROUPS, Architecture
-from converters.mapping.names import PROJECTION, ends, infer, parameters, trunk, words
+from converters.mapping.names import NO_WEIGHT, PROJECTION, ends, infer, parameters, trunk, words
 from converters.sources.base import (
     MAX_NAME,
     MAX_TENSORS,
@@ -157,7 +157,11 @@ class KerasSource(TensorFile):
                 count += 1
                 if count > MAX_TENSORS:
                     raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
-                yield layer, weight, self._dataset(self._follow(group, weight), f"{layer}/{weight}")
+                dataset = self._follow(group, weight)
+                if self._is_state(dataset) and not words(weight, self.scheme):
+                    self.dropped = {**self.dropped, f"{layer}/{weight}": NO_WEIGHT}
+                else:
+                    yield layer, weight, self._dataset(dataset, f"{layer}/{weight}")
 
     def _numbered_weights(self, root: Any) -> Iterator[tuple[str, str, Any]]:
         """Those of the later formats: the variables of each layer in their order."""
@@ -173,9 +177,14 @@ class KerasSource(TensorFile):
         for layer, variables in layers:
             for number in sorted(variables, key=lambda name: (len(name), name)):
                 variable = self._follow(variables, number)
-                if isinstance(variable, _h5py().Dataset) and variable.dtype.kind not in "iu":  # a seed, a counter
+                if isinstance(variable, _h5py().Dataset) and not self._is_state(variable):
                     yield layer, number, self._dataset(variable, f"{layer}/{number}")
         self.dropped = {name: "the training's state, not the network's" for name in TRAINING if name in root}
+
+    @staticmethod
+    def _is_state(dataset: Any) -> bool:
+        """Whether it is a seed or a counter: integers, of at most one dimension."""
+        return isinstance(dataset, _h5py().Dataset) and dataset.dtype.kind in "iu" and len(dataset.shape or ()) < 2
 
     def _layers(self, group: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
         """(layer, the group of its variables), of every layer below ``group``."""

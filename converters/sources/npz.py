@@ -241,6 +241,11 @@ class NpzSource(TensorFile):
             raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Download it again.")
         if len(infos) > MAX_MEMBERS:
             raise CheckpointError(f"{self.path}: {len(infos)} members, more than any BiT checkpoint has.")
+        if not any(info.filename.endswith(SUFFIX) for info in infos):
+            raise CheckpointError(
+                f"{self.path}: a zip archive of {infos[0].filename[:120]!r}, without any {SUFFIX} member.\n"
+                "Unpack it, and give the file or folder inside."
+            )
         starts = self._starts(infos)
         self._refuse_bomb(infos)
         entries: dict[str, tuple[zipfile.ZipInfo, int]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,7 @@ from converters.sources.dense import LEAST, Found, is_kernel, recognised
 from converters.sources.objects import ObjectGraph
 from verify.tensorflow import import_tensorflow
 
-INDEX, DATA = ".index", ".data-"
+INDEX, DATA, META = ".index", ".data-", ".meta"
 SCHEME = "tf2"
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 MAX_INDEX = 64 << 20
@@ -92,13 +92,17 @@ class TfCheckpoint(TensorFile):
     def shapes(self) -> Mapping[str, Shape]:
         return self._shapes
 
+    def select(self, names: Collection[str]) -> None:
+        for name in names:
+            if name in self._types and not self._types[name].is_floating:
+                raise CheckpointError(
+                    f"{self.path}: {name} holds {self._types[name].name}, not float32. Save it as float32."
+                )
+
     def read(self, name: str) -> Array:
         if name not in self._keys:  # the bias of a head that has none
             return np.zeros(self._shapes[name], np.float32)
-        if not self._types[name].is_floating:
-            raise CheckpointError(
-                f"{self.path}: {name} holds {self._types[name].name}, not float32. Save it as float32."
-            )
+        self.select([name])
         with self._blame(name):
             values: Array = self._reader.get_tensor(self._keys[name])
         return as_float32(values, self.path, name)
@@ -172,7 +176,7 @@ def _prefixes(folder: Path) -> list[Path]:
 
 def _prefix_of(path: Path) -> Path | None:
     """The prefix that ``path`` is, or that it is a file of; None where there is no index."""
-    for suffix in (INDEX, DATA):
+    for suffix in (INDEX, DATA, META):
         before, found, _ = path.name.rpartition(suffix)
         if found and before and path.with_name(before + INDEX).is_file():
             return path.with_name(before)

@@ -306,6 +306,36 @@ def test_other_heads(kind: str, way: str, module, trunk, tmp_path) -> None:
         assert witness["verdict"] == "agrees"
 
 
+@pytest.mark.parametrize(("kernel", "bias"), [("head_w", "head_b"), ("W", "b"), ("kernel_matrix", "fc_bias")])
+def test_a_module_s_own_head_is_told_by_parts_of_its_names(kernel: str, bias: str, module, trunk, tmp_path) -> None:
+    import tensorflow as tf
+    import tensorflow_hub as hub
+
+    network = tf.Module()
+    network.parts = [hub.load(str(module))]
+    made = {kernel: np.full((FEATURES, CLASSES), 0.5, "f4"), bias: np.arange(CLASSES, dtype="f4")}
+    for name, value in made.items():
+        setattr(network, name, tf.Variable(value))
+    path = Path(tf.train.Checkpoint(network).save(str(tmp_path / "ckpt")))
+    same(path, trunk | {KERNEL: made[kernel][None, None], BIAS: made[bias]})
+    (tmp_path / "ckpt-1.meta").touch()
+    same(tmp_path / "ckpt-1.meta", trunk | {KERNEL: made[kernel][None, None], BIAS: made[bias]})
+
+
+def test_a_layer_s_seed_is_left_out_of_an_h5_file(models, trunk, tmp_path) -> None:
+    """Older Keras keeps the seeds of its random layers among the weights."""
+    import h5py
+
+    model = models("sequential")
+    path = WAYS["whole .h5"](model, tmp_path)
+    with h5py.File(path, "a") as file:
+        weights = file["model_weights"]
+        weights.create_group("random_flip").create_dataset("StateVar:0", data=np.arange(3))
+        weights["random_flip"].attrs["weight_names"] = [b"StateVar:0"]
+        weights.attrs["layer_names"] = [b"random_flip", *(name.encode() for name in weights.attrs["layer_names"])]
+    assert "random_flip/StateVar:0" in same(path, trunk | head_of(model))
+
+
 # -- what is no BiT
 
 

@@ -125,7 +125,7 @@ def _archive(tensors, folder: Path) -> Path:
 
 
 def _archive_with_top(tensors, folder: Path) -> Path:
-    return tar_of(writers.tf1_hub_module(tensors, folder / "module"), folder / "module.tar.gz", "bit_m-r50x1_1")
+    return tar_of(writers.tf1_hub_module(tensors, folder / "module"), folder / "module.tar.gz", "content/bit_m-r50x1_1")
 
 
 FORMATS: dict[str, Callable[..., Path]] = {
@@ -133,6 +133,9 @@ FORMATS: dict[str, Callable[..., Path]] = {
     "npz deflated": _deflated,
     "npz with a 2-D head": _flat_head,
     "npz with numbered names": _numbered,
+    "npz with outputs": lambda tensors, folder: _npz(
+        {f"bit/{name}:0": value for name, value in tensors.items()}, folder
+    ),
     "big_vision": _big_vision(""),
     "big_vision params/": _big_vision("params/"),
     "big_vision opt/target/": _big_vision("opt/target/"),

@@ -358,3 +358,9 @@ def test_a_refused_file_is_closed(tmp_path: Path) -> None:
     for _ in range(10):
         refuse(path)
     assert len(os.listdir("/dev/fd")) <= before + 1
+
+
+def test_an_archive_of_another_folder_is_to_be_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("model/saved_model.pb", b"")
+    assert "Unpack it" in refuse(tmp_path / "model.zip")

@@ -36,7 +36,7 @@ def part(folder: Path, pattern: str) -> Path:
     return next(folder.rglob(pattern))
 
 
-@pytest.mark.parametrize("optimizer", ["MomentumOptimizer", "AdamOptimizer", "RMSPropOptimizer", "AdagradOptimizer"])
+@pytest.mark.parametrize("optimizer", ["MomentumOptimizer", "AdamOptimizer", "RMSPropOptimizer", "AdadeltaOptimizer"])
 def test_tf1_optimisers_are_dropped_by_rows_that_say_why(tmp_path: Path, tensors, optimizer: str) -> None:
     path = writers.tf1_checkpoint(tensors, tmp_path / "model.ckpt", optimizer)
     with open_checkpoint(path) as source:

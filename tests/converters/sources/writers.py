@@ -315,6 +315,7 @@ def tf1_checkpoint(tensors: Tensors, prefix: Path, optimizer: str | None = None)
         if optimizer:
             loss = tf.add_n([tf.reduce_sum(variable) for variable in variables])
             options = {"momentum": 0.9} if "Momentum" in optimizer else {}
+            options |= {"centered": True} if "RMSProp" in optimizer else {}
             train = getattr(v1.train, optimizer)(0.0, **options)
             train.minimize(loss, global_step=v1.train.get_or_create_global_step())
         session.run(v1.global_variables_initializer())
