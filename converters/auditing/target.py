@@ -47,6 +47,10 @@ Array = npt.NDArray[Any]
 STOCK: dict[str, type[TransformersReader | TimmReader]] = {"transformers": TransformersReader, "timm": TimmReader}
 """Layout → the library that loads it by itself."""
 
+LEAST_FLOAT16_SPREAD = 2.5e-4
+"""Standard deviation of kernels below which a run in float16 is not judged: PyTorch rounds the mean of each kernel to
+float16, whose numbers near zero lie 2⁻²⁴ apart, so that it is off by a quarter of float16's own rounding or more."""
+
 
 class Folder:
     """A folder in any layout that is written, held against a source. Open with ``with``.
@@ -86,6 +90,17 @@ class Folder:
     @property
     def has_head(self) -> bool:
         return self._architecture.classes is not None
+
+    @cached_property
+    def kernel_spread(self) -> float:
+        """The least standard deviation of a stored kernel, each tensor's being that of its median output channel."""
+
+        def spread(name: str) -> float:
+            values = widened(self.weights.read(name), self.dtype)
+            return float(np.median(values.reshape(len(values), -1).std(axis=1)))
+
+        kernels = (self.form.parameter_name(p) for p in self._wanted if p.kind is Kind.KERNEL)
+        return min((spread(name) for name in kernels if name in self.weights.shapes), default=0.0)
 
     @cached_property
     def for_libraries(self) -> Path:
@@ -329,6 +344,8 @@ def _half(folder: Folder, computing: Computing) -> list[Reader]:
     library = STOCK[folder.layout]
     loads_half = library is TransformersReader and declared == folder.dtype != "float32" and library.available()
     if not loads_half or folder.misleading or computing.precision != "float32":
+        return []
+    if folder.dtype == "float16" and folder.kernel_spread < LEAST_FLOAT16_SPREAD:
         return []
     return [_library(library, folder, Computing(folder.dtype, computing.device))]
 

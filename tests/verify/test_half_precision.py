@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from converters.auditing.audits import audit_folder
-from converters.auditing.target import own_readers
+from converters.auditing.target import audit_readers, own_readers
 from converters.folder.plan import Plan
 from converters.mapping.names import GOOGLE, infer
 from converters.options import Proof
@@ -26,6 +26,7 @@ def source():
 
 def written(folder, source, dtype, exact="bits"):
     architecture = infer(source.shapes, GOOGLE, "tiny")
+    folder.mkdir(exist_ok=True)
     plan = Plan("tiny", architecture, None, exact, "zeros", dtype=dtype)
     model.write(folder, source, plan, lambda *_: None, hashed=False)
     return folder
@@ -49,6 +50,18 @@ def test_rounded_source_passes_and_the_report_says_how_far_it_moved(tmp_path, so
     assert report.tensors.bit_exact == report.tensors.target
     assert report.ratio < 3
     assert report.rounding > 20 * report.max_abs_error
+
+
+def test_float16_runs_of_kernels_too_small_for_it_are_not_judged(tmp_path):
+    """PyTorch's float16 batch norm rounds a kernel's mean to multiples of 2⁻²⁴."""
+    names = {}
+    for std in (1e-5, 1e-2):
+        source = MemorySource(make_checkpoint((1, 1), 32, 5, seed=3, kernel_std=std))
+        folder = written(tmp_path / str(std), source, "float16")
+        report = audit_folder(folder, source, audit_readers, Proof(pool_padding="zeros"), lambda *_: None)
+        assert report, report.reason
+        names[std] = [reader.name for reader in report.readers]
+    assert names[1e-2] == [*names[1e-5], "transformers in float16"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
