@@ -80,7 +80,7 @@ def test_other_files_in_an_archive_are_left_out_and_said(tmp_path: Path, tensors
 def test_an_archive_of_other_files_alone_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.npz", "w") as file:
         file.writestr("README.txt", "what this is")
-    with pytest.raises(CheckpointError, match=r"none of its 1 members is an \.npy array"):
+    with pytest.raises(CheckpointError, match=r"without any \.npy member"):
         open_source(tmp_path / "model.npz")
 
 
