@@ -58,7 +58,7 @@ _HOME = {
     "variants": "converters.api",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", *sorted(_HOME.keys() - {"Report"})]  # verify's name, documented there
 
 
 def __getattr__(name: str) -> Any:

@@ -37,7 +37,7 @@ MAX_SHARD_SIZE = 5 * 10**9
 """Bytes of one file, as the Hub has it; the largest released network takes 4.43 GB."""
 UNITS = ("", "K", "M", "G", "T")
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class PublishOptions:
         return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name)]
 
 
-def taken(kind: type[Made], options: Mapping[str, Any]) -> Made:
+def taken(kind: type[T], options: Mapping[str, Any]) -> T:
     """An object of the fields that it has in common with ``options``."""
     names = (field.name for field in fields(kind))  # type: ignore[arg-type]
     return kind(**{name: options[name] for name in names if name in options})

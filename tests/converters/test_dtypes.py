@@ -56,8 +56,9 @@ def tensors() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tensors, tmp_path_factory) -> Path:
-    np.savez(tmp_path_factory.mktemp("source") / "tiny.npz", **tensors)
-    return next(tmp_path_factory.getbasetemp().glob("source*/tiny.npz"))
+    path = tmp_path_factory.mktemp("source") / "tiny.npz"
+    np.savez(path, **tensors)
+    return path
 
 
 @pytest.fixture(scope="module")
