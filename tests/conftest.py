@@ -27,7 +27,7 @@ OPTIONAL = {
     "transformers",
 }
 """Of extras other than ``quick``; most take seconds to import."""
-CASES = 5
+CASES = 2
 """Of one test, as many as ``--quick`` runs."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores

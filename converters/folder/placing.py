@@ -60,9 +60,12 @@ def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         folder = parent / (prefix + token_hex(4))
         folder.mkdir()  # with the permissions of a folder that the user makes
-        lock = os.open(folder, os.O_RDONLY)
+        # Between its making and its locking another thread or process may take it for a leftover, and remove it.
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Between its making and its locking another process may have taken it for a leftover.
         if folder.exists():
             return folder, lock
         os.close(lock)
