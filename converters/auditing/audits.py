@@ -29,8 +29,7 @@ from converters.mapping.names import GOOGLE, infer
 from converters.options import AuditOptions, Proof
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
-from verify import Reader, Report, audit
-from verify.auditing import IMAGES, default_images
+from verify import Reader, Report
 from verify.oracles.agreement import MAKERS, Witness
 from verify.protocols import PoolPadding, Progress, Source
 
@@ -55,6 +54,8 @@ def audit_folder(
     are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
     gets from the folder, too: labels and prepared images.
     """
+    from verify.auditing import IMAGES, audit
+
     images, pool_padding = options.images, options.pool_padding or source.pool_padding
     with Folder(folder, source, choose_readers, digests or {}) as target:
         plan = plan_of_folder(target, source, variant, pool_padding)
@@ -84,6 +85,8 @@ def audit_folder(
 
 def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
     """The default images in the one size that a SavedModel's graph takes, where none is of that size."""
+    from verify.auditing import default_images
+
     found = preprocessing_of(source)
     if found is None or found.size == UNKNOWN_PREPROCESSING.size:
         return []
