@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bit_ref.image_processor import BatchFeature, BitImageProcessor
     from bit_ref.model import BitBackbone, BitForImageClassification, BitModel
     from bit_ref.pretrained import BitPreTrainedModel
+    from bit_ref.stock import use_config_epsilon
 
     __version__: str
 
@@ -31,6 +32,7 @@ __all__ = [
     "BitModel",
     "BitPreTrainedModel",
     "__version__",
+    "use_config_epsilon",
 ]
 
 _MODULES = {
@@ -38,6 +40,7 @@ _MODULES = {
     "BitConfig": "config",
     "BitImageProcessor": "image_processor",
     "BitPreTrainedModel": "pretrained",
+    "use_config_epsilon": "stock",
 }
 
 

@@ -113,7 +113,7 @@ def _against(plan: Plan, source: GoogleView) -> str:
 
 
 def _stock(report: Report | None, plan: Plan) -> str:
-    """What becomes of the source's own kernels in stock libraries, and the remedy where there is one."""
+    """The distance of stock libraries on the source's own kernels, and the remedies where there are any."""
     stock = report.readers[1] if report and len(report.readers) > 1 else None
     if stock is None or stock.moved is None or report is None:
         return "how far that is off was not measured."
@@ -122,5 +122,14 @@ def _stock(report: Report | None, plan: Plan) -> str:
     changed = len(report.images) - stock.top1 if stock.top1 is not None else 0
     if changed:
         moves += f" and changes {changed} of {len(report.images)} predictions"
-    remedy = " To spare them that, convert with `--exact logits`." if plan.pool_padding == "zeros" else ""
-    return f"{moves}, and everything else is exact.{remedy}"
+    return f"{moves}, and everything else is exact.{_remedies(plan)}"
+
+
+def _remedies(plan: Plan) -> str:
+    if plan.pool_padding != "zeros":
+        return ""
+    folder = ', "FOLDER"' if plan.layout == "timm" else ""
+    return (
+        f" `bit_ref.use_config_epsilon(model{folder})` makes the loaded model exact. Converted with `--exact logits`,"
+        " stock libraries are exact unasked."
+    )

@@ -1,0 +1,73 @@
+"""Stock models of transformers and timm, given the epsilon that a folder's config.json declares.
+
+Both libraries keep the epsilon of each weight-standardised convolution in its attribute ``eps`` and set it to 1e-8 for
+BiT; Google's is 1e-10. With the declared one they compute what bit_ref computes, on the same stored values.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bit_ref.config import CONFIG_FILE, BitConfig
+from bit_ref.hub import Place, read_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Model = TypeVar("Model", bound="nn.Module")
+_KEY = "weight_standardization_eps"
+
+
+def use_config_epsilon(model: Model, folder: str | os.PathLike[str] | None = None, **options: Any) -> Model:
+    """Set the declared epsilon on each weight-standardised convolution of a stock model, and return the model.
+
+        model = use_config_epsilon(AutoModelForImageClassification.from_pretrained(folder))
+        model = use_config_epsilon(timm.create_model(f"local-dir:{folder}", pretrained=True), folder)
+
+    The epsilon is that of the model's own config, or of config.json in ``folder``, which is a path or the name of a
+    repository on the Hub: timm keeps no config, so it needs one. ``options`` are those of ``from_pretrained`` that
+    choose a file: ``revision``, ``subfolder``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+    The stored values do not change, and neither do learning rates. Models of bit_ref follow their config already.
+
+    Raises OSError where ``folder`` has no readable config.json, and ValueError where no epsilon is declared, where the
+    model has no such convolution, or where the config pads the max-pool with -inf, which stock libraries cannot do.
+    """
+    if folder is None and _is_of_bit_ref(model):
+        return model
+    declared = _declared(model) if folder is None else _read(folder, options)
+    if _KEY not in declared:
+        where = f"The config of this {type(model).__name__}" if folder is None else f"{CONFIG_FILE} of {folder}"
+        remedy = "; give its folder as the second argument" if folder is None else ""
+        raise ValueError(f"{where} declares no {_KEY}{remedy}")
+    if declared.get("pool_padding", "zeros") != "zeros":
+        raise ValueError("Its max-pool is padded with -inf, which no stock library does: use bit_ref")
+    convolutions = standardised_convolutions(model)
+    if not convolutions:
+        raise ValueError(f"{type(model).__name__} has no weight-standardised convolution with an attribute eps")
+    for convolution in convolutions:
+        convolution.eps = declared[_KEY]
+    return model
+
+
+def standardised_convolutions(model: nn.Module) -> list[Any]:
+    """The convolutions of a stock model that standardise their kernels: those with an epsilon of their own."""
+    from torch import nn
+
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d) and hasattr(module, "eps")]
+
+
+def _is_of_bit_ref(model: nn.Module) -> bool:
+    return isinstance(getattr(model, "config", None), BitConfig)
+
+
+def _declared(model: nn.Module) -> dict[str, Any]:
+    config: Any = getattr(model, "config", None)
+    return config.to_dict() if hasattr(config, "to_dict") else {}
+
+
+def _read(folder: str | os.PathLike[str], options: dict[str, Any]) -> dict[str, Any]:
+    place = Place.take(folder, options)
+    if options:
+        raise TypeError(f"use_config_epsilon got unexpected arguments: {', '.join(sorted(options))}")
+    return read_json(place.find(CONFIG_FILE))
