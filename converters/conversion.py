@@ -212,7 +212,7 @@ def _held_report(
         return None, str(error)
     wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
-    if held != wanted or {witness.oracle for witness in report.witnesses} != set(oracles) or not report.passed:
+    if held != wanted or {other.oracle for other in report.other_oracles} != set(oracles) or not report.passed:
         return None, f"{PARITY} is of another conversion"
     progress("comparing with the checkpoint", 0, 1)
     texts = {name: json_text(content) for name, content in json_files(plan).items()}

@@ -19,7 +19,7 @@ from verify.compare import Comparison
 from verify.diagnosis import computed
 from verify.diagnosis.faults import Fault, Kind, causes
 from verify.forward import Evidence, Run, gather, run_reader, walk_length
-from verify.oracles.agreement import Witness
+from verify.oracles.agreement import OracleRequest
 from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
 from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
 from verify.report.parity import (
@@ -83,7 +83,7 @@ def audit(
     *,
     images: Sequence[Array] | None = None,
     pool_padding: PoolPadding = "zeros",
-    witnesses: Sequence[Witness] = (),
+    other_oracles: Sequence[OracleRequest] = (),
     progress: Progress | None = None,
     release: str = "",
     judged_by: Source | None = None,
@@ -93,11 +93,11 @@ def audit(
     """Is ``target`` the model of ``source``?
 
     ``judged_by`` is the source as the target's dtype rounds it, where that is not float32: the stored values are then
-    held against it through the target's correspondences, and what is computed from them against its oracle; witnesses
-    are held against the oracle of ``source`` itself.
+    held against it through the target's correspondences, and what is computed from them against its oracle; other
+    oracles are compared with the oracle of ``source`` itself.
     ``images`` are normalised (n, 3, height, width) float32 arrays, of any sizes from ``SMALLEST`` up: each is judged
     by itself, and where they come in a batch, again in that (default: ``default_images()``); ``pool_padding`` is the
-    checkpoint's own. ``witnesses`` make oracles that must agree with the first before any judges
+    checkpoint's own. ``other_oracles`` must agree with the first oracle before any judges
     (``oracles.agreement.MAKERS``). ``held_out`` is called when the readers have run, and gives the classes of labelled
     images; ``changes``, when all has been read, gives the files of target and source
     that are not what they were, and what happened to each. Whatever goes wrong in a reader or in the checkpoint's
@@ -116,10 +116,10 @@ def audit(
             for reader, constants in _constants(target, pool_padding)
         ]
         own = judged is source
-        evidence = gather(judged, pool_padding, singles, runs, witnesses if own else (), step)
-        if witnesses and not own:
+        evidence = gather(judged, pool_padding, singles, runs, other_oracles if own else (), step)
+        if other_oracles and not own:
             step.expect(walk_length(source))
-            evidence.hear(gather(source, pool_padding, singles, (), witnesses, step))
+            evidence.take_oracles(gather(source, pool_padding, singles, (), other_oracles, step))
         rounding = _rounding(source, judged, pool_padding, singles, evidence, step)
         expectations = [*target.expectations, *(each for run in runs for each in run.effective)]
         unmet = [expectation for expectation in expectations if not expectation.met]
@@ -145,8 +145,8 @@ def audit(
         tensors=accounts.tensors,
         layers=_layer_reports(comparisons, evidence.floors),
         readers=tuple(readers),
-        oracle=" and ".join([NAME, *(w.name for w in evidence.witnesses if w.verdict == "agrees")]),
-        witnesses=tuple(evidence.witnesses),
+        oracle=" and ".join([NAME, *(w.name for w in evidence.other_oracles if w.verdict == "agrees")]),
+        other_oracles=tuple(evidence.other_oracles),
         layout=target.layout,
         dtype=target.dtype,
         rounding=rounding,
@@ -202,7 +202,7 @@ def _rounding(
     if rounded is source:
         return 0.0
     step("rounding")
-    if not images or evidence.grounds:
+    if not images or evidence.inconclusive_reasons:
         return None
     exact, moved = (
         NumpyOracle(tensors, pool_padding=pool_padding).forward(images[0])[evidence.final]
@@ -220,23 +220,23 @@ def _faults(
     evidence: Evidence,
     step: Steps,
 ) -> list[Fault]:
-    """What is wrong with what is stored, what the files say, and what the first reader that departs computes."""
+    """What is wrong with what is stored, what the files say, and what the first failing reader computes."""
     faults = computed.stored_faults(accounts, source, step) if accounts.misfits else []
     faults += map(_unmet_fault, unmet)
-    departing = next((r for r in runs if r.installed and (r.error or not all(c.passed for c in r.comparisons))), None)
-    if departing is None or evidence.grounds:
+    failing = next((r for r in runs if r.installed and (r.error or not all(c.passed for c in r.comparisons))), None)
+    if failing is None or evidence.inconclusive_reasons:
         return causes(faults)
     found: list[Fault] = []
-    alone = [comparison for comparison in departing.comparisons if comparison.batch == 1]
-    if not departing.error and all(comparison.passed for comparison in alone):
-        worst = next(c for c in departing.comparisons if not c.passed)
+    alone = [comparison for comparison in failing.comparisons if comparison.batch == 1]
+    if not failing.error and all(comparison.passed for comparison in alone):
+        worst = next(c for c in failing.comparisons if not c.passed)
         found = [Fault(Kind.BATCH, worst.name, f"image {worst.image + 1} in a batch of {worst.batch}: {worst.detail}")]
-    elif departing.unit <= compare.U:
-        oracle = NumpyOracle(source, arithmetic=departing.arithmetic)
+    elif failing.unit <= compare.U:
+        oracle = NumpyOracle(source, arithmetic=failing.arithmetic)
         wrong = [account.pair.source for account in accounts.accounts if not account.exact]
-        found = computed.computed_faults(oracle, source, images, departing, wrong, step)
-    if departing is not runs[0]:
-        found = [replace(fault, detail=f"in {departing.name}: {fault.detail}") for fault in found]
+        found = computed.computed_faults(oracle, source, images, failing, wrong, step)
+    if failing is not runs[0]:
+        found = [replace(fault, detail=f"in {failing.name}: {fault.detail}") for fault in found]
     return causes(faults, found)
 
 
@@ -273,15 +273,15 @@ def _role(index: int, reader: Reader) -> Role:
 
 def _reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
     verdict: Literal["passed", "failed", "inconclusive", "not run"]
-    departing = next((c for c in run.comparisons if not c.passed), None)
+    failing = next((c for c in run.comparisons if not c.passed), None)
     if not run.installed:
         verdict, reason = "not run", run.error
     elif run.error:
         verdict, reason = "failed", f"cannot run the folder: {run.error}"
-    elif evidence.grounds or not run.comparisons:
-        verdict, reason = "inconclusive", evidence.grounds[0] if evidence.grounds else "nothing was compared"
-    elif departing is not None:
-        verdict, reason = "failed", _departure(departing)
+    elif evidence.inconclusive_reasons or not run.comparisons:
+        verdict, reason = "inconclusive", next(iter(evidence.inconclusive_reasons), "nothing was compared")
+    elif failing is not None:
+        verdict, reason = "failed", _excess(failing)
     else:
         verdict, reason = "passed", ""
     return ReaderReport(
@@ -291,7 +291,7 @@ def _reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
         ratio=_top(c.ratio for c in run.comparisons),
         max_abs_error=_top(c.max_abs_error for c in run.comparisons if c.name == evidence.final),
         top1=run.top1,
-        departs=departing.name if departing else None,
+        exceeds_limit_at=failing.name if failing else None,
         reason=reason,
         epsilon=run.arithmetic.standardization_epsilon,
         pool_padding=run.arithmetic.pool_padding,
@@ -299,11 +299,13 @@ def _reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
     )
 
 
-def _departure(comparison: Comparison) -> str:
-    figures = f"error {comparison.error:.2e} over the limit {comparison.limit:.2e}; "
+def _excess(comparison: Comparison) -> str:
     batch = f" in a batch of {comparison.batch}" if comparison.batch > 1 else ""
-    place = f"{comparison.name} departs on image {comparison.image + 1}{batch}: "
-    return place + (figures if math.isfinite(comparison.error) else "") + comparison.detail
+    where = f"on image {comparison.image + 1}{batch}"
+    if not math.isfinite(comparison.error):
+        return f"{comparison.name} differs {where}: {comparison.detail}"
+    figures = f"error {comparison.error:.2e}, limit {comparison.limit:.2e}"
+    return f"{comparison.name} exceeds its limit {where}: {figures}; {comparison.detail}"
 
 
 def _layer_reports(comparisons: Sequence[Comparison], floors: Mapping[str, float]) -> tuple[LayerReport, ...]:

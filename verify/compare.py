@@ -3,7 +3,7 @@
 An error is held against a limit with ``not (error <= limit)``, so that NaN fails. The limits are derived, not chosen:
 u is the rounding of float32, and the floor of a tensor is how far the oracle's own float32 runs are from its float64
 run. ``FACTOR`` is the allowance for another implementation's order of summation: honest runs of random networks, in
-five builds of the libraries, stay at or below 2.0 floors (``benchmarks/tolerance.py``, docs/tolerance.md).
+five builds of the libraries, stay at or below 2.0 × the floor (``benchmarks/tolerance.py``, docs/tolerance.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 U = 2.0**-24
 """Half the distance from 1 to the next float32."""
 FACTOR = 2.5
-"""An error may be this many floors."""
+"""An error may be this many times the floor."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,15 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """The error in floors: above ``FACTOR`` it fails."""
+        """The error divided by the floor: above ``FACTOR`` it fails."""
         if self.error <= self.limit:
             return FACTOR * self.error / self.limit if self.limit else 0.0
         return FACTOR * self.error / self.limit if self.limit else math.inf
+
+
+def in_words(ratio: float | None, precision: str = "float32") -> str:
+    """Returns a ratio as people read it: ``8.5 × float32 rounding (limit 2.5 ×)``."""
+    return f"{'–' if ratio is None else f'{ratio:.2g}'} × {precision} rounding (limit {FACTOR:g} ×)"
 
 
 def norm(x: Array) -> float:

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
-from verify.oracles.agreement import Panel, Witness
+from verify.oracles.agreement import OracleRequest, OtherOracles
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
-from verify.report.parity import WitnessReport
+from verify.report.parity import OracleReport
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -76,25 +76,25 @@ class Run:
 class Evidence:
     """What the oracle's walk brought to light, whoever is compared with it."""
 
-    grounds: list[str] = field(default_factory=list)
+    inconclusive_reasons: list[str] = field(default_factory=list)
     """Why nothing can be concluded."""
     floors: dict[str, float] = field(default_factory=dict)
     """Layer → largest deviation of an element in any float32 run, over the images."""
-    witnesses: list[WitnessReport] = field(default_factory=list)
+    other_oracles: list[OracleReport] = field(default_factory=list)
     classes: int | None = None
     feature_floor: float = math.nan
     """The largest floor of the pooled features over their size; NaN where they were not reached."""
     moved: dict[Arithmetic, float] = field(default_factory=dict)
     """Constants of a library → how far they move, in float64, what the model is for; an element's, the largest."""
 
-    def hear(self, other: Evidence) -> None:
-        """Takes over what the witnesses said on another walk."""
-        self.witnesses = other.witnesses
-        self.grounds[:0] = other.objections[:1]
+    def take_oracles(self, other: Evidence) -> None:
+        """Takes the reports on other oracles from another walk."""
+        self.other_oracles = other.other_oracles
+        self.inconclusive_reasons[:0] = other.disagreements[:1]
 
     @property
-    def objections(self) -> list[str]:
-        return [witness.reason for witness in self.witnesses if witness.verdict == "objects"]
+    def disagreements(self) -> list[str]:
+        return [other.reason for other in self.other_oracles if other.verdict in ("disagrees", "failed")]
 
     @property
     def final(self) -> str:
@@ -173,10 +173,10 @@ def gather(
     pool_padding: PoolPadding,
     images: Sequence[Image],
     runs: Sequence[Run],
-    witnesses: Sequence[Witness],
+    other_oracles: Sequence[OracleRequest],
     step: Callable[[str], None],
 ) -> Evidence:
-    """Walks the checkpoint with the oracle and compares every complete run, and every witness, with it.
+    """Walks the checkpoint with the oracle and compares every complete run, and every other oracle, with it.
 
     ``step`` is called with each layer before it is computed: ``walk_length()`` times.
     """
@@ -184,36 +184,37 @@ def gather(
     complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
     flat = [_is_constant(image) for image in images]
     if all(flat):
-        evidence.grounds.append("nothing was compared: no image" if not images else "every image is of one colour")
+        why = "every image is of one colour" if images else "nothing was compared: no image"
+        evidence.inconclusive_reasons.append(why)
     if not images:
         return evidence
     try:
         own = Arithmetic(pool_padding=pool_padding)
-        others = list(dict.fromkeys(run.arithmetic for run in complete if run.arithmetic != own))
-        shared = _Shared(source, len(others))
+        foreign = list(dict.fromkeys(run.arithmetic for run in complete if run.arithmetic != own))
+        shared = _Shared(source, len(foreign))
         oracle = NumpyOracle(shared, arithmetic=own)
         evidence.classes = oracle.classes
         known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
         for run in complete:
             run.comparisons += _unknown(run, known)
-        panel = Panel(witnesses, source, pool_padding, images)
-        judges = [_Judge(own), *(_Judge(other, shared, images) for other in others)]
+        others = OtherOracles(other_oracles, source, pool_padding, images)
+        judges = [_Judge(own), *(_Judge(arithmetic, shared, images) for arithmetic in foreign)]
         walk = _announced(oracle, images, step)
-        rounding = _compare_trunk(walk, images, complete, judges, evidence, panel, excused=flat)
+        rounding = _compare_trunk(walk, images, complete, judges, evidence, others, excused=flat)
         if oracle.classes is not None:
             step(f"{oracle.name}, logits")
-            _compare_logits(oracle, judges, rounding, complete, evidence, panel)
+            _compare_logits(oracle, judges, rounding, complete, evidence, others)
         else:
             for judge in judges:
                 evidence.moved[judge.arithmetic] = compare.peak(np.array(judge.features) - np.array(judges[0].features))
         for run in complete:
             run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
-        evidence.witnesses = panel.reports()
-        evidence.grounds[:0] = evidence.objections[:1]
+        evidence.other_oracles = others.reports()
+        evidence.inconclusive_reasons[:0] = evidence.disagreements[:1]
     except OracleError as error:
-        evidence.grounds.insert(0, f"{PurePath(source.path).name}: {error}")
+        evidence.inconclusive_reasons.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence
-    evidence.grounds[:0] = [f"{name} {concern}" for name, concern in oracle.concerns.items()]
+    evidence.inconclusive_reasons[:0] = [f"{name} {concern}" for name, concern in oracle.concerns.items()]
     return evidence
 
 
@@ -290,7 +291,7 @@ def _compare_trunk(
     runs: Sequence[Run],
     judges: Sequence[_Judge],
     evidence: Evidence,
-    panel: Panel,
+    others: OtherOracles,
     excused: Sequence[bool],
 ) -> Array:
     """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors.
@@ -300,14 +301,14 @@ def _compare_trunk(
     roundings = []
     for layer in walk:
         floors = compare.rounding(layer.truth, layer.runs)
-        panel.hear(layer, floors[0])
+        others.compare(layer, floors[0])
         _note_floor(evidence, layer.name, floors[1])
         if layer.name == "features":
             if not excused[layer.image]:
                 evidence.feature_floor = _larger(evidence.feature_floor, floors[0], compare.norm(layer.truth))
             roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
             if compare.useless_floor(layer.truth, floors[0]) and not excused[layer.image]:
-                evidence.grounds.append(
+                evidence.inconclusive_reasons.append(
                     f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
                 )
         for judge in judges:
@@ -339,7 +340,7 @@ def _compare_logits(
     rounding: Array,
     runs: Sequence[Run],
     evidence: Evidence,
-    panel: Panel,
+    others: OtherOracles,
 ) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
     truths = {(judge.arithmetic, image): vector for judge in judges for image, vector in enumerate(judge.features)}
@@ -362,7 +363,7 @@ def _compare_logits(
         for block in oracle.head_blocks()
     ]
     z_runs, values, scales, propagated, truth = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    panel.hear_logits(truth, z_runs, scales[: len(truth)])
+    others.compare_logits(truth, z_runs, scales[: len(truth)])
     rows = {key: row for row, key in enumerate([*truths, *own])}
     first = judges[0].arithmetic
     for judge in judges:
@@ -408,7 +409,7 @@ def _compare_logits_of(
 def _note_floor(evidence: Evidence, name: str, floor: float) -> None:
     """Keeps the largest floor of a layer over the images; the first one that is no number is a ground."""
     if not math.isfinite(floor) and all(math.isfinite(other) for other in evidence.floors.values()):
-        evidence.grounds.insert(0, f"{name} is not finite in float32")
+        evidence.inconclusive_reasons.insert(0, f"{name} is not finite in float32")
     evidence.floors[name] = max(evidence.floors.get(name, 0.0), math.inf if math.isnan(floor) else floor)
 
 

@@ -23,6 +23,11 @@ UNITS: Mapping[str, float] = {"float32": U, "tf32": 2.0**-11, "float16": 2.0**-1
 """Precision → u. TF32 is float32 whose factors a GPU rounds to 11 bits."""
 
 
+def precision_named(reader: str) -> str:
+    """Returns the precision that the name of a reader ends in: ``bfloat16`` of ``bit_ref in bfloat16 on cuda``."""
+    return next((precision for precision in UNITS if f" in {precision}" in reader), "float32")
+
+
 @dataclass(frozen=True)
 class Computing:
     """float32 on the CPU is what verdicts of conversions rest on."""
@@ -79,4 +84,4 @@ class Computing:
             matmul.allow_tf32 = allowed
 
 
-USUAL = Computing()
+DEFAULT = Computing()

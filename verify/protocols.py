@@ -67,7 +67,7 @@ class Layer:
     image: int
     truth: npt.NDArray[np.float64]
     runs: Sequence[npt.NDArray[np.float32]]
-    """The float32 runs, channels in Google's order; none of an oracle that only witnesses."""
+    """The float32 runs, channels in Google's order; none of an oracle beside the first."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,14 @@ class Oracle(Protocol):
     def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
         """Tensors of the trunk for (1, 3, height, width) images.
 
-        A witness may leave out what it cannot give, images too, and may give ``logits`` here, after the features.
+        An oracle beside the first may leave out what it cannot give, images too, and may give ``logits`` here,
+        after the features.
         """
         ...
 
     def head_blocks(self) -> Iterator[HeadBlock]:
-        """The head, block by block, on the features of the last walk over ``layers``; a witness gives its truth."""
+        """The head, block by block, on the features of the last walk over ``layers``; an oracle beside the first
+        gives its truth."""
         ...
 
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from verify.precision import USUAL, Computing
+from verify.precision import DEFAULT, Computing
 from verify.protocols import Expectation
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _TorchReader:
     epsilon: float | None = None
 
     def __init__(
-        self, folder: str | Path, name: str, computing: Computing = USUAL, has_head: bool | None = None
+        self, folder: str | Path, name: str, computing: Computing = DEFAULT, has_head: bool | None = None
     ) -> None:
         self.folder = Path(folder)
         self.computing = computing
@@ -106,7 +106,9 @@ class BitRefReader(_TorchReader):
     installed.
     """
 
-    def __init__(self, folder: str | Path, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
+    def __init__(
+        self, folder: str | Path, epsilon_override: float | None = None, computing: Computing = DEFAULT
+    ) -> None:
         name = "bit_ref" if epsilon_override is None else "bit_ref with transformers' arithmetic"
         super().__init__(folder, name, computing)
         self.epsilon = epsilon_override
@@ -141,7 +143,7 @@ class _StockReader(_TorchReader):
     def __init__(
         self,
         folder: str | Path,
-        computing: Computing = USUAL,
+        computing: Computing = DEFAULT,
         has_head: bool | None = None,
         stored: str = "float32",
     ) -> None:

@@ -30,7 +30,7 @@ from converters.options import AuditOptions, Proof
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report
-from verify.oracles.agreement import MAKERS, Witness
+from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.protocols import PoolPadding, Progress, Source
 
 RELEASE = version("bit-convert")
@@ -72,8 +72,8 @@ def audit_folder(
             judged_by=rounded,
             images=pixels,
             pool_padding=pool_padding,
-            witnesses=[
-                Witness(name, MAKERS[name], asked=name in options.oracles)
+            other_oracles=[
+                OracleRequest(name, MAKERS[name], required=name in options.oracles)
                 for name in oracles_of(source, options.oracles)
             ],
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
@@ -95,7 +95,7 @@ def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32
 
 
 def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
-    """Who witnesses beside the first oracle: those that were asked for, and a SavedModel's own graph in any case."""
+    """The oracles beside the first one: those that were asked for, and a SavedModel's own graph in any case."""
     own = ["graph"] if source.format == SavedModel.format else []
     return list(dict.fromkeys([*own, *asked]))
 

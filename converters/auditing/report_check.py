@@ -29,7 +29,7 @@ from converters.sources import GoogleView
 from verify import Report, default_images
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError, PoolPadding
-from verify.report.checking import contradictions, file_departures, tensor_departures
+from verify.report.checking import changed_files, changed_tensors, contradictions
 from verify.report.parity import image_report
 from verify.weights import Stored, digest
 from verify.weights import check as check_stored
@@ -135,7 +135,7 @@ def _file_lines(report: Report, folder: Path) -> list[str]:
         return sha256(path) if Path(name).name == name and path.is_file() else None
 
     unknown = sorted(set(model_files(folder)) - set(report.files))
-    return [*file_departures(report, found), *(f"{name} is not in the report" for name in unknown)]
+    return [*changed_files(report, found), *(f"{name} is not in the report" for name in unknown)]
 
 
 def _tensor_lines(report: Report, folder: Path) -> list[str]:
@@ -146,7 +146,7 @@ def _tensor_lines(report: Report, folder: Path) -> list[str]:
         return [str(error)]
     try:
         names = [weight.name for weight in report.weights if weight.name in weights.shapes]
-        return tensor_departures(report, {name: digest(weights.read(name)) for name in names})
+        return changed_tensors(report, {name: digest(weights.read(name)) for name in names})
     finally:
         weights.close()
 

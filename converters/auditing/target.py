@@ -35,7 +35,7 @@ from converters.mapping.names import GOOGLE, Kind, Parameter, infer, nearest, pa
 from converters.mapping.storage import Storage
 from converters.sources.declared import declared
 from converters.watch import Watch, loaded_files
-from verify.precision import USUAL, Computing
+from verify.precision import DEFAULT, Computing
 from verify.protocols import Correspondence, Expectation, Inspected, Reader, Source
 from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
@@ -279,7 +279,7 @@ class RoundedSource:
 class RemappedReader(BitRefReader):
     """bit_ref on a folder in a layout that it does not load by itself."""
 
-    def __init__(self, target: Folder, epsilon_override: float | None = None, computing: Computing = USUAL) -> None:
+    def __init__(self, target: Folder, epsilon_override: float | None = None, computing: Computing = DEFAULT) -> None:
         super().__init__(target.folder, epsilon_override, computing)
         self._target = target
 
@@ -311,7 +311,7 @@ def own_readers(folder: Folder) -> list[Reader]:
     return readers if folder.exact == "bits" else readers[::-1]
 
 
-def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = USUAL) -> list[Reader]:
+def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = DEFAULT) -> list[Reader]:
     """Who judges a folder of unknown origin: its declared reader, and beside it the ``runners`` that were asked for.
 
     A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, the stock library is
@@ -350,13 +350,13 @@ def _half(folder: Folder, computing: Computing) -> list[Reader]:
     return [_library(library, folder, Computing(folder.dtype, computing.device))]
 
 
-def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = USUAL) -> Reader:
+def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = DEFAULT) -> Reader:
     if folder.layout == TRANSFORMERS.name and folder.loads_itself:
         return BitRefReader(folder.folder, epsilon, computing)
     return RemappedReader(folder, epsilon, computing)
 
 
-def _stock(folder: Folder, computing: Computing = USUAL) -> list[Reader]:
+def _stock(folder: Folder, computing: Computing = DEFAULT) -> list[Reader]:
     """The library that loads the folder, where it is installed, or else bit_ref's imitation; both where it may not be
     given the folder."""
     library = STOCK[folder.layout]

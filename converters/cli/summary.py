@@ -99,9 +99,9 @@ def _add_report(table: Table, report: Report) -> None:
         places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
         more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
         table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
-    for witness in report.witnesses:
-        reason = f": {escape(witness.reason)}" if witness.reason else ""
-        table.add_row(f"oracle {witness.oracle}", f"{witness.verdict}{reason}")
+    for other in report.other_oracles:
+        reason = f": {escape(other.reason)}" if other.reason else ""
+        table.add_row(f"oracle {other.oracle}", f"{other.verdict}{reason}")
     for reader in report.readers:
         table.add_row(_reader_name(reader), _reader_line(reader))
     declared = report.readers[0]

@@ -30,7 +30,7 @@ from converters.files import is_macos_metadata
 from converters.mapping.names import nearest
 from converters.mapping.tiles import Tile, empty_tiles
 from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
-from converters.sources.passing import Pass
+from converters.sources.checksummed_read import ChecksummedRead
 from converters.sources.zips import FIRST_BYTES, data_start, first_name, is_whole_zip, open_zip
 
 SUFFIX = ".npy"
@@ -217,7 +217,7 @@ class NpzSource(TensorFile):
     def _check_whole(self, stopped: Event) -> str:
         """The file's sha256; that of a part once ``stopped``."""
         plain = {name: member for name, member in self._members.items() if member.is_plain}
-        with Pass(self._handle) as reading:
+        with ChecksummedRead(self._handle) as reading:
             for name, member in sorted(plain.items(), key=lambda item: item[1].start):
                 crc, finite = crc32(member.header), True
                 with self._blame(name):

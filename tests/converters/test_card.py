@@ -61,8 +61,8 @@ def test_figures_are_the_reports(digits):
     text, report = card(digits), json.loads((digits / "parity.json").read_text())
     table = rows(text)
     assert table["largest error of the logits"] == [two_digits(report["max_abs_error"])]
-    assert table["floor: the same of the oracle's own float32 runs"] == [two_digits(report["floor"])]
-    (ratio,) = table[f"ratio: largest error in floors, of any tensor; above {FACTOR:g} fails"]
+    assert table["floor: the same error of the oracle computed in float32"] == [two_digits(report["floor"])]
+    (ratio,) = table[f"ratio: largest error of any tensor divided by its floor, limit {FACTOR:g}"]
     figure, layer = re.fullmatch(r"(\S+), at `(\S+)`", ratio).groups()
     assert figure == two_digits(report["ratio"])
     assert [each["ratio"] for each in report["layers"] if each["name"] == layer] == [report["ratio"]]

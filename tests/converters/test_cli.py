@@ -418,7 +418,7 @@ def test_audit_of_a_stock_port_fails_by_its_epsilon(checkpoint, converted, tmp_p
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     assert report["readers"][0]["name"] == "transformers"
-    assert report["readers"][0]["departs"] == "root"
+    assert report["readers"][0]["exceeds_limit_at"] == "root"
 
 
 @pytest.mark.parametrize(

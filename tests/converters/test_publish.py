@@ -102,7 +102,7 @@ def converted(folder: Path, files: dict[str, bytes] | None = None, **changes) ->
         layers=(),
         readers=(),
         oracle="numpy",
-        witnesses=(),
+        other_oracles=(),
         layout="transformers",
         dtype="float32",
         rounding=0.0,
@@ -305,7 +305,7 @@ def test_a_pull_request_goes_with_neither_tag_nor_branch(hub: HubServer, result,
 
 
 def spoil_verdict(folder: Path, report: Report) -> Report:
-    return dataclasses.replace(report, verdict="failed", reason="head departs")
+    return dataclasses.replace(report, verdict="failed", reason="head is wrong")
 
 
 def spoil_report(folder: Path, report: Report) -> Report:
@@ -345,7 +345,7 @@ def spoil_empty(folder: Path, report: Report) -> Report:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (spoil_verdict, "verification failed: head departs"),
+        (spoil_verdict, "verification failed: head is wrong"),
         (spoil_report, "parity.json: not published: it is not the file that was verified"),
         (spoil_weights, "model.safetensors: not published: it is not the file that was verified"),
         (spoil_missing, "README.md: not published: it is missing"),

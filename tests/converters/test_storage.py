@@ -11,7 +11,7 @@ from converters.mapping import tiles
 from converters.mapping.layouts import LAYOUTS
 from converters.mapping.names import GOOGLE, parameters
 from converters.mapping.storage import Storage
-from converters.sources import open_checkpoint, passing
+from converters.sources import checksummed_read, open_checkpoint
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources.writers import to_big_vision
 
@@ -28,7 +28,7 @@ def tensors():
 def _small_memory(monkeypatch):
     """Kernels come in several tiles, and the file in several pieces."""
     monkeypatch.setattr(tiles, "ROWS", 20)
-    monkeypatch.setattr(passing, "PIECE", 4096)
+    monkeypatch.setattr(checksummed_read, "PIECE", 4096)
 
 
 def stored(source, parameter, storage, most=70):

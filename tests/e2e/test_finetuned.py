@@ -222,8 +222,8 @@ def test_saved_models_convert_to_the_same_bytes_and_logits(
 
     model = models(kind)
     report = converted(WAYS["model.save"](model, tmp_path), tmp_path / "model")["report"]
-    (witness,) = report["witnesses"]
-    assert (witness["verdict"], witness["reason"]) == ("agrees", says)
+    (other,) = report["other_oracles"]
+    assert (other["verdict"], other["reason"]) == ("agrees", says)
     assert (tmp_path / "model/model.safetensors").read_bytes() == npz_of(trunk | head_of(model), tmp_path)
     assert pixels_of(tmp_path / "model") == ([0.5] * 3, [0.5] * 3)
     colours = np.random.default_rng(0).random((1, SIZE, SIZE, 3), np.float32)
@@ -238,7 +238,7 @@ def test_saved_models_convert_to_the_same_bytes_and_logits(
 def test_keras_files_convert_and_keras_s_layers_agree(way: str, models, trunk, tmp_path) -> None:
     model = models("subclassed")
     report = converted(WAYS[way](model, tmp_path), tmp_path / "model", "--oracle", "keras")["report"]
-    assert [each["verdict"] for each in report["witnesses"]] == ["agrees"]
+    assert [each["verdict"] for each in report["other_oracles"]] == ["agrees"]
     assert (tmp_path / "model/model.safetensors").read_bytes() == npz_of(trunk | head_of(model), tmp_path)
 
 
@@ -261,10 +261,10 @@ def test_the_recipe_gives_the_network_what_layers_before_it_gave(
     hub = hub_layer(writers.hub_module(trunk, tmp_path / "module", range_))
     stack = [layers().InputLayer((None, None, 3)), layers().Rescaling(scale, offset), hub, dense()]
     tf_save(tf_keras.Sequential(stack), str(tmp_path / "saved"))
-    (witness,) = converted(tmp_path / "saved", tmp_path / "model")["report"]["witnesses"]
+    (other,) = converted(tmp_path / "saved", tmp_path / "model")["report"]["other_oracles"]
     assert pixels_of(tmp_path / "model") == pixels
     known = scale < 0.1
-    assert (witness["verdict"], "colours" in witness["reason"]) == ("agrees" if known else "not run", True)
+    assert (other["verdict"], "colours" in other["reason"]) == ("agrees" if known else "not run", True)
 
 
 def head_kinds() -> dict[str, Callable]:
@@ -302,8 +302,8 @@ def test_other_heads(kind: str, way: str, module, trunk, tmp_path) -> None:
     dropped = same(path, trunk | head)
     assert ("the head's bias" in dropped) == (kind == "no bias")
     if way == "tf.saved_model.save" and kind != "as many classes as features":
-        (witness,) = converted(path, tmp_path / "model")["report"]["witnesses"]
-        assert witness["verdict"] == "agrees"
+        (other,) = converted(path, tmp_path / "model")["report"]["other_oracles"]
+        assert other["verdict"] == "agrees"
 
 
 @pytest.mark.parametrize(("kernel", "bias"), [("head_w", "head_b"), ("W", "b"), ("kernel_matrix", "fc_bias")])

@@ -57,24 +57,24 @@ def test_conversion_of_a_saved_model_has_both_oracles(dtype, module, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "oracle graph" in result.stdout
     report = parity(tmp_path / "model")
-    assert (report["verdict"], report["oracle"], report["witnesses"]) == ("passed", BOTH, [AGREES])
+    assert (report["verdict"], report["oracle"], report["other_oracles"]) == ("passed", BOTH, [AGREES])
     card = (tmp_path / "model/README.md").read_text()
     assert f"against {BOTH} on the source's own tensors" in card
     assert "| the SavedModel's graph in float64 | agrees: takes colours in 0 … 1 |" in card
     assert run("--check", tmp_path / "model/parity.json", command=verify).exit_code == 0
 
 
-def test_archive_is_witnessed_by_the_graph_inside(module, tmp_path):
+def test_archive_is_compared_with_the_graph_inside(module, tmp_path):
     archive = tar_of(module, tmp_path / "module.tar.gz")
     report = converted(archive, tmp_path / "model")["report"]
-    assert (report["oracle"], report["witnesses"]) == (BOTH, [AGREES])
+    assert (report["oracle"], report["other_oracles"]) == (BOTH, [AGREES])
 
 
 def test_variables_alone_are_judged_by_numpy_and_it_is_said(bare, tmp_path):
     report = converted(bare, tmp_path / "model")["report"]
     assert (report["verdict"], report["oracle"]) == ("passed", "NumPy float64")
-    (witness,) = report["witnesses"]
-    assert (witness["verdict"], witness["reason"]) == ("not run", "there is no saved_model.pb, only variables")
+    (other,) = report["other_oracles"]
+    assert (other["verdict"], other["reason"]) == ("not run", "there is no saved_model.pb, only variables")
     card = (tmp_path / "model/README.md").read_text()
     assert "| the graph oracle | not run: there is no saved\\_model.pb, only variables |" in card
 
@@ -97,7 +97,7 @@ def test_graph_of_another_arithmetic_leaves_only_a_report(options, tensors, tmp_
     assert "verification inconclusive: the oracles disagree: the SavedModel's graph in float64 differs" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.failed", "module"]
     report = parity(tmp_path / "model.failed")
-    assert [witness["verdict"] for witness in report["witnesses"]] == ["objects"]
+    assert [other["verdict"] for other in report["other_oracles"]] == ["disagrees"]
 
 
 def test_oracles_are_part_of_what_a_folder_is(tensors, tmp_path):
@@ -118,9 +118,9 @@ def test_keras_layers_witness_a_file_of_keras(tensors, tmp_path):
     options = ("--oracle", "keras", "--oracle", "tensorflow")
     report = converted(path, tmp_path / "model", *options)["report"]
     assert report["oracle"] == "NumPy float64 and Keras float64 and TensorFlow float64"
-    assert [(each["verdict"], each["reason"]) for each in report["witnesses"]] == [
+    assert [(each["verdict"], each["reason"]) for each in report["other_oracles"]] == [
         ("agrees", "weights in the file's own order"),
         ("agrees", ""),
     ]
     assert audited(tmp_path / "model", path, tmp_path / "parity", *options)["passed"]
-    assert converted(path, tmp_path / "plain")["report"]["witnesses"] == []
+    assert converted(path, tmp_path / "plain")["report"]["other_oracles"] == []

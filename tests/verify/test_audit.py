@@ -73,7 +73,7 @@ def test_reader_that_gives_logits_alone_is_judged_on_them(tensors):
     assert report
     assert 0 < report.ratio < FACTOR
     wrong = audited(tensors, TorchModel(tensors, outputs=("logits",), norm_epsilon=1e-4))
-    assert (wrong.verdict, wrong.readers[0].departs) == ("failed", "logits")
+    assert (wrong.verdict, wrong.readers[0].exceeds_limit_at) == ("failed", "logits")
 
 
 def test_zero_gammas_and_a_zero_head_pass():
@@ -108,7 +108,7 @@ def test_constant_image_is_no_evidence_alone(tensors):
 
 
 @pytest.mark.parametrize(
-    ("fault", "departs"),
+    ("fault", "place"),
     [
         ({"epsilon": 1e-8}, "root"),
         ({"epsilon": 1e-5}, "root"),
@@ -120,16 +120,16 @@ def test_constant_image_is_no_evidence_alone(tensors):
     ],
     ids=lambda value: str(value),
 )
-def test_faulty_arithmetic_fails_where_it_is(tensors, fault, departs):
+def test_faulty_arithmetic_fails_where_it_is(tensors, fault, place):
     report = audited(tensors, TorchModel(tensors, **fault))
     assert report.verdict == "failed"
-    assert report.readers[0].departs == departs
-    assert report.reason.startswith(f"torch: {departs} departs on image")
+    assert report.readers[0].exceeds_limit_at == place
+    assert report.reason.startswith(f"torch: {place} exceeds its limit on image")
     assert report.ratio > FACTOR
 
 
 def test_zero_padding_fails_where_the_checkpoint_wants_minus_infinity(tensors):
-    assert audited(tensors, pool_padding="-inf").readers[0].departs == "root"
+    assert audited(tensors, pool_padding="-inf").readers[0].exceeds_limit_at == "root"
 
 
 # Faults of the values a model computes with, the stored ones being right
@@ -182,32 +182,33 @@ VALUE_FAULTS = {
 
 @pytest.mark.parametrize("fault", VALUE_FAULTS)
 def test_wrong_values_fail_where_they_are(tensors, fault):
-    change, departs = VALUE_FAULTS[fault]
+    change, place = VALUE_FAULTS[fault]
     report = audited(tensors, TorchModel(change(dict(tensors))))
     assert report.verdict == "failed"
-    assert report.readers[0].departs == departs
-    assert report.reason.startswith(f"torch: {departs} departs")
+    assert report.readers[0].exceeds_limit_at == place
+    verb = "differs" if fault.startswith("NaN") else "exceeds its limit"
+    assert report.reason.startswith(f"torch: {place} {verb} on image")
 
 
 def test_other_networks_fail(tensors):
     deeper = make_checkpoint((1, 3), 32, 5, seed=3, kernel_std=1e-3, mids=(64, 32))
     report = audited(tensors, TorchModel(deeper))
-    assert report.readers[0].departs == "block2/unit03"
+    assert report.readers[0].exceeds_limit_at == "block2/unit03"
     assert "the checkpoint's network has no such tensor" in report.reason
     shallower = {name: value for name, value in tensors.items() if "block2/unit02" not in name}
     report = audited(tensors, TorchModel(shallower))
-    assert report.readers[0].departs == "block2/unit02"
+    assert report.readers[0].exceeds_limit_at == "block2/unit02"
     assert "gives no such tensor" in report.reason
     wider = make_checkpoint((1, 2), 64, 5, seed=3, kernel_std=1e-3, mids=(64, 32))
     assert "shape (64, 16, 16), not (32, 16, 16)" in audited(tensors, TorchModel(wider)).reason
     more_classes = make_checkpoint((1, 2), 32, 6, seed=3, kernel_std=1e-3, mids=(64, 32))
-    assert "logits departs on image 1: shape (6,), not (5,)" in audited(tensors, TorchModel(more_classes)).reason
+    assert "logits differs on image 1: shape (6,), not (5,)" in audited(tensors, TorchModel(more_classes)).reason
 
 
 def test_head_is_neither_lost_nor_invented(tensors):
     headless = {name: value for name, value in tensors.items() if "head" not in name}
-    assert "logits departs on image 1: the model gives no such tensor" in audited(tensors, TorchModel(headless)).reason
-    assert "logits departs on image 1: the checkpoint's network has no" in audited(headless, TorchModel(tensors)).reason
+    assert "logits differs on image 1: the model gives no such tensor" in audited(tensors, TorchModel(headless)).reason
+    assert "logits differs on image 1: the checkpoint's network has no" in audited(headless, TorchModel(tensors)).reason
 
 
 # Faults of the stored values, the model being right
@@ -348,7 +349,7 @@ def test_nothing_compared_is_inconclusive(tensors):
     nothing = audit(
         target_of(source, None, TorchModel(tensors, outputs=("features",))), source, images=default_images(33)
     )
-    assert (nothing.verdict, nothing.readers[0].departs) == ("failed", "root")
+    assert (nothing.verdict, nothing.readers[0].exceeds_limit_at) == ("failed", "root")
     empty = MemorySource({})
     report = audit(target_of(empty, {}, TorchModel(tensors)), empty, images=default_images(33))
     assert report.verdict == "inconclusive"
@@ -399,7 +400,7 @@ def test_declared_reader_gives_the_verdict_and_others_are_shown(tensors):
     ]
     report = audit(target_of(source, None, *readers), source, images=default_images(64))
     assert report.passed
-    assert [(r.name, r.verdict, r.departs) for r in report.readers] == [
+    assert [(r.name, r.verdict, r.exceeds_limit_at) for r in report.readers] == [
         ("torch", "passed", None),
         ("stock", "failed", "root"),
         ("absent", "not run", None),

@@ -9,7 +9,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import Report, audit, default_images
-from verify.report.checking import contradictions, file_departures, tensor_departures
+from verify.report.checking import changed_files, changed_tensors, contradictions
 from verify.report.parity import content_digest, schema
 from verify.report.verdict import derived_verdict
 
@@ -85,7 +85,7 @@ def set_path(*path):
         (set_path("rounding", 0.1), "values stored in float32 moved by 0.1"),
         (set_path("layers", 1, "image", 7), "block1/unit01 is of image 8 of 2"),
         (set_path("readers", 0, "top1", 3), "torch agrees on 3 of 2 images"),
-        (set_path("readers", 0, "departs", "root"), "torch passed with the ratio"),
+        (set_path("readers", 0, "exceeds_limit_at", "root"), "torch passed with the ratio"),
         (set_path("logits", 0, "model", 1e3), "logit 0 is"),
         (set_path("logits", 0, "index", 9), "the plotted logits are not in order"),
         (set_path("readers", 0, "verdict", "failed"), "its figures say 'failed'"),
@@ -139,14 +139,14 @@ def test_any_edit_without_its_digest_is_refused(report):
 
 def test_files_and_tensors_are_held_against_the_report(report):
     digests = {weight.name: weight.sha256 for weight in report.weights}
-    assert file_departures(report, report.files.get) == []
-    assert tensor_departures(report, digests) == []
+    assert changed_files(report, report.files.get) == []
+    assert changed_tensors(report, digests) == []
     name = report.weights[4].name
-    assert tensor_departures(report, digests | {name: "00" * 32}) == [
+    assert changed_tensors(report, digests | {name: "00" * 32}) == [
         f"{name} holds other values than the report recorded"
     ]
-    assert file_departures(report, lambda _: None) == ["model.safetensors is missing"]
-    assert file_departures(report, lambda _: "ee" * 32)[0].startswith("model.safetensors is another file")
+    assert changed_files(report, lambda _: None) == ["model.safetensors is missing"]
+    assert changed_files(report, lambda _: "ee" * 32)[0].startswith("model.safetensors is another file")
 
 
 def test_shipped_schema_is_that_of_the_report(report):

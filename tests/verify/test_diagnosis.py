@@ -93,7 +93,7 @@ class Noisy(TorchModel):
 def test_unknown_arithmetic_names_the_layer(tensors):
     (found,) = audited(tensors, Noisy(tensors)).faults
     assert (found.kind, found.place) == ("unknown arithmetic", "block2/unit01")
-    assert found.detail.endswith(f"floors from its own input, where {FACTOR:g} are allowed")
+    assert found.detail.endswith(f"× float32 rounding (limit {FACTOR:g} ×)")
 
 
 def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):

@@ -7,7 +7,7 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
-from verify.oracles.agreement import MAKERS, Witness
+from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.graph import GraphOracle, machine
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError
@@ -50,8 +50,8 @@ def module(tensors, folder, **options):
 
 
 def audited(source, asked=True, size=(48, 41), **options):
-    witness = Witness("graph", MAKERS["graph"], asked)
-    return audit(target_of(source), source, images=default_images(*size), witnesses=[witness], **options)
+    other = OracleRequest("graph", MAKERS["graph"], asked)
+    return audit(target_of(source), source, images=default_images(*size), other_oracles=[other], **options)
 
 
 def refused(source):
@@ -81,15 +81,15 @@ def test_graph_computes_what_numpy_computes(kind, classes, tmp_path):
     report = audited(source)
     assert report, report.reason
     assert report.oracle == "NumPy float64 and the SavedModel's graph in float64"
-    (witness,) = report.witnesses
-    assert (witness.verdict, witness.compared) == ("agrees", 2)
+    (other,) = report.other_oracles
+    assert (other.verdict, other.compared) == ("agrees", 2)
 
 
 @pytest.mark.slow
 def test_graph_of_keras_layers_computes_what_numpy_computes(tensors, tmp_path):
     """Layers inside layers make functions inside functions."""
     report = audited(source_of(tensors, writers.saved_model(tensors, tmp_path / "module")))
-    assert (report.verdict, report.witnesses[0].compared) == ("passed", 2), report.reason
+    assert (report.verdict, report.other_oracles[0].compared) == ("passed", 2), report.reason
 
 
 @pytest.mark.parametrize("golden", TINY[1:], ids=str)
@@ -107,30 +107,34 @@ def test_graph_of_one_size_leaves_out_other_images(tensors, tmp_path):
     source = module(tensors, tmp_path, size=40)
     images = [*default_images(33), *default_images(40)]
     assert [layer.image for layer in GraphOracle(source).layers(images)] == [2, 3]
-    report = audit(target_of(source), source, images=images, witnesses=[Witness("graph", MAKERS["graph"])])
-    assert (report.verdict, report.witnesses[0].compared) == ("passed", 2)
+    report = audit(target_of(source), source, images=images, other_oracles=[OracleRequest("graph", MAKERS["graph"])])
+    assert (report.verdict, report.other_oracles[0].compared) == ("passed", 2)
 
 
-def test_graph_that_fits_no_image_is_no_witness(tensors, tmp_path):
+def test_graph_that_fits_no_image_gives_nothing_to_compare(tensors, tmp_path):
     source = module(tensors, tmp_path, size=40)
     why = "it takes images of 40 × 40 alone, and there is none"
     report = audited(source)
     assert (report.verdict, report.reason) == ("inconclusive", f"the SavedModel's graph in float64: {why}")
     unasked = audited(source, asked=False)
     assert (unasked.verdict, unasked.oracle) == ("passed", "NumPy float64")
-    assert (unasked.witnesses[0].verdict, unasked.witnesses[0].reason) == ("not run", why)
+    assert (unasked.other_oracles[0].verdict, unasked.other_oracles[0].reason) == ("not run", why)
 
 
-def test_graph_beside_rounded_values_witnesses_the_source_itself(tensors, folder):
+def test_graph_beside_rounded_values_is_compared_on_the_source_itself(tensors, folder):
     """A float16 folder is judged by rounded values, which the graph's variables are not."""
     source = source_of(tensors, folder)
     rounded = {name: value.astype(np.float16).astype(np.float32) for name, value in tensors.items()}
     judge = source_of(rounded, folder)
     target = target_of(judge)
     report = audit(
-        target, source, judged_by=judge, images=default_images(48), witnesses=[Witness("graph", MAKERS["graph"])]
+        target,
+        source,
+        judged_by=judge,
+        images=default_images(48),
+        other_oracles=[OracleRequest("graph", MAKERS["graph"])],
     )
-    assert (report.verdict, report.witnesses[0].verdict) == ("passed", "agrees"), report.reason
+    assert (report.verdict, report.other_oracles[0].verdict) == ("passed", "agrees"), report.reason
 
 
 # -- it disagrees
@@ -146,7 +150,7 @@ def test_graph_of_another_arithmetic_is_no_pass(options, asked, tensors, tmp_pat
     report = audited(module(tensors, tmp_path, **options), asked)
     assert report.verdict == "inconclusive"
     assert report.reason.startswith("the oracles disagree: the SavedModel's graph in float64 differs at logits")
-    assert (report.witnesses[0].verdict, report.oracle) == ("objects", "NumPy float64")
+    assert (report.other_oracles[0].verdict, report.oracle) == ("disagrees", "NumPy float64")
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -165,7 +169,7 @@ def test_other_padding_is_no_pass(tensors, folder):
         source,
         images=default_images(48),
         pool_padding="-inf",
-        witnesses=[Witness("graph", MAKERS["graph"])],
+        other_oracles=[OracleRequest("graph", MAKERS["graph"])],
     )
     assert (report.verdict, "the oracles disagree" in report.reason) == ("inconclusive", True)
 
@@ -201,7 +205,7 @@ def test_operations_in_reach_that_are_no_arithmetic(tensors, tmp_path):
         source = module(tensors, tmp_path / str(number), change=change)
         assert f"is a {name.split()[0]}, which is not run" in refused(source)
         report = audited(source, asked=False)
-        assert (report.verdict, report.witnesses[0].verdict) == ("passed", "not run")
+        assert (report.verdict, report.other_oracles[0].verdict) == ("passed", "not run")
         assert not made.exists()
 
 

@@ -8,12 +8,12 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
-from verify.oracles.agreement import MAKERS, Witness
+from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.keras import KerasOracle
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError
 
-KERAS = Witness("keras", MAKERS["keras"])
+KERAS = OracleRequest("keras", MAKERS["keras"])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def source_of(tensors, path):
 
 
 def audited(source, **options):
-    return audit(target_of(source), source, images=default_images(48, 41), witnesses=[KERAS], **options)
+    return audit(target_of(source), source, images=default_images(48, 41), other_oracles=[KERAS], **options)
 
 
 @pytest.mark.parametrize("golden", TINY, ids=str)
@@ -53,15 +53,15 @@ def test_keras_agrees_in_every_layer(classes, padding):
         np.testing.assert_allclose(theirs[layer.name, layer.image], layer.truth, rtol=0, atol=1e-11)
     assert len(theirs) == len(ours) + (0 if classes is None else len(images)) == (12 if classes is None else 14)
     model = TorchModel(source.tensors, pool_padding=-np.inf if padding == "-inf" else 0.0)
-    report = audit(target_of(source, None, model), source, images=images, pool_padding=padding, witnesses=[KERAS])
+    report = audit(target_of(source, None, model), source, images=images, pool_padding=padding, other_oracles=[KERAS])
     assert report, report.reason
     assert report.oracle == "NumPy float64 and Keras float64"
-    assert report.witnesses[0].compared == len(theirs)
+    assert report.other_oracles[0].compared == len(theirs)
 
 
 def test_weights_of_a_file_are_taken_by_order(tensors, h5):
     report = audited(source_of(tensors, h5))
-    assert (report.verdict, report.witnesses[0].reason) == ("passed", "weights in the file's own order")
+    assert (report.verdict, report.other_oracles[0].reason) == ("passed", "weights in the file's own order")
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_names_that_were_mistaken_are_no_pass(swap, tensors, h5):
     """A reader that takes two tensors of the file for each other is contradicted by Keras's order."""
     one, other = swap
     report = audited(source_of(tensors | {one: tensors[other], other: tensors[one]}, h5))
-    assert (report.verdict, report.witnesses[0].verdict) == ("inconclusive", "objects")
+    assert (report.verdict, report.other_oracles[0].verdict) == ("inconclusive", "disagrees")
     assert report.reason.startswith(f"the oracles disagree: Keras float64 differs at {'/'.join(one.split('/')[1:3])}")
 
 

@@ -155,18 +155,18 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("change", "departs", "kind"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_faults_behind_the_epsilon_are_found(tmp_path, change, departs, kind):
+@pytest.mark.parametrize(("change", "place", "kind"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
+def test_faults_behind_the_epsilon_are_found(tmp_path, change, place, kind):
     tensors = make_checkpoint((1, 2, 3), 32, 5, seed=3, kernel_std=2e-3, mids=(64, 32, 32))
     report = audited_beside(tmp_path, tensors, lambda folder: Faulty(folder, change))
     assert (report.verdict, report.readers[0].verdict, report.readers[1].verdict) == ("failed", "passed", "failed")
-    assert report.readers[1].departs == departs
-    assert report.reason.startswith(f"transformers: {departs} departs on image ")
+    assert report.readers[1].exceeds_limit_at == place
+    assert report.reason.startswith(f"transformers: {place} exceeds its limit on image ")
     assert kind in (None, report.fault.kind)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "departs"),
+    ("field", "value", "place"),
     [
         ("num_groups", 16, "block1/unit01"),
         ("hidden_act", "gelu", "block1/unit01"),
@@ -176,7 +176,7 @@ def test_faults_behind_the_epsilon_are_found(tmp_path, change, departs, kind):
         ("width_factor", 2, None),
     ],
 )
-def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, value, departs):
+def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, value, place):
     tensors = make_checkpoint((1, 1, 1), 32, 5, seed=3, kernel_std=2e-3, mids=(32, 32, 32))
 
     def make(folder):
@@ -189,7 +189,7 @@ def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, v
     target = FolderTarget(folder, source, [TorchModel(tensors), make(folder)])
     report = audit(target, source, images=default_images(48))
     assert (report.verdict, report.readers[1].verdict) == ("failed", "failed")
-    assert departs in (None, report.readers[1].departs)
+    assert place in (None, report.readers[1].exceeds_limit_at)
 
 
 @pytest.mark.slow
@@ -324,7 +324,7 @@ def test_an_image_must_give_the_same_in_a_batch(outputs):
     assert audit(target_of(source, None, model), source, images=default_images(40))
     report = audit(target_of(source, None, model), source, images=images)
     assert (report.verdict, report.fault.kind) == ("failed", "batch")
-    assert "departs on image 3 in a batch of 2" in report.reason
+    assert "exceeds its limit on image 3 in a batch of 2" in report.reason
     assert len(report.images) == 8
 
 

@@ -71,7 +71,7 @@ def test_folder_that_declares_no_epsilon_is_read_as_stock(tmp_path):
     del config["weight_standardization_eps"]
     (folder / "config.json").write_text(json.dumps(config))
     report = audited(folder, tensors, [BitRefReader(folder)])
-    assert (report.verdict, report.readers[0].departs) == ("failed", "root")
+    assert (report.verdict, report.readers[0].exceeds_limit_at) == ("failed", "root")
 
 
 def test_pool_padding_of_minus_infinity(tmp_path):

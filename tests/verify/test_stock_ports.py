@@ -24,7 +24,7 @@ def refuses(report: Report, library: str, std: float) -> None:
     assert report.verdict == "failed"
     assert report.tensors.bit_exact == report.tensors.source
     assert report.readers[0].name == library
-    assert report.readers[0].departs == "root"
+    assert report.readers[0].exceeds_limit_at == "root"
     assert (report.fault.kind, report.fault.place) == ("standardisation epsilon", "root")
     assert "1e-08" in report.reason
     assert "error" in report.reason

@@ -1,7 +1,7 @@
 """The diagnosis of a port that did not pass: which tensor or layer is wrong, and in which known way.
 
 Stored values that differ are held against the changes that ports make. Then each layer is run in float64 from the
-model's own input to it, so that a fault in one unit is not blamed on those after it; a layer that departs although its
+model's own input to it, so that a fault in one unit is not blamed on those after it; a layer that is wrong although its
 stored values are right is run again with each known wrong arithmetic, and with its tensors changed in each known way,
 to see which of them gives what the model gives. Nothing here changes a verdict.
 
@@ -45,13 +45,13 @@ Array = npt.NDArray[Any]
 LISTED = 8
 """Faults of one kind in stored tensors that are listed; more become one line."""
 EXPLAINED = 3
-"""Departing layers whose arithmetic is looked for; the others are compared with what was found."""
+"""Wrong layers whose arithmetic is searched for; the others are compared with what was found."""
 MOST = 0.8
 """The share of tensors with values of unknown origin that makes another checkpoint."""
 CONVINCING = 0.5
 """A candidate that comes within half of what is allowed is not bettered by another."""
 MATCH, NOISE = 4.0, 1.5
-"""Floors that a candidate may be off at most, and those that float32 may be off: see ``_Departure.allowance``."""
+"""Floors that a candidate may be off at most, and those that float32 may be off: see ``_WrongLayer.allowance``."""
 BUDGET = 12 * 10**11
 """Multiply-adds, about, that the search for wrong arithmetics may take, one layer no more than half of them: enough at
 224 for all that is known in any unit of R50x1, and for some fifty of the likeliest in the widest of R152x4. Work is
@@ -189,7 +189,7 @@ def _grouped(faults: Sequence[tuple[tuple[str, str], Fault]]) -> list[Fault]:
 
 
 @dataclass(frozen=True)
-class _Departure:
+class _WrongLayer:
     """A layer that, from the model's own input, does not give what the model gives."""
 
     name: str
@@ -205,12 +205,12 @@ class _Departure:
 
     @property
     def worst_first(self) -> list[int]:
-        """The images, the one that departs most first: it refutes most candidates alone."""
+        """The images, the one with the largest error first: it refutes most candidates alone."""
         return sorted(range(len(self.ratios)), key=lambda image: -self.ratios[image])
 
     @property
     def allowance(self) -> float:
-        """How many floors a candidate may be off: half of what the right arithmetic is off, within bounds."""
+        """The error that a candidate may have, in floors: half of what the right arithmetic has, within bounds."""
         return min(MATCH, max(NOISE, max(self.ratios) / 2))
 
     def miss(self, image: int, layer: Layer) -> float:
@@ -250,8 +250,8 @@ def computed_faults(
         return [Fault(Kind.CANNOT_RUN, run.name, run.error)] if run.installed else []
     misshapen = next((c for c in run.comparisons if not c.passed and _is_misshapen(c)), None)
     excused = {layer_of(name) for name in stored_wrong}
-    departures = [d for d in _departures(oracle, images, run, step) if d.name not in excused]
-    faults = _explained(oracle, source, departures, step)
+    wrong_layers = [d for d in _wrong_layers(oracle, images, run, step) if d.name not in excused]
+    faults = _explained(oracle, source, wrong_layers, step)
     if "logits" not in excused and misshapen is None:
         step.expect(1)
         step("diagnosis, logits from the model's own features")
@@ -260,7 +260,13 @@ def computed_faults(
         return [Fault(Kind.OTHER_SHAPE, misshapen.name, misshapen.detail)]
     first = next((c for c in run.comparisons if not c.passed), None)
     if not faults and first is not None and not stored_wrong:
-        faults.append(Fault(Kind.ROUNDING, first.name, f"{first.ratio:.2g} floors, and no layer departs by itself"))
+        faults.append(
+            Fault(
+                Kind.ROUNDING,
+                first.name,
+                f"error is {compare.in_words(first.ratio)}, and no layer exceeds its limit by itself",
+            )
+        )
     return faults
 
 
@@ -268,7 +274,7 @@ def _is_misshapen(comparison: compare.Comparison) -> bool:
     return math.isinf(comparison.error) and comparison.detail.startswith(("shape", "the "))
 
 
-def _departures(oracle: NumpyOracle, images: Sequence[Array], run: Run, step: Steps) -> Iterator[_Departure]:
+def _wrong_layers(oracle: NumpyOracle, images: Sequence[Array], run: Run, step: Steps) -> Iterator[_WrongLayer]:
     """Each layer on the model's own input, first the stem on the images."""
     before = [np.asarray(image[0]) for image in images]
     step.expect(len(oracle.layer_names))
@@ -286,21 +292,21 @@ def _departures(oracle: NumpyOracle, images: Sequence[Array], run: Run, step: St
             for layer, output in zip(layers, after, strict=True)
         ]
         if not all(comparison.passed for comparison in comparisons):
-            yield _departure(name, before, after, layers, comparisons)
+            yield _wrong_layer(name, before, after, layers, comparisons)
         if not all(math.isfinite(comparison.error) for comparison in comparisons):
             return
         before = after
 
 
-def _departure(
+def _wrong_layer(
     name: str,
     before: Sequence[Array],
     after: Sequence[Array],
     layers: Sequence[Layer],
     comparisons: Sequence[compare.Comparison],
-) -> _Departure:
+) -> _WrongLayer:
     norms = [compare.norm(layer.truth) for layer in layers]
-    return _Departure(
+    return _WrongLayer(
         name=name,
         inputs=before,
         outputs=after,
@@ -314,119 +320,118 @@ def _departure(
     )
 
 
-def _explained(oracle: NumpyOracle, source: Source, departures: Sequence[_Departure], step: Steps) -> list[Fault]:
+def _explained(oracle: NumpyOracle, source: Source, wrong_layers: Sequence[_WrongLayer], step: Steps) -> list[Fault]:
     faults: list[Fault] = []
     known: list[_Explanation] = []
     tried, left, cuts = 0, BUDGET, ""
-    for departure in departures:
-        if not all(np.isfinite(output).all() for output in departure.outputs):
-            faults.append(Fault(Kind.NOT_A_NUMBER, departure.name, "the model gives values that are not finite"))
+    for failing in wrong_layers:
+        if not all(np.isfinite(output).all() for output in failing.outputs):
+            faults.append(Fault(Kind.NOT_A_NUMBER, failing.name, "the model gives values that are not finite"))
             break
-        again = _again(oracle.arithmetic, source, departure, known)
+        again = _again(oracle.arithmetic, source, failing, known)
         if again is not None:
-            again.others.append(departure.name)
+            again.others.append(failing.name)
             continue
         if tried == EXPLAINED:
             continue
         tried += 1
-        best, spent, cut = _best(oracle, source, departure, min(left, BUDGET // 2), step)
+        best, spent, cut = _best(oracle, source, failing, min(left, BUDGET // 2), step)
         left -= spent
         cuts = cuts or cut
         if best is not None:
             fault, build = best
             known.append(_Explanation(Fault(fault.kind, fault.place, fault.detail + cut), build, []))
-        elif departure.misshapen:
-            faults.append(Fault(Kind.OTHER_SHAPE, departure.name, departure.misshapen))
+        elif failing.misshapen:
+            faults.append(Fault(Kind.OTHER_SHAPE, failing.name, failing.misshapen))
             break
         else:
-            allowed = f"where {compare.FACTOR:g} are allowed"
-            detail = f"{max(departure.ratios):.3g} floors from its own input, {allowed}{cut}"
-            faults.append(Fault(Kind.UNKNOWN_ARITHMETIC, departure.name, detail))
+            detail = f"error from its own input is {compare.in_words(max(failing.ratios))}{cut}"
+            faults.append(Fault(Kind.UNKNOWN_ARITHMETIC, failing.name, detail))
     named = [explanation.told for explanation in known]
-    if not named and len(faults) == EXPLAINED and all(2.0**-14 < d.relative < 2.0**-5 for d in departures):
-        worst = max(d.relative for d in departures)
+    if not named and len(faults) == EXPLAINED and all(2.0**-14 < d.relative < 2.0**-5 for d in wrong_layers):
+        worst = max(d.relative for d in wrong_layers)
         detail = f"every layer is off by up to {worst:.0e} of its size{cuts}"
         return [Fault(Kind.REDUCED_PRECISION, faults[0].place, detail)]
     return named + faults
 
 
 def _again(
-    right: Arithmetic, source: Source, departure: _Departure, known: Sequence[_Explanation]
+    right: Arithmetic, source: Source, failing: _WrongLayer, known: Sequence[_Explanation]
 ) -> _Explanation | None:
     """The known fault that explains this layer, too: the same arithmetic, or the same change of a tensor here."""
     for explanation in known:
-        if _score(explanation.build, departure) <= 1:
+        if _score(explanation.build, failing) <= 1:
             return explanation
     for explanation in known:
-        for fault, build in candidates(right, source, departure.name):
+        for fault, build in candidates(right, source, failing.name):
             same = (fault.kind, fault.detail) == (explanation.fault.kind, explanation.fault.detail)
-            if same and _score(build, departure) <= 1:
+            if same and _score(build, failing) <= 1:
                 return explanation
     return None
 
 
-def _score(build: Build, departure: _Departure) -> float:
+def _score(build: Build, failing: _WrongLayer) -> float:
     """The largest miss of a candidate over the images; infinite where it can already be refuted."""
-    oracle, worst = build(departure.name), 0.0
-    for image in departure.worst_first:
-        worst = max(worst, _miss(oracle, departure, image))
+    oracle, worst = build(failing.name), 0.0
+    for image in failing.worst_first:
+        worst = max(worst, _miss(oracle, failing, image))
         if worst > 1:
             return math.inf
     return worst
 
 
-def _miss(oracle: NumpyOracle, departure: _Departure, image: int) -> float:
+def _miss(oracle: NumpyOracle, failing: _WrongLayer, image: int) -> float:
     try:
-        (layer,) = oracle.layer(departure.name, [departure.inputs[image][None]])
+        (layer,) = oracle.layer(failing.name, [failing.inputs[image][None]])
     except (OracleError, ValueError):
         return math.inf
-    return departure.miss(image, layer)
+    return failing.miss(image, layer)
 
 
 def _best(
-    oracle: NumpyOracle, source: Source, departure: _Departure, budget: int, step: Steps
+    oracle: NumpyOracle, source: Source, failing: _WrongLayer, budget: int, step: Steps
 ) -> tuple[Candidate | None, int, str]:
     """The candidate that comes nearest to what the model gave, where that is within the limits of rounding.
 
     With it what of the budget was spent, and where it did not suffice, that in words.
     """
     best, found, tried = math.inf, None, 0
-    work, count = _work(source, departure), candidate_count(source, departure.name)
+    work, count = _work(source, failing), candidate_count(source, failing.name)
     expected = min(budget // work, count)
     step.expect(expected)
-    for fault, build in candidates(oracle.arithmetic, source, departure.name):
+    for fault, build in candidates(oracle.arithmetic, source, failing.name):
         if tried == expected:
             return found, tried * work, f"; the search was cut after {tried} of some {count} known faults"
         tried += 1
-        step(f"diagnosis, {departure.name}: {fault.kind}?")
-        score = _score(build, departure)
+        step(f"diagnosis, {failing.name}: {fault.kind}?")
+        score = _score(build, failing)
         if score < best:
             best, found = score, (fault, build)
         if score < CONVINCING:
             break
     step.skip(expected - tried)
     if found is None and (budget // work) - tried > SEARCHES * len(FAMILIES):
-        found = _searched(oracle.arithmetic, source, departure)
+        found = _searched(oracle.arithmetic, source, failing)
         tried += SEARCHES * len(FAMILIES)
     return found, tried * work, ""
 
 
-def _searched(right: Arithmetic, source: Source, departure: _Departure) -> Candidate | None:
+def _searched(right: Arithmetic, source: Source, failing: _WrongLayer) -> Candidate | None:
     """The fault with a number of its own (an epsilon, a slope) that gives what the model gives."""
-    image = departure.worst_first[0]
+    image = failing.worst_first[0]
     for family in FAMILIES:
-        if family.part not in parts_of(departure.name):
+        if family.part not in parts_of(failing.name):
             continue
 
         def missed(power: float, family: Family = family) -> float:
-            return _miss(family.variant(math.exp(power)).oracle(source, right), departure, image)
+            return _miss(family.variant(math.exp(power)).oracle(source, right), failing, image)
 
         variant = family.variant(
             float(f"{math.exp(_minimum(missed, math.log(family.low), math.log(family.high))):.3g}")
         )
         build = partial(variant_oracle, variant, "", source, right)
-        if _score(build, departure) <= 1:
-            return Fault(variant.kind, departure.name, variant.detail), build
+        if _score(build, failing) <= 1:
+            return Fault(variant.kind, failing.name, variant.detail), build
     return None
 
 
@@ -451,7 +456,7 @@ def _minimum(function: Callable[[float], float], low: float, high: float) -> flo
     return left if of_left <= of_right else right
 
 
-def _work(source: Source, departure: _Departure) -> int:
+def _work(source: Source, failing: _WrongLayer) -> int:
     """Multiply-adds, about, of one candidate on one image."""
-    values = sum(math.prod(source.shapes[name]) for name in tensors_of(departure.name, source))
-    return max(1, values) * (math.prod(departure.outputs[0].shape[1:]) + PREPARATION)
+    values = sum(math.prod(source.shapes[name]) for name in tensors_of(failing.name, source))
+    return max(1, values) * (math.prod(failing.outputs[0].shape[1:]) + PREPARATION)

@@ -96,7 +96,7 @@ KINDS: Mapping[Kind, str] = {
     Kind.SHORTCUT: "A shortcut starts elsewhere.",
     Kind.DROPPED_BIAS: "The head's bias is not added.",
     Kind.UNKNOWN_ARITHMETIC: "A layer computes something else, in no way known.",
-    Kind.ROUNDING: "No layer departs by itself; small errors add up.",
+    Kind.ROUNDING: "No layer exceeds its limit by itself; small errors add up.",
     Kind.OTHER_CLASSES: "Images that the network never saw get another class than the checkpoint gives them.",
     Kind.BATCH: "What is computed of an image depends on the others in its batch.",
     Kind.CANNOT_RUN: "The library cannot run the folder.",

@@ -1,4 +1,4 @@
-"""The diagnosis of a head that departs although what is stored of it is right: which wrong head gives these logits?
+"""The diagnosis of a head whose logits are wrong although its stored values are right.
 
 The head is linear, so it is enough to know, for the model's own features on every image, each class's sum and bias;
 a head of other values is one more product of matrices.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verify.compare import U
+from verify.compare import U, in_words
 from verify.diagnosis.changes import REORDERINGS, REVALUATIONS, bfloat16, float16, reread
 from verify.diagnosis.faults import Fault, Kind
 from verify.forward import Run
@@ -125,7 +125,7 @@ def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
     if not all(np.isfinite(outputs["logits"]).all() for outputs in run.outputs):
         return [Fault(Kind.NOT_A_NUMBER, "logits", "the model gives values that are not finite")]
     if not known:
-        return [Fault(Kind.UNKNOWN_ARITHMETIC, "logits", f"{worst.ratio:.3g} floors; {worst.detail}")]
+        return [Fault(Kind.UNKNOWN_ARITHMETIC, "logits", f"error is {in_words(worst.ratio)}; {worst.detail}")]
     head = _head(source, run)
     for kind, detail, values in _candidates(source, head):
         if head.explained_by(values):
@@ -134,7 +134,7 @@ def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
         return [Fault(Kind.PERMUTED_LABELS, "logits", "the right logits in another order")]
     count = int((np.abs(head.logits - head.right) > head.limits).any(axis=0).sum())
     kind = Kind.CHANGED_VALUES if count < head.logits.shape[1] else Kind.UNKNOWN_ARITHMETIC
-    return [Fault(kind, "logits", f"{count} of {head.logits.shape[1]} classes depart; {worst.detail}")]
+    return [Fault(kind, "logits", f"{count} of {head.logits.shape[1]} classes are wrong; {worst.detail}")]
 
 
 def _head(source: Source, run: Run) -> _Head:

@@ -1,12 +1,13 @@
-"""The panel of oracles: witnesses that compute the same in another way, and must agree before any of them judges.
+"""Oracles beside the first one: each computes the same network in another way, and must agree with it.
 
-A float32 floor is far above what float64 can do to an honest oracle, so that a thousandth of it tells a witness that
-computes something else from one that only rounds otherwise; and nothing that small decides a verdict.
+The float32 floor of a layer is far larger than any honest difference between two float64 computations. So a thousandth
+of it separates an oracle that computes something else from one that only rounds in another order, and a difference
+that small decides no verdict.
 
-    source, images → witness → each layer beside the first oracle's → a WitnessReport for each witness
+    source, images → other oracle → each layer compared with the first oracle's → one OracleReport for each
 
-A witness that was asked for and cannot be run, or gives nothing to compare, is an objection; one that comes with the
-source unasked is then left out and said to be. What departs is an objection in any case.
+An oracle that differs makes the audit inconclusive. So does one that was asked for and cannot be run or gives nothing
+to compare; one that comes with the source unasked is then left out, and the report says so.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from verify import compare
 from verify.protocols import Layer, Oracle, OracleError, PoolPadding, Source
-from verify.report.parity import WitnessReport
+from verify.report.parity import OracleReport, OracleVerdict
 
-Array = npt.NDArray[Any]
+Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 Maker = Callable[[Source, PoolPadding], Oracle]
 
@@ -32,12 +32,13 @@ AGREEMENT = 1e-3
 
 
 @dataclass(frozen=True)
-class Witness:
-    """An oracle to be: what it is called in options and reports, who makes it, and whether it was asked for."""
+class OracleRequest:
+    """An oracle that is to be compared with the first one; ``name`` is that of options and reports."""
 
-    oracle: str
+    name: str
     make: Maker
-    asked: bool = True
+    required: bool = True
+    """Nothing can be concluded without it. Otherwise it is left out where it cannot be run."""
 
 
 def _made_by(module: str, name: str) -> Maker:
@@ -53,69 +54,75 @@ MAKERS: Mapping[str, Maker] = {
     "keras": _made_by("keras", "KerasOracle"),
     "tensorflow": _made_by("tensorflow", "TensorFlowOracle"),
 }
-"""Who makes the oracles, by the name that a user asks for."""
+"""The oracles beside NumPy's by name; each maker imports its library when it is called."""
 
 
-class Testimony:
-    """What one witness says, layer by layer, as far as it has been heard."""
+class OracleAgreement:
+    """One other oracle, compared layer by layer with the first one."""
 
-    def __init__(self, witness: Witness, source: Source, pool_padding: PoolPadding, images: Sequence[Image]) -> None:
-        self.witness = witness
-        self.objection = ""
-        self._inability = ""
+    def __init__(self, request: OracleRequest, source: Source, pool_padding: PoolPadding, images: Sequence[Image]):
+        self.request = request
+        self._difference = ""
+        self._failure = ""
+        self._required = request.required
         self._oracle: Oracle | None = None
         self._walk: Iterator[Layer] | None = None
         self._next: Layer | None = None
         self._compared = 0
         try:
-            self._oracle = witness.make(source, pool_padding)
+            self._oracle = request.make(source, pool_padding)
             self._walk = self._oracle.layers(images)
         except ImportError as error:
-            self._cannot(f"was not run: {error.name or error} is not installed")
+            self._fail(f"{error.name or error} is not installed", " was not run: ")
         except OracleError as error:
-            self._cannot(f"was not run: {error}")
+            self._fail(f"{error}", " was not run: ")
 
     @property
     def name(self) -> str:
-        return self._oracle.name if self._oracle else f"the {self.witness.oracle} oracle"
+        return self._oracle.name if self._oracle else f"the {self.request.name} oracle"
 
-    def hear(self, layer: Layer, floor: float) -> None:
-        """One layer of the first oracle, and its float32 floor; if the witness gives this layer it is compared."""
-        theirs = self._peek()
-        if theirs is not None and (theirs.name, theirs.image) == (layer.name, layer.image):
+    def compare(self, layer: Layer, floor: float) -> None:
+        """Compares a layer of the first oracle, whose float32 floor is ``floor``, if this oracle has that layer."""
+        own = self._peek()
+        if own is not None and (own.name, own.image) == (layer.name, layer.image):
             limit = AGREEMENT * max(floor, compare.U * compare.norm(layer.truth))
-            self._compare(layer.name, layer.image, layer.truth, theirs.truth, limit)
+            self._compare(layer.name, layer.image, layer.truth, own.truth, limit)
             self._next = None
 
-    def hear_logits(self, truth: Array, floors: Sequence[float]) -> None:
-        """(images, classes) logits of the first oracle, and the float32 floor of each image's."""
-        given = self._logits(len(truth))
-        for image, logits in given.items():
+    def compare_logits(self, truth: Array, floors: Sequence[float]) -> None:
+        """Compares the first oracle's (images, classes) logits; ``floors`` has the float32 floor of each image."""
+        for image, logits in self._logits(len(truth)).items():
             self._compare("logits", image, truth[image], logits, AGREEMENT * floors[image])
 
-    def report(self) -> WitnessReport:
-        """The end of the walk: a witness that gave nothing to compare is none."""
+    def report(self) -> OracleReport:
+        """Ends the comparison and returns its result."""
         if self._peek() is not None:
-            self._object(f"{self.name} gives layers that the checkpoint's network has not")
+            self._differ(f"{self.name} gives layers that the checkpoint's network does not have")
         elif not self._compared:
-            self._cannot("gave nothing to compare")
-        reason = self.objection or self._inability or (self._oracle.note if self._oracle else "")
-        verdict: Any = "objects" if self.objection else "not run" if self._inability else "agrees"
-        return WitnessReport(self.witness.oracle, self.name, verdict, self._compared, reason)
+            self._fail("gave nothing to compare", " ")
+        reason = self._difference or self._failure or (self._oracle.note if self._oracle else "")
+        return OracleReport(self.request.name, self.name, self._verdict(), self._compared, reason)
+
+    def _verdict(self) -> OracleVerdict:
+        if self._difference:
+            return "disagrees"
+        if self._failure:
+            return "failed" if self._required else "not run"
+        return "agrees"
 
     def _peek(self) -> Layer | None:
-        """The layer that comes next."""
+        """Returns the layer that comes next, without taking it."""
         if self._next is None and self._walk is not None:
             try:
                 self._next = next(self._walk, None)
             except (OracleError, ValueError) as error:
-                self._cannot(f"{error}", ":")
+                self._fail(f"{error}", ": ")
             if self._next is None:
                 self._walk = None
         return self._next
 
     def _logits(self, images: int) -> dict[int, Array]:
-        """Image → logits: those among the layers, or else of the head."""
+        """Returns image → logits, from among the layers where they are there, otherwise from the head."""
         given: dict[int, Array] = {}
         while (layer := self._peek()) is not None and layer.name == "logits" and layer.image < images:
             given[layer.image], self._next = layer.truth, None
@@ -124,53 +131,53 @@ class Testimony:
         try:
             blocks = [block.truth for block in self._oracle.head_blocks()]
         except (OracleError, ValueError) as error:
-            self._cannot(f"{error}", ":")
+            self._fail(f"{error}", ": ")
             return {}
         return dict(enumerate(np.concatenate(blocks, axis=-1))) if blocks else {}
 
-    def _compare(self, name: str, image: int, ours: Array, theirs: Array, limit: float) -> None:
+    def _compare(self, name: str, image: int, first: Array, own: Array, limit: float) -> None:
         self._compared += 1
-        if ours.shape != theirs.shape:
-            self._object(f"{self.name} gives {name} in shape {theirs.shape}, not {ours.shape}")
+        if first.shape != own.shape:
+            self._differ(f"{self.name} gives {name} in shape {own.shape}, not {first.shape}")
             return
-        distance = compare.norm(ours - theirs)
+        distance = compare.norm(first - own)
         if not distance <= limit:
             where = f"{name} on image {image + 1} by {distance:.1e}, {limit:.1e} allowed"
-            self._object(f"the oracles disagree: {self.name} differs at {where}")
+            self._differ(f"the oracles disagree: {self.name} differs at {where}")
 
-    def _cannot(self, why: str, colon: str = "") -> None:
-        """It cannot go on: an objection if it was asked for, or has begun to speak."""
-        if self.witness.asked or self._compared:
-            self._object(f"{self.name}{colon} {why}")
-        else:
-            self._inability = self._inability or why.removeprefix("was not run: ")
+    def _differ(self, text: str) -> None:
+        self._difference = self._difference or text
 
-    def _object(self, text: str) -> None:
-        self.objection = self.objection or text
+    def _fail(self, why: str, link: str) -> None:
+        """Notes why the oracle cannot go on; after a first comparison nothing can be concluded without it."""
+        if not self._failure:
+            self._required = self.request.required or self._compared > 0
+            self._failure = f"{self.name}{link}{why}" if self._required else why
 
 
-class Panel:
-    """The witnesses of one audit, walked alongside the first oracle."""
+class OtherOracles:
+    """All oracles beside the first one in an audit."""
 
     def __init__(
-        self, witnesses: Sequence[Witness], source: Source, pool_padding: PoolPadding, images: Sequence[Image]
+        self, requests: Sequence[OracleRequest], source: Source, pool_padding: PoolPadding, images: Sequence[Image]
     ) -> None:
-        self._testimonies = [Testimony(witness, source, pool_padding, images) for witness in witnesses]
+        self._agreements = [OracleAgreement(request, source, pool_padding, images) for request in requests]
 
-    def hear(self, layer: Layer, floor: float) -> None:
-        """One layer of the first oracle, and its float32 floor."""
-        for testimony in self._testimonies:
-            testimony.hear(layer, floor)
+    def compare(self, layer: Layer, floor: float) -> None:
+        """Compares a layer of the first oracle, whose float32 floor is ``floor``, with every other oracle's."""
+        for agreement in self._agreements:
+            agreement.compare(layer, floor)
 
-    def hear_logits(self, truth: Array, runs: Array, scales: Array) -> None:
-        """(images, classes) logits of the first oracle, its (runs, images, classes) in float32, and their scale."""
+    def compare_logits(self, truth: Array, runs: Array, scales: Array) -> None:
+        """Compares the first oracle's (images, classes) logits; ``runs`` are those of its float32 runs,
+        (runs, images, classes), and ``scales`` the sums of absolute terms behind each logit."""
         floors = [
             max(compare.norm(runs[:, image] - logits), compare.U * compare.norm(scales[image]))
             for image, logits in enumerate(truth)
         ]
-        for testimony in self._testimonies:
-            testimony.hear_logits(truth, floors)
+        for agreement in self._agreements:
+            agreement.compare_logits(truth, floors)
 
-    def reports(self) -> list[WitnessReport]:
-        """What came of it, at the end of the walk."""
-        return [testimony.report() for testimony in self._testimonies]
+    def reports(self) -> list[OracleReport]:
+        """Ends the comparisons and returns their results."""
+        return [agreement.report() for agreement in self._agreements]

@@ -1,6 +1,6 @@
 """The TensorFlow oracle: BiT's forward pass on the raw tensors, in TensorFlow's operations and float64.
 
-A witness beside the NumPy oracle: another hand's convolutions, pooling and moments, in another layout (NHWC). It spells
+An oracle beside NumPy's: other people's convolutions, pooling and moments, in another layout (NHWC). It spells
 Google's npz names itself; its order of operations follows the paper (arXiv:1912.11370) and Google's TensorFlow code
 (google-research/big_transfer, bit_tf2/models.py).
 

@@ -1,6 +1,6 @@
 """The check of a report: the verdict derived again from the figures it records, and its digests from the files.
 
-Report → ``contradictions()``; Report, digests → ``file_departures()``, ``tensor_departures()`` → a line for each thing
+Report → ``contradictions()``; Report, digests → ``changed_files()``, ``changed_tensors()`` → a line for each thing
 that does not hold
 """
 
@@ -37,7 +37,7 @@ def contradictions(report: Report) -> list[str]:
     return found
 
 
-def file_departures(report: Report, files: Callable[[str], str | None]) -> list[str]:
+def changed_files(report: Report, files: Callable[[str], str | None]) -> list[str]:
     """Files that are not those of the report; ``files`` gives the sha256 of one, None where it is missing."""
     found = []
     for name, recorded in report.files.items():
@@ -47,7 +47,7 @@ def file_departures(report: Report, files: Callable[[str], str | None]) -> list[
     return found
 
 
-def tensor_departures(report: Report, tensors: Mapping[str, str]) -> list[str]:
+def changed_tensors(report: Report, tensors: Mapping[str, str]) -> list[str]:
     """Stored tensors that are not those of the report; ``tensors`` are the digests of those that are there."""
     changed = [weight.name for weight in report.weights if tensors.get(weight.name) != weight.sha256]
     return [f"{name} holds other values than the report recorded" for name in changed]
@@ -80,8 +80,9 @@ def _layers(report: Report) -> Iterator[str]:
 def _readers(report: Report) -> Iterator[str]:
     for reader in report.readers:
         beyond = reader.ratio is None or reader.ratio > FACTOR * (1 + ROUNDED)
-        if reader.verdict == "passed" and (beyond or reader.departs):
-            yield f"{reader.name} passed with the ratio {reader.ratio}, departing at {reader.departs or 'nothing'}"
+        if reader.verdict == "passed" and (beyond or reader.exceeds_limit_at):
+            place = reader.exceeds_limit_at or "no tensor"
+            yield f"{reader.name} passed with the ratio {reader.ratio}, and exceeds its limit at {place}"
         if reader.top1 is not None and not 0 <= reader.top1 <= len(report.images):
             yield f"{reader.name} agrees on {reader.top1} of {len(report.images)} images"
 
@@ -154,12 +155,12 @@ def _own_constants(report: Report) -> Iterator[str]:
 
 
 def _witnesses(report: Report) -> Iterator[str]:
-    agreeing = [NAME, *(witness.name for witness in report.witnesses if witness.verdict == "agrees")]
+    agreeing = [NAME, *(other.name for other in report.other_oracles if other.verdict == "agrees")]
     if report.oracle != " and ".join(agreeing):
         yield f"the oracle is said to be {report.oracle}; {' and '.join(agreeing)} agree"
-    for witness in report.witnesses:
-        if witness.verdict == "agrees" and witness.compared < 1:
-            yield f"{witness.name} agrees in nothing"
+    for other in report.other_oracles:
+        if other.verdict == "agrees" and other.compared < 1:
+            yield f"{other.name} agrees in nothing"
 
 
 def _digests(report: Report) -> Iterator[str]:

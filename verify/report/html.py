@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from verify.compare import FACTOR
+from verify.compare import FACTOR, in_words
 from verify.diagnosis.faults import KINDS
+from verify.precision import precision_named
 from verify.report.parity import LayerReport, LogitReport, Report
 
 TEMPLATE = "report.html.jinja"
@@ -74,6 +75,9 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         side=SIDE,
         figure=_figure,
         ratio=_ratio,
+        in_words=in_words,
+        precision=precision_named(report.readers[0].name) if report.readers else "float32",
+        final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
         unmet=[each for each in report.expectations if not each.met],
     )
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Verdict = Literal["passed", "failed", "inconclusive"]
+OracleVerdict = Literal["agrees", "disagrees", "failed", "not run"]
 Role = Literal["declared", "judged", "shown"]
 """Of a reader: the one whose figures a report has, one beside it that must agree as well, or one that is only shown."""
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of parity.json's layout."""
 
 FIGURES = 4
@@ -76,8 +77,8 @@ class ReaderReport:
     max_abs_error: float | None
     top1: int | None
     """On how many images its largest logit is the oracle's; None without logits."""
-    departs: str | None
-    """The first tensor beyond its limit."""
+    exceeds_limit_at: str | None
+    """The first tensor whose error exceeds its limit."""
     reason: str
     """Why it did not pass; of one that did, what it is exact but for."""
     epsilon: float
@@ -89,18 +90,18 @@ class ReaderReport:
 
 
 @dataclass(frozen=True)
-class WitnessReport:
-    """What one oracle beside the first says of the source."""
+class OracleReport:
+    """One oracle beside the first, compared with it on the source."""
 
     oracle: str
-    """What it is called in options."""
+    """Its name in options."""
     name: str
-    verdict: Literal["agrees", "objects", "not run"]
-    """``objects`` where it disagrees, or was asked for and cannot be run: nothing can then be concluded."""
+    verdict: OracleVerdict
+    """Nothing can be concluded where it disagrees, or failed: it was asked for, and could not be run."""
     compared: int
     """Tensors, each image's by itself, that were held against the first oracle's."""
     reason: str
-    """What it objects to, why it was not run, or a note."""
+    """The difference, why it was not run, or a note."""
 
 
 @dataclass(frozen=True)
@@ -162,19 +163,20 @@ class Report:
 
     verdict: Verdict
     reason: str
-    """One line: the first thing that departs, or what was found equal."""
+    """One line: the first thing that is wrong, or what was found equal."""
     max_abs_error: float | None
     """Largest error of a logit (of a pooled feature, without a head) of the declared reader, against float64."""
     floor: float | None
     """The same of the oracle's own float32 runs."""
     ratio: float | None
-    """The largest error / limit × FACTOR of all rules, which is in floors for rules 1 and 3: above FACTOR it fails."""
+    """The largest error divided by its floor, over all tensors: above ``FACTOR`` it fails. The bound of rule 2 counts
+    as ``FACTOR`` floors."""
     tensors: Tensors
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]
     oracle: str
     """Those that agree."""
-    witnesses: tuple[WitnessReport, ...]
+    other_oracles: tuple[OracleReport, ...]
     layout: str
     dtype: str
     """What the target's values are stored in; oracle and model both run on the rounded ones."""

@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from verify.compare import FACTOR, U
+from verify.compare import FACTOR, U, in_words
 from verify.oracles.numpy import STANDARDIZATION_EPSILON
+from verify.precision import precision_named
 from verify.report.parity import HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
@@ -52,9 +53,9 @@ def _judged(report: Report) -> tuple[Verdict, str]:
         return "inconclusive", f"{declared.name} was not run: {declared.reason}"
     if declared.verdict == "inconclusive":
         return "inconclusive", declared.reason
-    objection = next((witness.reason for witness in report.witnesses if witness.verdict == "objects"), None)
-    if objection is not None:
-        return "inconclusive", objection
+    without = next((other.reason for other in report.other_oracles if other.verdict in ("disagrees", "failed")), None)
+    if without is not None:
+        return "inconclusive", without
     if not report.layers or not report.images:
         return "inconclusive", "nothing was compared: no layer of any image"
     if report.feature_floor is None or report.feature_floor > math.sqrt(U):
@@ -63,7 +64,11 @@ def _judged(report: Report) -> tuple[Verdict, str]:
     for reader, reason in beyond:
         if reader.verdict == "failed" or reason:
             reason = reader.reason if reader.verdict == "failed" else reason
-            fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if reader.departs and report.faults else ""
+            fault = (
+                f"; {report.faults[0].kind}: {report.faults[0].detail}"
+                if reader.exceeds_limit_at and report.faults
+                else ""
+            )
             return "failed", f"{reader.name}: {reason}{fault}"
     if report.held_out and report.held_out.exact and report.held_out.same != report.held_out.images:
         return "failed", f"{declared.name}: {other_classes(report.held_out)}"
@@ -71,14 +76,14 @@ def _judged(report: Report) -> tuple[Verdict, str]:
 
 
 def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[ReaderReport]) -> tuple[Verdict, str]:
-    """Nothing departs: it is passed if everyone who was asked has been run."""
+    """Nothing exceeds a limit: the verdict is passed if every reader that was asked for has run."""
     for reader in others:
         if reader.verdict != "passed":
             why = f"{reader.name} was not run: {reader.reason}" if reader.verdict == "not run" else reader.reason
             return "inconclusive", why
     return "passed", (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
-        f"on {len(report.images)} images, at most {declared.ratio or 0:.2f} of {FACTOR:g} floors"
+        f"on {len(report.images)} images; error at most {in_words(declared.ratio or 0, precision_named(declared.name))}"
         + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
     )
 
@@ -94,12 +99,16 @@ def _beyond_limits(reader: ReaderReport) -> str:
         return ""
     if reader.ratio is None:
         return "was not compared"
-    return "" if reader.ratio <= FACTOR * (1 + ROUNDED) else f"{reader.ratio} floors are too many"
+    return (
+        ""
+        if reader.ratio <= FACTOR * (1 + ROUNDED)
+        else f"error is {in_words(reader.ratio, precision_named(reader.name))}"
+    )
 
 
 def cannot_run(reader: ReaderReport) -> bool:
     """Whether a library failed without computing anything."""
-    return reader.verdict == "failed" and reader.ratio is None and reader.departs is None
+    return reader.verdict == "failed" and reader.ratio is None and reader.exceeds_limit_at is None
 
 
 def _beyond(report: Report) -> str:

@@ -70,7 +70,7 @@ _inputs: dict[tuple[str, str], GraphInput | None] = {}
 
 
 class GraphOracle:
-    """A witness of logits, of pooled features, or both: whatever the graph gives."""
+    """An oracle of logits, of pooled features, or of both: whatever the graph gives."""
 
     name = "the SavedModel's graph in float64"
 

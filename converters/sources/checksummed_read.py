@@ -1,4 +1,4 @@
-"""One reading of a whole file, in order, beside whoever reads it as he needs.
+"""A file is read once in order, and its sha256 computed meanwhile, beside readers that seek in it.
 
 file → pieces, in this thread; their sha256, in another → ``hexdigest`` reads what is left
 """
@@ -17,8 +17,8 @@ BUFFERS = 3
 """One is filled while one is hashed, and one waits."""
 
 
-class Pass:
-    """Of an open file, from its beginning to its end. Open with ``with``."""
+class ChecksummedRead:
+    """A reading of an open file from its beginning to its end. Use it in a ``with`` statement."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -29,7 +29,7 @@ class Pass:
         self._at = self._turn = 0
 
     def until(self, end: int) -> Iterator[memoryview]:
-        """The bytes from where the pass has come to up to ``end``, in pieces, each valid until the next is asked for.
+        """Yields the bytes from where the reading is up to ``end``, in pieces, each valid until the next is asked for.
 
         Raises EOFError where the file ends before.
         """
@@ -40,7 +40,7 @@ class Pass:
             yield piece
 
     def hexdigest(self) -> str:
-        """Of the whole file."""
+        """Reads the rest, and returns the sha256 of the whole file."""
         while self._read(PIECE):
             pass
         for task in filter(None, self._hashed):

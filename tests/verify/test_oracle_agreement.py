@@ -12,7 +12,7 @@ import verify
 from tests.checkpoints import TINY, make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import audit, default_images
-from verify.oracles.agreement import MAKERS, Witness
+from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.numpy import NumpyOracle
 from verify.oracles.tensorflow import TensorFlowOracle
 from verify.protocols import OracleError
@@ -20,7 +20,7 @@ from verify.protocols import OracleError
 ROOT = Path(verify.__file__).parent
 ORACLES = sorted(path for path in (ROOT / "oracles").rglob("*.py") if path.stem != "agreement")
 ALLOWED = {"verify.protocols", "verify.tensorflow"}
-TENSORFLOW = Witness("tensorflow", MAKERS["tensorflow"])
+TENSORFLOW = OracleRequest("tensorflow", MAKERS["tensorflow"])
 
 
 def name_of(path: Path) -> str:
@@ -38,10 +38,10 @@ def tensors():
     return make_checkpoint((1, 2), 32, 5, seed=3, kernel_std=1e-3, mids=(64, 32))
 
 
-def audited(tensors, witnesses, model=None, **options):
+def audited(tensors, other_oracles, model=None, **options):
     source = MemorySource(tensors)
     target = target_of(source, None, model or TorchModel(tensors))
-    return audit(target, source, images=default_images(48, 40), witnesses=witnesses, **options)
+    return audit(target, source, images=default_images(48, 40), other_oracles=other_oracles, **options)
 
 
 @pytest.mark.parametrize("golden", TINY, ids=str)
@@ -83,7 +83,7 @@ def test_disagreement_is_no_pass_and_says_where(tensors):
         name = "resnet/block2/unit01/b/group_norm/beta"
         return TensorFlowOracle(MemorySource(tensors | {name: tensors[name] * np.float32(1 + 1e-6)}))
 
-    report = audited(tensors, [Witness("other", other)])
+    report = audited(tensors, [OracleRequest("other", other)])
     assert report.verdict == "inconclusive"
     assert report.reason.startswith("the oracles disagree: TensorFlow float64 differs at block2/unit01 on image 1")
 
@@ -92,11 +92,11 @@ def test_disagreeing_head_is_no_pass(tensors):
     def other(source, padding):
         return TensorFlowOracle(MemorySource(tensors | {"resnet/head/conv2d/bias": np.zeros(5, np.float32)}))
 
-    report = audited(tensors, [Witness("other", other)])
+    report = audited(tensors, [OracleRequest("other", other)])
     assert (report.verdict, "differs at logits" in report.reason) == ("inconclusive", True)
 
 
-def test_silent_missing_and_broken_witnesses_are_no_pass(tensors):
+def test_silent_missing_and_broken_oracles_are_no_pass(tensors):
     class Silent:
         name, note, classes = "silent", "", None
 
@@ -114,15 +114,15 @@ def test_silent_missing_and_broken_witnesses_are_no_pass(tensors):
     def absent(source, padding):
         raise ImportError(name="flax")
 
-    for witness, reason in [
+    for other, reason in [
         (lambda *_: Silent(), "silent: has no head"),
         (lambda *_: Broken(), "silent: cannot be walked"),
         (absent, "the silent oracle was not run: flax is not installed"),
     ]:
-        report = audited(tensors, [Witness("silent", witness)])
+        report = audited(tensors, [OracleRequest("silent", other)])
         assert (report.verdict, report.reason) == ("inconclusive", reason)
     headless = {name: value for name, value in tensors.items() if "head" not in name}
-    assert audited(headless, [Witness("silent", lambda *_: Silent())]).reason == "silent gave nothing to compare"
+    assert audited(headless, [OracleRequest("silent", lambda *_: Silent())]).reason == "silent gave nothing to compare"
 
 
 @pytest.mark.parametrize("path", ORACLES, ids=name_of)
