@@ -55,7 +55,8 @@ class Comparison:
 
 def in_words(ratio: float | None, precision: str = "float32") -> str:
     """Returns a ratio as people read it: ``8.5 × float32 rounding (limit 2.5 ×)``."""
-    return f"{'–' if ratio is None else f'{ratio:.2g}'} × {precision} rounding (limit {FACTOR:g} ×)"
+    digits = "–" if ratio is None else f"{ratio:.1f}" if 1 <= ratio < 100 else f"{ratio:.2g}"
+    return f"{digits} × {precision} rounding (limit {FACTOR:g} ×)"
 
 
 def norm(x: Array) -> float:

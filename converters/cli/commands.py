@@ -59,7 +59,7 @@ def _end(name: str, message: str, status: int, debug: bool) -> None:
     sys.exit(status)
 
 
-def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -71,7 +71,7 @@ def _release(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 POOL_PADDING = click.option(
     "--pool-padding",
     type=click.Choice(known.POOL_PADDINGS),
-    help="What surrounds the stem before its max-pool.  [default: as the checkpoint's format has it]",
+    help="Padding value of the stem's max-pool.  [default: that of the checkpoint's format]",
 )
 IMAGES = click.option(
     "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
@@ -87,7 +87,7 @@ OFFLINE = click.option("--offline", is_flag=True, help="Use only checkpoints tha
 QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
 VERSION = click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_release, help="Print the release."
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
 )
 
 

@@ -42,7 +42,7 @@ class Output:
 
     def __post_init__(self) -> None:
         if self.as_json and self.as_markdown:
-            raise UsageError("--json and --markdown are two answers. Leave one out.")
+            raise UsageError("--json and --markdown both ask for stdout. Leave one out.")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from converters.conversion import Conversion
-from converters.folder.snippet import loading
-from verify.compare import FACTOR
+from converters.folder.plan import Plan
+from converters.folder.snippet import loading_here, stock_remedy
+from verify.compare import in_words
+from verify.precision import precision_named
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ def render(conversion: Conversion, publication: Publication | None, release: str
         console.print(f"{conversion.plan.name}: {_one_line(conversion, publication)}", soft_wrap=True)
     else:
         console.print(_table(conversion, publication, release))
-        console.print(_how_to_load(conversion, publication), soft_wrap=True)
+        console.print(_how_to_load(conversion), soft_wrap=True)
+        console.print(_conclusion(conversion), soft_wrap=True)
     return _text(console)
 
 
@@ -76,11 +79,10 @@ def _table(conversion: Conversion, publication: Publication | None, release: str
     table.add_row("architecture", str(plan.architecture))
     if conversion.left_out:
         table.add_row("left out", escape(conversion.left_out))
-    if report is None:
-        table.add_row("verification", "[yellow]none: --no-verify[/]")
-    else:
-        table.add_row("verification", f"[green]{report.verdict}[/], against {report.oracle} on the source's tensors")
-        _add_report(table, report)
+    if report is not None:
+        _add_tensors(table, report)
+        for reader in report.readers:
+            table.add_row(_reader_name(reader), _distance(reader, plan, str(conversion.folder)))
         if report.held_out:
             _add_held_out(table, report.held_out, plan.labels)
     state = "" if conversion.made else " (was already there)"
@@ -91,17 +93,19 @@ def _table(conversion: Conversion, publication: Publication | None, release: str
     return table
 
 
+def _conclusion(conversion: Conversion) -> str:
+    """Returns the last line: the verdict, or that nothing was verified."""
+    report = conversion.report
+    if report is None:
+        return "[yellow]not verified[/]: --no-verify"
+    declared = report.readers[0]
+    error = in_words(report.ratio, precision_named(declared.name))
+    checkpoint = "its checkpoint" + ("" if report.dtype == "float32" else f", rounded to {report.dtype},")
+    return f"[green]{report.verdict}[/]: {conversion.plan.name} computes what {checkpoint} computes; error is {error}"
+
+
 def _add_report(table: Table, report: Report) -> None:
-    tensors = report.tensors
-    table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
-    table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, answer --exact {report.exact}")
-    if report.unknown:
-        places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
-        more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
-        table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
-    for other in report.other_oracles:
-        reason = f": {escape(other.reason)}" if other.reason else ""
-        table.add_row(f"oracle {other.oracle}", f"{other.verdict}{reason}")
+    _add_tensors(table, report)
     for reader in report.readers:
         table.add_row(_reader_name(reader), _reader_line(reader))
     declared = report.readers[0]
@@ -109,16 +113,37 @@ def _add_report(table: Table, report: Report) -> None:
     table.add_row("top-1 agreement", agreed)
 
 
+def _add_tensors(table: Table, report: Report) -> None:
+    tensors = report.tensors
+    table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
+    table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, exactness: {report.exact}")
+    if report.unknown:
+        places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
+        more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
+        table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
+    for other in report.other_oracles:
+        reason = f": {escape(other.reason)}" if other.reason else ""
+        table.add_row(f"oracle {other.oracle}", f"{other.verdict}{reason}")
+
+
 def _reader_name(reader: ReaderReport) -> str:
-    return "stock arithmetic" if "arithmetic" in reader.name else reader.name
+    return "transformers, timm" if "arithmetic" in reader.name else reader.name
+
+
+def _distance(reader: ReaderReport, plan: Plan, folder: str) -> str:
+    """Returns how far a library is off on a folder that passed, and what makes it exact where it is not."""
+    if not reader.reason:
+        return f"exact; largest error {reader.max_abs_error or 0:.1e}"
+    remedy = stock_remedy(plan, folder)
+    return escape(reader.reason + (f"; {remedy} makes a loaded model exact" if remedy else ""))
 
 
 def _reader_line(reader: ReaderReport) -> str:
     colour = "green" if reader.verdict == "passed" else "yellow"
     if reader.ratio is None or reader.max_abs_error is None:
         return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
-    line = f"[{colour}]{reader.verdict}[/], largest error {reader.max_abs_error:.1e}"
-    line += f", {reader.ratio:.2g} of the {FACTOR:g} floors allowed"
+    error = in_words(reader.ratio, precision_named(reader.name))
+    line = f"[{colour}]{reader.verdict}[/], error is {error}, largest {reader.max_abs_error:.1e}"
     return f"{line}; {escape(reader.reason)}" if reader.reason else line
 
 
@@ -140,5 +165,5 @@ def _published(publication: Publication) -> str:
     return f"{publication.repo_id}@{publication.revision} {publication.commit[:12]}{state}, {publication.url}"
 
 
-def _how_to_load(conversion: Conversion, publication: Publication | None) -> str:
-    return "\n" + "\n".join(loading(conversion.plan, str(conversion.folder))) + "\n"
+def _how_to_load(conversion: Conversion) -> str:
+    return escape("\n" + "\n".join(loading_here(conversion.plan, str(conversion.folder))) + "\n")

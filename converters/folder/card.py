@@ -13,7 +13,7 @@ from typing import Any
 from converters.catalogue.variants import Preprocessing
 from converters.folder.config import model_config
 from converters.folder.plan import Plan
-from converters.folder.snippet import loading
+from converters.folder.snippet import loading, stock_remedy
 from converters.sources import GoogleView
 from converters.sources.left_out import left_out_line
 from verify.report import markdown
@@ -126,10 +126,10 @@ def _stock(report: Report | None, plan: Plan) -> str:
 
 
 def _remedies(plan: Plan) -> str:
-    if plan.pool_padding != "zeros":
+    remedy = stock_remedy(plan, "FOLDER")
+    if not remedy:
         return ""
-    folder = ', "FOLDER"' if plan.layout == "timm" else ""
     return (
-        f" `bit_ref.use_config_epsilon(model{folder})` makes the loaded model exact. Converted with `--exact logits`,"
-        " stock libraries are exact unasked."
+        f" `{remedy}` makes the loaded model exact. Converted with `--exact logits`, stock libraries are exact as they"
+        " are."
     )

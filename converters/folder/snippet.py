@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from converters.folder.config import model_config
 from converters.folder.plan import Plan
 
 
 def loading(plan: Plan, folder: str) -> list[str]:
-    """Three lines for the layout's own library; ``folder`` is a path or a repository."""
-    head = plan.architecture.classes is not None
+    """Returns the lines for the layout's own library; ``folder`` is a path or a repository."""
     if plan.layout == "transformers":
-        kind = "AutoModelForImageClassification" if head else "AutoModel"
+        kind = "AutoModel" if plan.architecture.classes is None else "AutoModelForImageClassification"
         return [
             f"from transformers import AutoImageProcessor, {kind}",
             f'processor = AutoImageProcessor.from_pretrained("{folder}")',
@@ -30,3 +32,27 @@ def loading(plan: Plan, folder: str) -> list[str]:
             f'model = {network}; model.load_state_dict(load_file("{folder}/model.safetensors"))',
         ]
     return ["import numpy", f'tensors = numpy.load("{folder}/{plan.name}.npz")']
+
+
+def loading_here(plan: Plan, folder: str) -> list[str]:
+    """Returns lines that run where bit-convert runs: with bit_ref for the layout of transformers, which it loads.
+
+    The layout of timm needs timm; where that is not installed, the first line says how to get it.
+    """
+    if plan.layout == "transformers":
+        model = model_config(plan)["architectures"][0]
+        return [
+            f"from bit_ref import {model}, BitImageProcessor",
+            f'processor = BitImageProcessor.from_pretrained("{folder}")',
+            f'model = {model}.from_pretrained("{folder}")',
+        ]
+    missing = plan.layout == "timm" and find_spec("timm") is None
+    return [*(["# pip install 'bit-convert[timm]'"] if missing else []), *loading(plan, folder)]
+
+
+def stock_remedy(plan: Plan, folder: str) -> str:
+    """Returns the call that makes a loaded model of the layout's stock library exact; empty where there is none."""
+    if plan.exact != "bits" or plan.pool_padding != "zeros" or plan.layout not in ("transformers", "timm"):
+        return ""
+    given = f', "{folder}"' if plan.layout == "timm" else ""
+    return f"bit_ref.use_config_epsilon(model{given})"

@@ -58,7 +58,7 @@ def verified_files(folder: Path, report: Report) -> dict[str, Path]:
 def same_result(report: Report, published_parity: str) -> bool:
     """Whether ``published_parity``, the text of a hub's parity.json, is of the result that ``report`` is of.
 
-    That is a passed report on the same source, for the same answers of --exact and --pool-padding, with files of the
+    That is a passed report on the same source, for the same --exact and --pool-padding, with files of the
     same digests. Measured figures, which differ in their last digits from machine to machine, do not count.
     """
     try:

@@ -1,7 +1,7 @@
 """Layouts: how each kind of parameter is stored, in the folders that are written and in the files that are read.
 
 A layout is one permutation of axes and one shape per kind of tensor; the way back is computed from them. The
-``--exact`` answer is part of what is stored: ``bits`` keeps the source's values, ``logits`` stores standardised
+exactness (``--exact``) is part of what is stored: ``bits`` keeps the source's values, ``logits`` stores standardised
 kernels ten times as large, so that a library that hard-codes the standardisation epsilon 1e-8 computes exactly what
 Google's 1e-10 does, since (10w - 10m) / sqrt(100v + 1e-8) = (w - m) / sqrt(v + 1e-10).
 """

@@ -1,4 +1,4 @@
-"""bit_ref gives what Google's own code gives, with either answer of --exact, and only with the right arithmetic."""
+"""bit_ref gives what Google's own code gives, with either exactness, and only with the right arithmetic."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def logits(model: BitForImageClassification) -> torch.Tensor:
         return model(images().to(model.dtype)).logits
 
 
-def afresh(model: BitForImageClassification) -> torch.Tensor:
+def recomputed(model: BitForImageClassification) -> torch.Tensor:
     """What a new model with the same tensors gives, differentiated, so that nothing can be kept."""
     new = BitForImageClassification(model.config)
     new.load_state_dict(model.state_dict())
@@ -128,7 +128,7 @@ def test_every_change_of_a_weight_counts(model, change):
     change(model)
     after = logits(model)
     assert not torch.equal(after.float(), before)
-    assert torch.equal(after, afresh(model))
+    assert torch.equal(after, recomputed(model))
 
 
 def test_gradients_are_wanted_in_evaluation_mode(model):
@@ -165,7 +165,7 @@ def test_no_copy_and_no_file_has_what_is_kept(model):
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(logits(twin), before)
         nn.init.normal_(layers(twin)[0].weight)
-        assert torch.equal(logits(twin), afresh(twin))
+        assert torch.equal(logits(twin), recomputed(twin))
         assert not torch.equal(logits(twin), before)
     assert torch.equal(logits(model), before)
 
@@ -176,7 +176,7 @@ def test_other_weights_for_one_call(model):
         called = torch.func.functional_call(model, other_weights(model), images().float()).logits
     assert torch.equal(logits(model), before)
     model.load_state_dict(other_weights(model))
-    assert torch.equal(called, afresh(model))
+    assert torch.equal(called, recomputed(model))
 
 
 def test_model_made_in_inference_mode():
@@ -187,7 +187,7 @@ def test_model_made_in_inference_mode():
         for layer in layers(model):
             layer.weight.square_()
         found = model(images().float()).logits
-    assert torch.equal(found, afresh(model))
+    assert torch.equal(found, recomputed(model))
 
 
 def test_autocast_computes_the_same_from_kept_kernels(model):
@@ -198,7 +198,7 @@ def test_autocast_computes_the_same_from_kept_kernels(model):
     assert expected.dtype == torch.bfloat16
     assert torch.equal(found[0], expected)
     assert torch.equal(found[1], expected)
-    assert torch.equal(logits(model), afresh(model))
+    assert torch.equal(logits(model), recomputed(model))
 
 
 def test_units_leave_their_input_and_the_activation_of_others_alone(model):

@@ -137,7 +137,7 @@ def test_audit_of_another_port_in_markdown(digits, tmp_path, monkeypatch):
     assert two_digits(report["ratio"]) in rows(again.stdout)["transformers, declared"]
 
 
-def test_json_and_markdown_are_two_answers(digits):
+def test_json_and_markdown_go_to_the_same_place(digits):
     result = run(digits, "--against", "BiT-digits", "--json", "--markdown", command=verify)
     assert result.exit_code == 2
     assert "Leave one out" in result.stderr

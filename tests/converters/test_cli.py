@@ -185,8 +185,23 @@ def test_json_is_one_strict_document(checkpoint, tmp_path):
 
 def test_summary_names_what_matters(checkpoint, tmp_path):
     text = run("--checkpoint", checkpoint, "--output", tmp_path / "model").stdout
-    for fact in ("R8x0.5", "25 of 25 used", "passed", "floors", "stock", "2 of 2 images", "seconds", "from_pretrained"):
+    for fact in ("R8x0.5", "25 of 25 used", "exactness: bits", "transformers, timm", "seconds", "use_config_epsilon"):
         assert fact in text, fact
+    last = text.splitlines()[-1]
+    assert last.startswith("passed: ")
+    assert last.endswith("× float32 rounding (limit 2.5 ×)")
+    assert not {"failed", "inconclusive"} & {*text.replace(":", " ").split()}
+
+
+@pytest.mark.parametrize("exact", ["bits", "logits"])
+def test_snippet_of_the_summary_runs_without_the_stock_libraries(exact, checkpoint, tmp_path, monkeypatch):
+    text = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--exact", exact).stdout
+    for library in ("transformers", "timm"):
+        monkeypatch.setitem(sys.modules, library, None)
+    names = {}
+    exec("\n".join(line for line in text.splitlines() if "BitFor" in line or "BitImage" in line), names)
+    image = np.zeros((40, 30, 3), np.uint8)
+    assert names["model"](**names["processor"](image, return_tensors="pt")).logits.shape[0] == 1
 
 
 def test_result_that_is_there_already_is_said_and_kept(checkpoint, converted):

@@ -124,7 +124,7 @@ def test_any_permutation_is_undone(axes: list[int], array: np.ndarray) -> None:
     assert form.restore(form.store(array)).tobytes() == array.tobytes()
 
 
-def test_the_two_answers_are_one_function_of_the_kernel() -> None:
+def test_both_exactnesses_are_one_function_of_the_kernel() -> None:
     """(10w - 10m) / sqrt(100v + 1e-8) is (w - m) / sqrt(v + 1e-10)."""
     kernel = np.random.default_rng(0).normal(0, 1e-4, (3, 3, 8, 4))
     root = Parameter("root/conv/kernel", Kind.KERNEL, kernel.shape, {})

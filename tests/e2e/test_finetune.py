@@ -1,4 +1,4 @@
-"""A converted folder at work: recognises real digits, and learns them anew behind a head that never saw one.
+"""A converted folder at work: recognises real digits, and learns them again behind a head that never saw one.
 
 The folders come from the command line, as a user's would. What is fine-tuned is the embedded checkpoint whose head was
 replaced, in the source, by one of other classes and random weights; the digits are then learnt under labels in

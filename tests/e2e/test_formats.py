@@ -69,7 +69,7 @@ def digest(folder: Path) -> str:
 
 
 def expect_googles_logits(checkpoint: object, rows: list[Golden], folder: Path, *options: object) -> dict[str, str]:
-    """Converts with both answers and holds each library against golden rows; the digests of the weights."""
+    """Converts with each exactness and holds each library against golden rows; the digests of the weights."""
     digests = {}
     for exact in EXACT:
         converted(checkpoint, folder / exact, "--exact", exact, "--no-verify", *options)
@@ -91,7 +91,7 @@ def row() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def expected(row, tmp_path_factory) -> dict[str, str]:
-    """The digest of model.safetensors from the npz, for each answer."""
+    """The digest of model.safetensors from the npz, for each exactness."""
     folder = tmp_path_factory.mktemp("npz")
     return expect_googles_logits(written("npz", row, folder / "source"), [ROW], folder)
 

@@ -26,7 +26,7 @@ def error(library, folder, golden: Golden) -> float:
 
 @pytest.mark.parametrize("golden", ROWS, ids=str)
 def test_logits_are_googles(golden: Golden, tmp_path) -> None:
-    """bit_ref with either answer, stock transformers with ``logits``; the large rows without the verification."""
+    """bit_ref with either exactness, stock transformers with ``logits``; the large rows without the verification."""
     np.savez(tmp_path / "checkpoint.npz", **golden.checkpoint())
     limit = FACTOR * golden.google_f32_error()
     for exact, libraries in (
@@ -56,7 +56,7 @@ def test_stock_transformers_is_not_google_on_the_sources_kernels(tmp_path) -> No
 
 @pytest.mark.slow
 def test_released_size_is_verified_whole(tmp_path) -> None:
-    """R50x1 as a user converts it: verified at 224 in the declared reader of either answer."""
+    """R50x1 as a user converts it: verified at 224 in the declared reader of either exactness."""
     golden = LARGE[0]
     np.savez(tmp_path / "checkpoint.npz", **golden.checkpoint())
     for exact in ("bits", "logits"):

@@ -34,7 +34,7 @@ def site_packages(python: str | Path) -> Path:
 def environment(wheel: Path, tmp_path_factory) -> Path:
     """A new environment with the wheel; the libraries it needs are those of this environment, by a path file.
 
-    Installing torch anew would take minutes; nothing of this checkout is on the path.
+    Installing torch again would take minutes; nothing of this checkout is on the path.
     """
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)

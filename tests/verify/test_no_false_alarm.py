@@ -62,7 +62,7 @@ def honest_conversions(examples: int):
         test = given(
             network=networks(),
             size=st.tuples(st.integers(33, 72), st.integers(33, 72)),
-            answer=st.sampled_from([("bits", "zeros"), ("logits", "zeros"), ("bits", "-inf")]),
+            exactness=st.sampled_from([("bits", "zeros"), ("logits", "zeros"), ("bits", "-inf")]),
             dtype=st.sampled_from(["float32", "float32", "float16", "bfloat16"]),
             layout=st.sampled_from(["transformers", "transformers", "original"]),
         )(test)
@@ -72,8 +72,8 @@ def honest_conversions(examples: int):
 
 
 @honest_conversions(15)
-def test_honest_conversions_pass(network, size, answer, dtype, layout):
-    report = converted_report(network, size, *answer, dtype, layout)
+def test_honest_conversions_pass(network, size, exactness, dtype, layout):
+    report = converted_report(network, size, *exactness, dtype, layout)
     assert report, report.reason
     assert report.ratio < FACTOR
     assert report.faults == ()
@@ -82,8 +82,8 @@ def test_honest_conversions_pass(network, size, answer, dtype, layout):
 @pytest.mark.slow
 @pytest.mark.parametrize("quarter", range(4))  # for four processes
 @honest_conversions(250)
-def test_a_thousand_honest_conversions_pass(quarter, network, size, answer, dtype, layout):
-    report = converted_report(network, size, *answer, dtype, layout)
+def test_a_thousand_honest_conversions_pass(quarter, network, size, exactness, dtype, layout):
+    report = converted_report(network, size, *exactness, dtype, layout)
     assert report, report.reason
     assert report.faults == ()
 

@@ -24,7 +24,7 @@ def audited(folder, tensors, readers, factor=1, **options) -> Report:
 
 @pytest.mark.parametrize("classes", [5, 1, None])
 @pytest.mark.parametrize("factor", [1, 10])
-def test_bit_ref_is_exact_with_either_answer(tmp_path, classes, factor):
+def test_bit_ref_is_exact_with_either_exactness(tmp_path, classes, factor):
     tensors = checkpoint(classes)
     folder = write_folder(tmp_path, tensors, factor)
     report = audited(folder, tensors, [BitRefReader(folder)], factor)
