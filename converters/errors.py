@@ -1,7 +1,7 @@
 """What can go wrong, and the exit status each kind of failure has.
 
-Every message is one or two lines that name the file, the tensor and the remedy. The command line prints the
-message alone; a traceback only with ``--debug``.
+Every message is one or two lines that name the file, the tensor and the remedy, without secrets and control characters
+(``redaction``). The command line prints the message alone; a traceback only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from converters.redaction import printable, redact_chain
+
 
 class BitConvertError(Exception):
-    """Base of every error a user can cause or must act on."""
+    """Base of every error a user can cause or must act on. Whatever its message quotes is printable in it."""
 
     exit_status = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class ParityError(BitConvertError):
@@ -42,12 +47,19 @@ class HubError(BitConvertError):
 
 @contextmanager
 def system_errors() -> Iterator[None]:
-    """Turns what the operating system raises inside, a full disk or a missing permission, into a UsageError."""
+    """Turns what the operating system raises inside, a full disk or a missing permission, into a UsageError.
+
+    Of every error that leaves, the exceptions that led to it are redacted too: a traceback shows them.
+    """
     try:
         yield
     except OSError as error:
+        redact_chain(error)
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}. Nothing was left half written.") from error
+    except BitConvertError as error:
+        redact_chain(error)
+        raise
 
 
 INTERRUPTED = 130

@@ -31,6 +31,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from converters.download.cache import VARIABLE, Entry, Slot, Version, cache_folder
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.files import sha256 as sha256_of
+from converters.redaction import printable
 from converters.sources.zips import is_whole_zip
 
 if TYPE_CHECKING:
@@ -154,9 +155,7 @@ def fetchable(url: str) -> str:
 
 def shown(url: str) -> str:
     """The URL as it may be printed: without the credentials that its host part or its query may hold."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query="…" if parts.query else "", fragment=""))
+    return printable(url)
 
 
 class _Download:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from converters.errors import HubError, UsageError
+from converters.redaction import one_line
 
 SCHEME, HOSTS = "kaggle", ("kaggle.com", "www.kaggle.com")
 PART = r"[\w.-]*\w[\w.-]*"
@@ -28,7 +28,6 @@ HANDLE = re.compile(
 )
 """A model's address, as kagglehub has it and as its page has had it."""
 FORM = "kaggle://OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
-SECRETS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN")
 SILENT = logging.CRITICAL + 1
 
 
@@ -145,10 +144,7 @@ def _why(error: Exception) -> tuple[str, str]:
         return f"Kaggle answers {status}", f"Check the handle: {FORM}."
     if status is not None:
         return f"Kaggle answers {status}", "Try again later."
-    text = " ".join(str(error).split())
-    for secret in filter(None, map(os.environ.get, SECRETS)):
-        text = text.replace(secret, "…")
-    text = re.sub(r"//[^/@\s]*@", "//", text)[:160] or type(error).__name__
+    text = one_line(error, 160) or type(error).__name__
     if _is_network(error):
         return text, "Check the network and run it again; what has arrived is used."
     if isinstance(error, OSError) and error.errno and not isinstance(error, tarfile.TarError):

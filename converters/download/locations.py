@@ -13,6 +13,7 @@ from typing import Any
 from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
 from converters.download import kaggle
 from converters.errors import CheckpointError, HubError, UsageError
+from converters.redaction import one_line, remember
 from verify.protocols import Progress
 
 HUB = "hf://"
@@ -73,6 +74,7 @@ def _is_checkpoint(path: str) -> bool:
 def locate(given: Path | str | None, variant: Variant | None) -> Path | str:
     """The path or address of what was given, or of the variant's own file. Raises UsageError for a defective one."""
     if given is not None:
+        remember(given)
         return given if isinstance(given, str) and "://" in given else Path(given)
     assert variant is not None, "there is a checkpoint or a variant"
     variant.refuse_defect()
@@ -176,7 +178,7 @@ def _snapshot(repo_id: str, revision: str | None, offline: bool, whole: bool) ->
     except CheckpointError:
         raise
     except Exception as error:  # the client, its HTTP library and the system each have their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200) or type(error).__name__
         raise HubError(
             f"hf://{repo_id}: cannot be fetched: {reason}.\nCheck the name, and `hf auth login` where it is private."
         ) from error

@@ -162,14 +162,6 @@ def meaning(error: BaseException) -> Doubt | Refusal:
             raise error
 
 
-def scrubbed(text: str, secrets: set[str]) -> str:
-    """``text`` on one line, without tokens: neither these nor anything that looks like one."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    text = re.sub(r"\b(hf_|api_org_|hf_oauth_)[A-Za-z0-9._-]{8,}", "***", text)
-    return " ".join(text.split())[:300]
-
-
 def _judge(response: Any, asked: str) -> None:
     status = response.status_code
     if status in (401, 403):

@@ -22,9 +22,10 @@ from urllib.parse import quote
 
 from converters.errors import BitConvertError, HubError, ParityError, UsageError
 from converters.files import PARITY, sha256
-from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning, scrubbed
+from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning
 from converters.hub.guard import Publication, our_stale_files, same_result, verified_files
 from converters.options import PublishOptions
+from converters.redaction import one_line, remember_secret
 from verify import Report
 
 if TYPE_CHECKING:
@@ -134,8 +135,6 @@ class _Publishing:
     refused: Refusal | None = None
     """A refusal of the commit, kept while a look makes sure that it was not made."""
     taken: set[str] = field(default_factory=set)
-    secrets: set[str] = field(default_factory=set)
-    """Tokens that were used: they must not appear in anything that is said."""
     blob_ids: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -169,7 +168,7 @@ class _Publishing:
     def _wait(self, doubt: Doubt) -> None:
         self.doubted = self.doubted or self.asked
         wait = self.patience.next_wait(doubt)
-        problem = scrubbed(doubt.problem, self.secrets)
+        problem = one_line(doubt.problem)
         if wait is None:
             raise HubError(
                 f"{self.repo_id or self.name}: gave up after {self.patience.seconds:g} s without progress: {problem}\n"
@@ -213,7 +212,7 @@ class _Publishing:
             raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
         if not token.isascii() or not token.isprintable() or " " in token:
             raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
-        self.secrets.add(token)
+        remember_secret(token)
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
         return HfApi(endpoint=endpoint or None, token=token, library_name="bit-convert")
 
@@ -464,5 +463,5 @@ class _Publishing:
                 remedy = "Check --repo-id, --revision and what the token may see."
             case _:
                 remedy = ""
-        problem = scrubbed(refusal.problem, self.secrets).rstrip(".")
+        problem = one_line(refusal.problem).rstrip(".")
         return HubError(f"{where}: not published: {problem}. {remedy}".rstrip())
