@@ -49,7 +49,7 @@ class Proof:
     images: Path | None = None
     """A directory of photographs."""
     inputs: str = "default"
-    """A key of ``verify.auditing.IMAGES``."""
+    """A key of ``verify.images.IMAGES``."""
     oracles: tuple[str, ...] = ()
     """Keys of ``verify.oracles.agreement.MAKERS``."""
     offline: bool = False

@@ -14,10 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from verify.auditing import AuditSettings as AuditSettings
     from verify.auditing import audit as audit
-    from verify.auditing import default_images as default_images
-    from verify.auditing import thorough_images as thorough_images
     from verify.diagnosis.faults import Fault as Fault
+    from verify.images import default_images as default_images
+    from verify.images import thorough_images as thorough_images
     from verify.oracles.numpy import NumpyOracle as NumpyOracle
     from verify.protocols import Correspondence as Correspondence
     from verify.protocols import Expectation as Expectation
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "audit": "verify.auditing",
-    "default_images": "verify.auditing",
-    "thorough_images": "verify.auditing",
+    "AuditSettings": "verify.auditing",
+    "default_images": "verify.images",
+    "thorough_images": "verify.images",
     "Fault": "verify.diagnosis.faults",
     "NumpyOracle": "verify.oracles.numpy",
     "Correspondence": "verify.protocols",

@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from verify import compare
 from verify.compare import Comparison
+from verify.images import Image, Images
 from verify.oracles.agreement import OracleRequest, OtherOracles
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
 from verify.report.parity import OracleReport
 
 Array = npt.NDArray[Any]
-Image = npt.NDArray[np.float32]
 
 MAX_ERROR = 300
 """Characters of a reader's error that a report keeps."""
@@ -104,8 +104,7 @@ class Evidence:
 
 def run_reader(
     reader: Reader,
-    images: Sequence[Image],
-    batches: Sequence[range],
+    images: Images,
     arithmetic: Arithmetic,
     misleading: str,
     step: Callable[[str], None],
@@ -122,12 +121,12 @@ def run_reader(
             run.installed, run.error = False, f"it is not given this folder: {misleading}"
             return run
     try:
-        for image in images:
+        for image in images.singles:
             step(reader.name)
             run.outputs += _separate(reader.run(image), 1)
-        for batch in batches:
+        for batch in images.batches:
             step(f"{reader.name}, {len(batch)} images at once")
-            together = np.concatenate([images[index] for index in batch])
+            together = np.concatenate([images.singles[index] for index in batch])
             run.batches.append((batch, _separate(reader.run(together), len(batch))))
         if isinstance(reader, LibraryReader):
             run.effective = tuple(reader.effective)

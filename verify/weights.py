@@ -18,16 +18,14 @@ from verify.report.parity import Tensors
 
 
 @dataclass(frozen=True)
-class Account:
+class StoredTensor:
     """One parameter that was compared with its source tensor; the digests are those of the bytes in C order."""
 
     pair: Correspondence
     misfit: str
     """Empty where it is bit-exact."""
-    holds: str
-    """sha256 of what is stored."""
-    must: str
-    """sha256 of what must be."""
+    stored_sha256: str
+    expected_sha256: str
 
     @property
     def exact(self) -> bool:
@@ -35,51 +33,56 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Unbalanced:
+class Unmatched:
     """A source tensor or a target parameter without its one counterpart."""
 
     name: str
     text: str
     missing: bool
-    """A name that is only hoped for; otherwise one that is left over or used twice."""
+    """Whether it is missing; otherwise it is left over or used twice."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The accounts of a target's tensors, and those that do not balance."""
+    """The result of comparing a target's tensors with the source's."""
 
     tensors: Tensors
-    accounts: tuple[Account, ...]
-    unbalanced: tuple[Unbalanced, ...]
+    compared: tuple[StoredTensor, ...]
+    unmatched: tuple[Unmatched, ...]
+
+    @property
+    def differing(self) -> list[StoredTensor]:
+        """The tensors that do not hold, bit for bit, what they must."""
+        return [each for each in self.compared if not each.exact]
 
     @property
     def misfits(self) -> tuple[str, ...]:
-        """A line for each tensor that is not what it must be."""
-        differing = [f"{a.pair.target} {a.misfit} (source: {a.pair.source})" for a in self.accounts if not a.exact]
-        return (*differing, *(account.text for account in self.unbalanced))
+        """One line for each tensor that is not what it must be."""
+        differing = [f"{each.pair.target} {each.misfit} (source: {each.pair.source})" for each in self.differing]
+        return (*differing, *(each.text for each in self.unmatched))
 
 
 def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored:
     """Compares one stored tensor after another; ``step`` is called with the name of each."""
-    accounts = []
+    compared = []
     for pair in target.correspondences:
         step(pair.target)
         if pair.source in source.shapes and pair.target in target.parameters:
-            accounts.append(_account(pair))
+            compared.append(_compared(pair))
     used = Counter(pair.source for pair in target.correspondences)
     filled = Counter(pair.target for pair in target.correspondences)
-    unbalanced = [
-        *_unbalanced("source tensor", source.shapes, used, "used"),
-        *_unbalanced("parameter", target.parameters, filled, "filled"),
+    unmatched = [
+        *_unmatched("source tensor", source.shapes, used, "used"),
+        *_unmatched("parameter", target.parameters, filled, "filled"),
     ]
     tensors = Tensors(
         source=len(source.shapes),
         used=sum(used[name] == 1 for name in source.shapes),
         target=len(target.parameters),
         filled=sum(filled[name] == 1 for name in target.parameters),
-        bit_exact=sum(account.exact for account in accounts),
+        bit_exact=sum(each.exact for each in compared),
     )
-    return Stored(tensors, tuple(accounts), tuple(unbalanced))
+    return Stored(tensors, tuple(compared), tuple(unmatched))
 
 
 def digest(tensor: Array) -> str:
@@ -88,18 +91,18 @@ def digest(tensor: Array) -> str:
     return hashlib.sha256(pattern.astype(pattern.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
-def _account(pair: Correspondence) -> Account:
+def _compared(pair: Correspondence) -> StoredTensor:
     expected, stored = pair.expected(), pair.stored()
-    misfit, holds = stored_misfit(expected, stored), digest(stored)
-    return Account(pair, misfit, holds, digest(expected) if misfit else holds)
+    misfit, found = stored_misfit(expected, stored), digest(stored)
+    return StoredTensor(pair, misfit, found, digest(expected) if misfit else found)
 
 
-def _unbalanced(kind: str, present: Iterable[str], counts: Counter[str], verb: str) -> list[Unbalanced]:
+def _unmatched(kind: str, present: Iterable[str], counts: Counter[str], verb: str) -> list[Unmatched]:
     present = set(present)
-    missing = [Unbalanced(n, f"{kind} {n} is missing", True) for n in sorted(counts.keys() - present)]
-    unused = [Unbalanced(n, f"{kind} {n} is not {verb}", False) for n in sorted(present - counts.keys())]
+    missing = [Unmatched(n, f"{kind} {n} is missing", True) for n in sorted(counts.keys() - present)]
+    unused = [Unmatched(n, f"{kind} {n} is not {verb}", False) for n in sorted(present - counts.keys())]
     repeated = [
-        Unbalanced(name, f"{kind} {name} is {verb} {n} times", False)
+        Unmatched(name, f"{kind} {name} is {verb} {n} times", False)
         for name, n in sorted(counts.items())
         if n > 1 and name in present
     ]

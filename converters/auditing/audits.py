@@ -54,7 +54,8 @@ def audit_folder(
     are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
     gets from the folder, too: labels and prepared images.
     """
-    from verify.auditing import IMAGES, audit
+    from verify.auditing import AuditSettings, audit
+    from verify.images import IMAGES
 
     images, pool_padding = options.images, options.pool_padding or source.pool_padding
     with Folder(folder, source, choose_readers, digests or {}) as target:
@@ -69,23 +70,29 @@ def audit_folder(
         return audit(
             target,
             source,
-            judged_by=rounded,
-            images=pixels,
-            pool_padding=pool_padding,
-            other_oracles=[
-                OracleRequest(name, MAKERS[name], required=name in options.oracles)
-                for name in oracles_of(source, options.oracles)
-            ],
+            AuditSettings(
+                images=pixels,
+                pool_padding=pool_padding,
+                judged_by=rounded,
+                other_oracles=[
+                    OracleRequest(name, MAKERS[name], required=name in options.oracles)
+                    for name in oracles_of(source, options.oracles)
+                ],
+                release=RELEASE,
+                held_out=lambda: held_out(target, source, variant, pool_padding),
+                changes=lambda: target.changes() | _of_the_checkpoint(source.changes()),
+            ),
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
-            release=RELEASE,
-            held_out=lambda: held_out(target, source, variant, pool_padding),
-            changes=lambda: target.changes() | {f"the checkpoint's {n}": what for n, what in source.changes().items()},
         )
+
+
+def _of_the_checkpoint(changes: Mapping[str, str]) -> dict[str, str]:
+    return {f"the checkpoint's {name}": what for name, what in changes.items()}
 
 
 def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
     """The default images in the one size that a SavedModel's graph takes, where none is of that size."""
-    from verify.auditing import default_images
+    from verify.images import default_images
 
     found = preprocessing_of(source)
     if found is None or found.size == UNKNOWN_PREPROCESSING.size:

@@ -165,7 +165,7 @@ def source_departures(
     if report.pool_padding != pool_padding:
         found.append(f"the report is of the pool padding {report.pool_padding}, the checkpoint has {pool_padding}")
     if folder is None:
-        return found + _value_departures(report, _expected(report, source))
+        return found + _wrong_values(report, _expected(report, source))
     try:
         target = Folder(folder, source, lambda _: ())
     except CheckpointError as error:
@@ -176,9 +176,9 @@ def source_departures(
         stored = check_stored(target, source, lambda _: None)
         found += [f"{line}, which the report does not say" for line in stored.misfits if line not in report.misfits]
         if report.passed:
-            found += _value_departures(report, {a.pair.target: (a.pair.source, a.must) for a in stored.accounts})
+            found += _wrong_values(report, {a.pair.target: (a.pair.source, a.expected_sha256) for a in stored.compared})
         else:
-            found += _stored_departures(report, stored)
+            found += _misreported(report, stored)
         plan = plan_of_folder(target, source, variant, pool_padding)
         known = {str(expectation) for expectation in report.expectations if not expectation.met}
         unmet = map(str, inspect_folder(folder, plan, target.weights).unmet)
@@ -214,7 +214,7 @@ def _expected(report: Report, source: GoogleView) -> dict[str, tuple[str, str]]:
     return {name: (google, digest(storage.values(row, source.read(google)))) for name, google, row in rows}
 
 
-def _value_departures(report: Report, expected: Mapping[str, tuple[str, str]]) -> list[str]:
+def _wrong_values(report: Report, expected: Mapping[str, tuple[str, str]]) -> list[str]:
     """Tensors whose recorded digest is not that of what must be stored, or is said to be and is not."""
     recorded = {weight.name: weight for weight in report.weights}
     missing = [name for name in expected if name not in recorded] if report.passed else []
@@ -228,8 +228,8 @@ def _value_departures(report: Report, expected: Mapping[str, tuple[str, str]]) -
     return found
 
 
-def _stored_departures(report: Report, stored: Stored) -> list[str]:
+def _misreported(report: Report, stored: Stored) -> list[str]:
     """Tensors of which a report that did not pass says something else than what the folder holds."""
-    found = {account.pair.target: (account.pair.source, account.exact) for account in stored.accounts}
+    found = {each.pair.target: (each.pair.source, each.exact) for each in stored.compared}
     recorded = {weight.name: (weight.source, weight.bit_exact) for weight in report.weights}
     return [f"{name} is not what the report says" for name in found | recorded if found.get(name) != recorded.get(name)]

@@ -25,7 +25,7 @@ from converters.cli import commands
 from converters.mapping.dtypes import DTYPES
 from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS
 from tests.command_line import audited, converted, refused
-from verify.auditing import IMAGES
+from verify.images import IMAGES
 from verify.oracles.agreement import MAKERS
 from verify.precision import UNITS
 

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from verify import Correspondence, Report, audit
-from verify.auditing import default_images
+from verify import AuditSettings, Correspondence, Report, audit, default_images
 
 Tensors = dict[str, np.ndarray]
 
@@ -174,8 +173,8 @@ def target_of(source: MemorySource, held: Tensors | None = None, *readers) -> Me
     return MemoryTarget(stored, pairs, list(readers) or [TorchModel(held)])
 
 
-def audited(tensors: Tensors, model: TorchModel | None = None, size: int = 64, **options) -> Report:
+def audited(tensors: Tensors, model: TorchModel | None = None, size: int = 64, progress=None, **settings) -> Report:
     """The audit of a target whose stored values are the source's, and which computes what ``model`` does."""
     source = MemorySource(tensors)
     target = target_of(source, None, *([model] if model else []))
-    return audit(target, source, images=default_images(size), **options)
+    return audit(target, source, AuditSettings(images=default_images(size), **settings), progress)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
-from verify import Correspondence, audit, default_images
+from verify import AuditSettings, Correspondence, audit, default_images
 from verify.compare import FACTOR
 from verify.oracles.numpy import NumpyOracle
 
@@ -46,7 +46,9 @@ def test_honest_models_pass_far_below_the_limit(units, widths, classes, kernel_s
     tensors = make_checkpoint(units, widths[0], classes, seed, kernel_std, mids=widths[1 : 1 + len(units)])
     model = TorchModel(tensors, pool_padding=-np.inf if padding == "-inf" else 0.0)
     target = target_of(MemorySource(tensors), None, model)
-    report = audit(target, MemorySource(tensors), images=default_images(*size, seed=seed), pool_padding=padding)
+    report = audit(
+        target, MemorySource(tensors), AuditSettings(images=default_images(*size, seed=seed), pool_padding=padding)
+    )
     assert report, report.reason
     assert report.ratio < FACTOR
     assert (
@@ -89,7 +91,7 @@ def test_zero_gammas_and_a_zero_head_pass():
 
 def test_every_image_of_a_batch_is_judged(tensors):
     images = [make_input(3, 40, 56), make_input(1, 64, 33)]
-    report = audit(target_of(MemorySource(tensors)), MemorySource(tensors), images=images)
+    report = audit(target_of(MemorySource(tensors)), MemorySource(tensors), AuditSettings(images=images))
     assert report
     assert [(image.height, image.width) for image in report.images] == [(40, 56)] * 3 + [(64, 33)]
     assert len({image.sha256 for image in report.images}) == 4
@@ -97,10 +99,12 @@ def test_every_image_of_a_batch_is_judged(tensors):
 
 def test_constant_image_is_no_evidence_alone(tensors):
     black = np.full((1, 3, 64, 64), -1, np.float32)
-    alone = audit(target_of(MemorySource(tensors)), MemorySource(tensors), images=[black])
+    alone = audit(target_of(MemorySource(tensors)), MemorySource(tensors), AuditSettings(images=[black]))
     assert alone.verdict == "inconclusive"
     assert "one colour" in alone.reason
-    beside = audit(target_of(MemorySource(tensors)), MemorySource(tensors), images=[*default_images(64), black])
+    beside = audit(
+        target_of(MemorySource(tensors)), MemorySource(tensors), AuditSettings(images=[*default_images(64), black])
+    )
     assert beside.verdict == "passed"
 
 
@@ -218,7 +222,7 @@ def stored_report(tensors, held, correspondences=None):
     source = MemorySource(tensors)
     target = target_of(source, held, TorchModel(tensors))
     target.correspondences = correspondences(target) if correspondences else target.correspondences
-    return audit(target, source, images=default_images(33))
+    return audit(target, source, AuditSettings(images=default_images(33)))
 
 
 def test_one_unit_in_the_last_place_is_found(tensors):
@@ -341,24 +345,28 @@ def test_useless_floors_are_inconclusive():
 
 def test_nothing_compared_is_inconclusive(tensors):
     source = MemorySource(tensors)
-    assert audit(target_of(source), source, images=[]).reason == "nothing was compared: no image"
+    assert audit(target_of(source), source, AuditSettings(images=[])).reason == "nothing was compared: no image"
     without_readers = target_of(source)
     without_readers.readers = []
-    report = audit(without_readers, source, images=default_images(33))
+    report = audit(without_readers, source, AuditSettings(images=default_images(33)))
     assert (report.verdict, report.reason) == ("inconclusive", "nothing was compared: no reader")
     nothing = audit(
-        target_of(source, None, TorchModel(tensors, outputs=("features",))), source, images=default_images(33)
+        target_of(source, None, TorchModel(tensors, outputs=("features",))),
+        source,
+        AuditSettings(images=default_images(33)),
     )
     assert (nothing.verdict, nothing.readers[0].exceeds_limit_at) == ("failed", "root")
     empty = MemorySource({})
-    report = audit(target_of(empty, {}, TorchModel(tensors)), empty, images=default_images(33))
+    report = audit(target_of(empty, {}, TorchModel(tensors)), empty, AuditSettings(images=default_images(33)))
     assert report.verdict == "inconclusive"
 
 
 def test_source_that_is_no_bit_is_inconclusive(tensors):
     broken = {**tensors, "resnet/group_norm/gamma": np.ones(3, np.float32)}
     report = audit(
-        target_of(MemorySource(broken), None, TorchModel(tensors)), MemorySource(broken), images=default_images(33)
+        target_of(MemorySource(broken), None, TorchModel(tensors)),
+        MemorySource(broken),
+        AuditSettings(images=default_images(33)),
     )
     assert report.verdict == "inconclusive"
     assert report.reason == "tiny.npz: resnet/group_norm/gamma has shape (3,), not (128)"
@@ -398,7 +406,7 @@ def test_declared_reader_gives_the_verdict_and_others_are_shown(tensors):
         Missing(tensors, name="absent"),
         Broken(tensors, name="broken"),
     ]
-    report = audit(target_of(source, None, *readers), source, images=default_images(64))
+    report = audit(target_of(source, None, *readers), source, AuditSettings(images=default_images(64)))
     assert report.passed
     assert [(r.name, r.verdict, r.exceeds_limit_at) for r in report.readers] == [
         ("torch", "passed", None),
@@ -417,7 +425,7 @@ def test_errors_of_reading_are_not_swallowed(tensors):
             raise OSError("damaged")
 
     with pytest.raises(OSError, match="damaged"):
-        audit(target_of(MemorySource(tensors)), Damaged(tensors), images=default_images(33))
+        audit(target_of(MemorySource(tensors)), Damaged(tensors), AuditSettings(images=default_images(33)))
 
 
 @pytest.mark.parametrize(
@@ -431,7 +439,7 @@ def test_errors_of_reading_are_not_swallowed(tensors):
 )
 def test_what_is_no_image_is_refused(tensors, image):
     with pytest.raises(ValueError, match="an image"):
-        audit(target_of(MemorySource(tensors)), MemorySource(tensors), images=[image])
+        audit(target_of(MemorySource(tensors)), MemorySource(tensors), AuditSettings(images=[image]))
 
 
 def progress_of(tensors, model=None) -> list[tuple[str, int, int]]:
@@ -476,5 +484,5 @@ def test_oracle_is_what_the_report_says(tensors):
     source = MemorySource(tensors)
     logits = NumpyOracle(source).forward(default_images(64)[0])["logits"]
     model = TorchModel(tensors).run(default_images(64)[0])["logits"]
-    only = audit(target_of(source), source, images=default_images(64)[:1])
+    only = audit(target_of(source), source, AuditSettings(images=default_images(64)[:1]))
     assert only.max_abs_error == pytest.approx(np.abs(model - logits).max(), rel=1e-3)

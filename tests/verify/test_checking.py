@@ -8,7 +8,7 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
-from verify import Report, audit, default_images
+from verify import AuditSettings, Report, audit, default_images
 from verify.report.checking import changed_files, changed_tensors, contradictions
 from verify.report.parity import content_digest, schema
 from verify.report.verdict import derived_verdict
@@ -30,9 +30,9 @@ def honest_reports(tensors):
     yield audited(tensors, size=48)
     yield audited(tensors, TorchModel(tensors, epsilon=1e-8), size=48)
     yield audited(tensors, TorchModel(tensors, outputs=("logits",)), size=48)
-    yield audit(target_of(source, held), source, images=default_images(48))
-    yield audit(target_of(source), source, images=[np.full((1, 3, 48, 48), -1, np.float32)])
-    yield audit(target_of(source), source, images=[])
+    yield audit(target_of(source, held), source, AuditSettings(images=default_images(48)))
+    yield audit(target_of(source), source, AuditSettings(images=[np.full((1, 3, 48, 48), -1, np.float32)]))
+    yield audit(target_of(source), source, AuditSettings(images=[]))
     yield audited(tensors | {"resnet/group_norm/gamma": np.full(256, np.nan, np.float32)}, size=48)
     yield audited(tensors, TorchModel({**tensors, "resnet/group_norm/beta": np.full(256, np.nan, np.float32)}), size=48)
 

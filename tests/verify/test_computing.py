@@ -8,7 +8,7 @@ from converters.cli.commands import convert, verify
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, refused, run
 from tests.verify.support import MemorySource, TorchModel, target_of
-from verify import audit, default_images
+from verify import AuditSettings, audit, default_images
 from verify.precision import UNITS, Computing
 from verify.readers import BitRefReader
 
@@ -58,7 +58,7 @@ def test_a_half_precision_is_not_taken_for_float32(folder, precision):
 
     source = MemorySource(dict(np.load(folder / "source.npz")))
     target = target_of(source, None, Claiming(folder / "model", computing=Computing(precision)))
-    report = audit(target, source, images=default_images(64))
+    report = audit(target, source, AuditSettings(images=default_images(64)))
     assert (report.verdict, report.readers[0].exceeds_limit_at) == ("failed", "root")
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
-from verify import Correspondence, audit, default_images
+from verify import AuditSettings, Correspondence, audit, default_images
 from verify.compare import FACTOR
 from verify.diagnosis.faults import KINDS, Fault, Kind
 
@@ -137,14 +137,16 @@ def test_misshapen_layer_is_other_shape(tensors):
 def test_stored_fault_explains_what_is_computed_from_it(tensors):
     held = tensors | {B_KERNEL: np.ascontiguousarray(tensors[B_KERNEL][::-1, ::-1])}
     source = MemorySource(tensors)
-    report = audit(target_of(source, held), source, images=default_images(48))
+    report = audit(target_of(source, held), source, AuditSettings(images=default_images(48)))
     assert report.faults == (Fault("mirrored kernel", "!" + B_KERNEL, "height and width reversed"),)
 
 
 def test_stored_and_computed_faults_are_told_apart(tensors):
     held = tensors | {HEAD_BIAS: np.roll(tensors[HEAD_BIAS], 1)}
     source = MemorySource(tensors)
-    report = audit(target_of(source, held, TorchModel(held, epsilon=1e-5)), source, images=default_images(48))
+    report = audit(
+        target_of(source, held, TorchModel(held, epsilon=1e-5)), source, AuditSettings(images=default_images(48))
+    )
     assert [(f.kind, f.place) for f in report.faults] == [
         ("shifted labels", "!" + HEAD_BIAS),
         ("standardisation epsilon", "root"),
@@ -154,7 +156,9 @@ def test_stored_and_computed_faults_are_told_apart(tensors):
 def test_many_stored_faults_of_one_kind_are_one(tensors):
     held = {name: value * np.float32(10) if value.ndim == 4 else value for name, value in tensors.items()}
     source = MemorySource(tensors)
-    (found, *_) = audit(target_of(source, held, TorchModel(tensors)), source, images=default_images(33)).faults
+    (found, *_) = audit(
+        target_of(source, held, TorchModel(tensors)), source, AuditSettings(images=default_images(33))
+    ).faults
     assert found.kind == "scaled values"
     assert found.place == "!" + ROOT_KERNEL
     assert found.detail == "ten times as large; and so 12 more tensors"
@@ -163,7 +167,7 @@ def test_many_stored_faults_of_one_kind_are_one(tensors):
 def test_another_checkpoint_of_the_same_shape(tensors):
     other = make_checkpoint((1, 2), 32, 5, seed=4, kernel_std=1e-3, mids=(64, 32))
     source = MemorySource(tensors)
-    (found,) = audit(target_of(source, other), source, images=default_images(33)).faults
+    (found,) = audit(target_of(source, other), source, AuditSettings(images=default_images(33))).faults
     assert (found.kind, found.place) == ("other checkpoint", "every tensor")
 
 
@@ -172,7 +176,7 @@ def test_missing_and_unexpected_tensors(tensors):
     target = target_of(source, {**tensors, "extra": np.zeros(3, np.float32)}, TorchModel(tensors))
     target.correspondences = [pair for pair in target.correspondences if pair.source != HEAD_BIAS]
     target.correspondences.append(Correspondence("other", "!other", np.empty, np.empty))
-    faults = audit(target, source, images=default_images(33)).faults
+    faults = audit(target, source, AuditSettings(images=default_images(33))).faults
     assert {(f.kind, f.place) for f in faults} == {
         ("unexpected tensor", "!extra"),
         ("unexpected tensor", HEAD_BIAS),

@@ -17,7 +17,7 @@ from tests.checkpoints import make_checkpoint
 from tests.verify.fault_catalogue import CATALOGUE, Planted
 from tests.verify.folders import transformers_name, write_folder
 from tests.verify.support import MemorySource, TorchModel
-from verify import BitRefReader, Report, audit, default_images
+from verify import AuditSettings, BitRefReader, Report, audit, default_images
 
 SIZE = 40
 SEPARATOR = " || "
@@ -46,7 +46,7 @@ def planted_report(folder, tensors, fault: Planted, size: int = SIZE, variant=No
     reader = TorchModel(computed, **fault.compute) if wrong else BitRefReader(folder)
     with Folder(folder, source, lambda _: [reader]) as target:
         target.inspection = inspect_folder(folder, plan, target.weights)
-        return audit(target, source, images=default_images(size))
+        return audit(target, source, AuditSettings(images=default_images(size)))
 
 
 def add_tensor(folder, values):

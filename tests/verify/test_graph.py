@@ -6,7 +6,7 @@ import pytest
 from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
-from verify import audit, default_images
+from verify import AuditSettings, audit, default_images
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.graph import GraphOracle, machine
 from verify.oracles.numpy import NumpyOracle
@@ -51,7 +51,9 @@ def module(tensors, folder, **options):
 
 def audited(source, asked=True, size=(48, 41), **options):
     other = OracleRequest("graph", MAKERS["graph"], asked)
-    return audit(target_of(source), source, images=default_images(*size), other_oracles=[other], **options)
+    return audit(
+        target_of(source), source, AuditSettings(images=default_images(*size), other_oracles=[other], **options)
+    )
 
 
 def refused(source):
@@ -107,7 +109,9 @@ def test_graph_of_one_size_leaves_out_other_images(tensors, tmp_path):
     source = module(tensors, tmp_path, size=40)
     images = [*default_images(33), *default_images(40)]
     assert [layer.image for layer in GraphOracle(source).layers(images)] == [2, 3]
-    report = audit(target_of(source), source, images=images, other_oracles=[OracleRequest("graph", MAKERS["graph"])])
+    report = audit(
+        target_of(source), source, AuditSettings(images=images, other_oracles=[OracleRequest("graph", MAKERS["graph"])])
+    )
     assert (report.verdict, report.other_oracles[0].compared) == ("passed", 2)
 
 
@@ -130,9 +134,9 @@ def test_graph_beside_rounded_values_is_compared_on_the_source_itself(tensors, f
     report = audit(
         target,
         source,
-        judged_by=judge,
-        images=default_images(48),
-        other_oracles=[OracleRequest("graph", MAKERS["graph"])],
+        AuditSettings(
+            judged_by=judge, images=default_images(48), other_oracles=[OracleRequest("graph", MAKERS["graph"])]
+        ),
     )
     assert (report.verdict, report.other_oracles[0].verdict) == ("passed", "agrees"), report.reason
 
@@ -167,9 +171,9 @@ def test_other_padding_is_no_pass(tensors, folder):
     report = audit(
         target_of(source, None, model),
         source,
-        images=default_images(48),
-        pool_padding="-inf",
-        other_oracles=[OracleRequest("graph", MAKERS["graph"])],
+        AuditSettings(
+            images=default_images(48), pool_padding="-inf", other_oracles=[OracleRequest("graph", MAKERS["graph"])]
+        ),
     )
     assert (report.verdict, "the oracles disagree" in report.reason) == ("inconclusive", True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
-from verify import Expectation, audit, default_images
+from verify import AuditSettings, Expectation, audit, default_images
 from verify.report.html import layer_plot, logit_plot, render
 from verify.report.parity import LayerReport, LogitReport
 
@@ -87,7 +87,7 @@ def test_failing_report_names_the_fault_and_marks_what_is_over(tensors):
 
 def test_inconclusive_and_figureless_reports(tensors):
     source = MemorySource(tensors)
-    _, page = page_of(audit(target_of(source), source, images=[]))
+    _, page = page_of(audit(target_of(source), source, AuditSettings(images=[])))
     assert "? Inconclusive" in page.text
     broken = TorchModel({**tensors, "resnet/group_norm/gamma": np.full(256, np.nan, np.float32)})
     _, page = page_of(audited(tensors, broken, size=48))
@@ -114,7 +114,7 @@ def test_page_of_a_large_network_is_as_short_as_that_of_a_small_one(tensors):
 
 def test_names_are_no_markup(tensors):
     source = MemorySource(tensors, path="/x/<script>alert(1)</script>.npz")
-    text, _ = page_of(audit(target_of(source), source, images=default_images(33)))
+    text, _ = page_of(audit(target_of(source), source, AuditSettings(images=default_images(33))))
     assert "<script" not in text
 
 

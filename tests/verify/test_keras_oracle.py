@@ -7,7 +7,7 @@ import pytest
 from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
-from verify import audit, default_images
+from verify import AuditSettings, audit, default_images
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.keras import KerasOracle
 from verify.oracles.numpy import NumpyOracle
@@ -32,7 +32,9 @@ def source_of(tensors, path):
 
 
 def audited(source, **options):
-    return audit(target_of(source), source, images=default_images(48, 41), other_oracles=[KERAS], **options)
+    return audit(
+        target_of(source), source, AuditSettings(images=default_images(48, 41), other_oracles=[KERAS], **options)
+    )
 
 
 @pytest.mark.parametrize("golden", TINY, ids=str)
@@ -53,7 +55,11 @@ def test_keras_agrees_in_every_layer(classes, padding):
         np.testing.assert_allclose(theirs[layer.name, layer.image], layer.truth, rtol=0, atol=1e-11)
     assert len(theirs) == len(ours) + (0 if classes is None else len(images)) == (12 if classes is None else 14)
     model = TorchModel(source.tensors, pool_padding=-np.inf if padding == "-inf" else 0.0)
-    report = audit(target_of(source, None, model), source, images=images, pool_padding=padding, other_oracles=[KERAS])
+    report = audit(
+        target_of(source, None, model),
+        source,
+        AuditSettings(images=images, pool_padding=padding, other_oracles=[KERAS]),
+    )
     assert report, report.reason
     assert report.oracle == "NumPy float64 and Keras float64"
     assert report.other_oracles[0].compared == len(theirs)

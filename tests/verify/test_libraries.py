@@ -12,8 +12,8 @@ from tests.command_line import audited, converted
 from tests.verify.folders import FolderTarget, write_folder
 from tests.verify.support import MemorySource, TorchModel, target_of
 from tests.verify.test_stock_ports import timm_target
-from verify import BitRefReader, TimmReader, TransformersReader, audit, default_images, thorough_images
-from verify.auditing import SMALLEST
+from verify import AuditSettings, BitRefReader, TimmReader, TransformersReader, audit, default_images, thorough_images
+from verify.images import SMALLEST
 
 
 def random_network(seed):
@@ -36,7 +36,7 @@ def audited_beside(place, tensors, *readers, size=(48, 40), factor=1, **options)
     source = MemorySource(tensors)
     target = FolderTarget(folder, source, [BitRefReader(folder), *(make(folder) for make in readers)], factor)
     images = options.pop("images", None) or default_images(*size)
-    return audit(target, source, images=images, **options)
+    return audit(target, source, AuditSettings(images=images, **options))
 
 
 def imitation(folder):
@@ -187,7 +187,7 @@ def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, v
     folder = write_folder(tmp_path, tensors)
     source = MemorySource(tensors)
     target = FolderTarget(folder, source, [TorchModel(tensors), make(folder)])
-    report = audit(target, source, images=default_images(48))
+    report = audit(target, source, AuditSettings(images=default_images(48)))
     assert (report.verdict, report.readers[1].verdict) == ("failed", "failed")
     assert place in (None, report.readers[1].exceeds_limit_at)
 
@@ -211,7 +211,7 @@ def test_what_only_timm_follows_is_found(tmp_path, arguments):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments or {}}))
     target.readers = [TorchModel(tensors), TimmReader(tmp_path)]
-    report = audit(target, MemorySource(tensors), images=default_images(64))
+    report = audit(target, MemorySource(tensors), AuditSettings(images=default_images(64)))
     assert report.readers[0].verdict == "passed"
     if arguments is None:
         assert report, report.reason
@@ -234,7 +234,7 @@ def test_a_library_is_not_given_what_could_mislead_it(tmp_path):
     source = MemorySource(tensors)
     target = FolderTarget(folder, source, [BitRefReader(folder), Untouchable(folder)])
     target.misleading = "config.json auto_map names code"
-    report = audit(target, source, images=default_images(40))
+    report = audit(target, source, AuditSettings(images=default_images(40)))
     assert not report.passed
     assert report.readers[1].verdict == "not run"
     assert report.readers[1].reason == "it is not given this folder: config.json auto_map names code"
@@ -279,7 +279,7 @@ def test_a_plain_load_that_computes_in_less_than_what_is_stored_is_a_fault(tmp_p
     folder = write_folder(tmp_path, tensors, **{field: dtype})
     source = MemorySource(tensors)
     target = FolderTarget(folder, source, [BitRefReader(folder), TransformersReader(folder)])
-    report = audit(target, source, images=default_images(40))
+    report = audit(target, source, AuditSettings(images=default_images(40)))
     assert (report.verdict, report.fault.kind) == ("failed", "configuration")
     assert report.reason == f"transformers: dtype of a plain load is {dtype}, not float32"
 
@@ -319,10 +319,10 @@ def test_an_image_must_give_the_same_in_a_batch(outputs):
     tensors = make_checkpoint((1, 1), 32, 5, seed=3, mids=(32, 32))
     source = MemorySource(tensors)
     images = thorough_images(40)
-    assert audit(target_of(source, None, TorchModel(tensors, outputs=outputs)), source, images=images)
+    assert audit(target_of(source, None, TorchModel(tensors, outputs=outputs)), source, AuditSettings(images=images))
     model = Neighbours(tensors, outputs=outputs)
-    assert audit(target_of(source, None, model), source, images=default_images(40))
-    report = audit(target_of(source, None, model), source, images=images)
+    assert audit(target_of(source, None, model), source, AuditSettings(images=default_images(40)))
+    report = audit(target_of(source, None, model), source, AuditSettings(images=images))
     assert (report.verdict, report.fault.kind) == ("failed", "batch")
     assert "exceeds its limit on image 3 in a batch of 2" in report.reason
     assert len(report.images) == 8
@@ -335,7 +335,7 @@ def test_a_reader_that_gives_less_than_a_batch_is_none():
 
     tensors = make_checkpoint((1,), 32, 5, seed=3, mids=(32,))
     source = MemorySource(tensors)
-    report = audit(target_of(source, None, First(tensors)), source, images=thorough_images(40))
+    report = audit(target_of(source, None, First(tensors)), source, AuditSettings(images=thorough_images(40)))
     assert report.verdict == "failed"
     assert "root is of 1 images, not of 2" in report.reason
 
@@ -344,4 +344,4 @@ def test_images_too_small_to_judge_by_are_refused():
     source = MemorySource(make_checkpoint((1,), 32, 5, mids=(32,)))
     for size in [(SMALLEST - 1, 40), (40, SMALLEST - 1), (1, 1)]:
         with pytest.raises(ValueError, match="too small: give 9 or more"):
-            audit(target_of(source), source, images=default_images(*size))
+            audit(target_of(source), source, AuditSettings(images=default_images(*size)))

@@ -18,7 +18,7 @@ from converters.mapping.names import GOOGLE, infer
 from converters.writers import model
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource
-from verify import Report, audit, default_images
+from verify import AuditSettings, Report, audit, default_images
 from verify.compare import FACTOR
 
 
@@ -51,9 +51,11 @@ def converted_report(network: dict, size: tuple[int, int], exact: str, padding: 
             return audit(
                 target,
                 source,
-                judged_by=source if dtype == "float32" else RoundedSource(source, dtype, exact),
-                images=default_images(*size, seed=network["seed"]),
-                pool_padding=padding,
+                AuditSettings(
+                    judged_by=source if dtype == "float32" else RoundedSource(source, dtype, exact),
+                    images=default_images(*size, seed=network["seed"]),
+                    pool_padding=padding,
+                ),
             )
 
 

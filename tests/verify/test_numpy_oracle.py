@@ -170,6 +170,7 @@ def test_stands_on_numpy_alone():
         "import sys, verify; assert not {'numpy', 'torch'} & set(sys.modules)\n"
         "import verify.oracles.numpy, verify.auditing\n"
         "roots = {name.split('.')[0] for name in sys.modules}\n"
+        "assert 'verify.diagnosis.computed' not in sys.modules\n"
         "print(sorted(roots & {'torch', 'tensorflow', 'transformers', 'bit_ref', 'converters', 'safetensors'}))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 import verify
 from tests.checkpoints import TINY, make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, target_of
-from verify import audit, default_images
+from verify import AuditSettings, audit, default_images
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.numpy import NumpyOracle
 from verify.oracles.tensorflow import TensorFlowOracle
@@ -41,7 +41,7 @@ def tensors():
 def audited(tensors, other_oracles, model=None, **options):
     source = MemorySource(tensors)
     target = target_of(source, None, model or TorchModel(tensors))
-    return audit(target, source, images=default_images(48, 40), other_oracles=other_oracles, **options)
+    return audit(target, source, AuditSettings(images=default_images(48, 40), other_oracles=other_oracles, **options))
 
 
 @pytest.mark.parametrize("golden", TINY, ids=str)

@@ -8,7 +8,7 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import FolderTarget, write_folder
 from tests.verify.support import MemorySource, TorchModel
-from verify import BitRefReader, Report, TransformersReader, audit, default_images
+from verify import AuditSettings, BitRefReader, Report, TransformersReader, audit, default_images
 
 LAYERS = ["root", "block1/unit01", "block2/unit01", "block2/unit02", "norm", "features"]
 
@@ -19,7 +19,9 @@ def checkpoint(classes=5, kernel_std=1e-3):
 
 def audited(folder, tensors, readers, factor=1, **options) -> Report:
     source = MemorySource(tensors)
-    return audit(FolderTarget(folder, source, readers, factor), source, images=default_images(48, 40), **options)
+    return audit(
+        FolderTarget(folder, source, readers, factor), source, AuditSettings(images=default_images(48, 40), **options)
+    )
 
 
 @pytest.mark.parametrize("classes", [5, 1, None])
@@ -106,7 +108,7 @@ def test_missing_tensor_is_no_random_one(tmp_path, reader):
     lacking = {name: value for name, value in tensors.items() if name != "resnet/head/conv2d/bias"}
     folder = write_folder(tmp_path, lacking, factor=10)
     source = MemorySource(lacking)
-    report = audit(FolderTarget(folder, source, [reader(folder)], 10), source, images=default_images(40))
+    report = audit(FolderTarget(folder, source, [reader(folder)], 10), source, AuditSettings(images=default_images(40)))
     assert report.verdict == "failed"
     assert "classifier.1.bias" in report.reason
     assert str(tmp_path) not in report.to_json()
@@ -118,7 +120,7 @@ def test_unreadable_folder_fails_without_its_path(tmp_path, reader):
     folder = write_folder(tmp_path, tensors, factor=10)
     target = FolderTarget(folder, MemorySource(tensors), [reader(folder)], 10)
     (folder / "model.safetensors").write_bytes(b"cut short")
-    report = audit(target, MemorySource(tensors), images=default_images(40))
+    report = audit(target, MemorySource(tensors), AuditSettings(images=default_images(40)))
     assert report.verdict == "failed"
     assert "cannot run the folder" in report.reason
     assert str(tmp_path) not in report.to_json()

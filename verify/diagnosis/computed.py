@@ -38,7 +38,7 @@ from verify.forward import Run
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Correspondence, Layer, OracleError, Source
 from verify.steps import Steps
-from verify.weights import Account, Stored
+from verify.weights import Stored, StoredTensor
 
 Array = npt.NDArray[Any]
 
@@ -65,32 +65,31 @@ SEARCHES = 40
 # What is stored
 
 
-def stored_faults(accounts: Stored, source: Source, step: Steps) -> list[Fault]:
+def stored_faults(stored: Stored, source: Source, step: Steps) -> list[Fault]:
     """A fault for each thing that was done to stored tensors; one that was done to many is one, with their number."""
-    homes = {account.must: account.pair for account in accounts.accounts}
-    wrong = [account for account in accounts.accounts if not account.exact]
-    step.expect(len(wrong))
+    homes = {tensor.expected_sha256: tensor.pair for tensor in stored.compared}
+    step.expect(len(stored.differing))
     found, moved = [], []
-    for account in wrong:
-        step(f"diagnosis, {account.pair.target}")
-        home = _home(account, homes)
+    for tensor in stored.differing:
+        step(f"diagnosis, {tensor.pair.target}")
+        home = _home(tensor, homes)
         if home is None:
-            found.append(_Found(_stored_fault(account.pair, source), account.pair))
+            found.append(_Found(_stored_fault(tensor.pair, source), tensor.pair))
         else:
-            moved.append((account.pair, home))
+            moved.append((tensor.pair, home))
     found += _moves(moved)
     unknown = [one for one in found if one.fault.kind == Kind.OTHER_VALUES]
-    if len(unknown) > 2 and len(unknown) >= MOST * len(accounts.accounts):
-        detail = f"{len(unknown)} of {len(accounts.accounts)} tensors hold values of unknown origin"
-        return [*_unbalanced(accounts), Fault(Kind.OTHER_CHECKPOINT, "every tensor", detail)]
-    order = {account.pair.target: index for index, account in enumerate(accounts.accounts)}
-    return [*_unbalanced(accounts), *_condensed(sorted(found, key=lambda one: order[one.pair.target]))]
+    if len(unknown) > 2 and len(unknown) >= MOST * len(stored.compared):
+        detail = f"{len(unknown)} of {len(stored.compared)} tensors hold values of unknown origin"
+        return [*_unmatched(stored), Fault(Kind.OTHER_CHECKPOINT, "every tensor", detail)]
+    order = {tensor.pair.target: index for index, tensor in enumerate(stored.compared)}
+    return [*_unmatched(stored), *_condensed(sorted(found, key=lambda one: order[one.pair.target]))]
 
 
-def _unbalanced(accounts: Stored) -> list[Fault]:
+def _unmatched(stored: Stored) -> list[Fault]:
     return [
-        Fault(Kind.MISSING_TENSOR if account.missing else Kind.UNEXPECTED_TENSOR, account.name, account.text)
-        for account in accounts.unbalanced
+        Fault(Kind.MISSING_TENSOR if each.missing else Kind.UNEXPECTED_TENSOR, each.name, each.text)
+        for each in stored.unmatched
     ]
 
 
@@ -108,12 +107,12 @@ class _Found:
         return self.fault.kind, layer_of(self.pair.source) if permuted else self.fault.detail
 
 
-def _home(account: Account, homes: Mapping[str, Correspondence]) -> Correspondence | None:
+def _home(tensor: StoredTensor, homes: Mapping[str, Correspondence]) -> Correspondence | None:
     """Where the values belong that a tensor holds; None if nowhere, and of a single value everywhere."""
-    home = homes.get(account.holds)
+    home = homes.get(tensor.stored_sha256)
     if home is None:
         return None
-    stored = account.pair.stored()
+    stored = tensor.pair.stored()
     return None if (stored == stored.reshape(-1)[0]).all() else home
 
 
@@ -260,13 +259,8 @@ def computed_faults(
         return [Fault(Kind.OTHER_SHAPE, misshapen.name, misshapen.detail)]
     first = next((c for c in run.comparisons if not c.passed), None)
     if not faults and first is not None and not stored_wrong:
-        faults.append(
-            Fault(
-                Kind.ROUNDING,
-                first.name,
-                f"error is {compare.in_words(first.ratio)}, and no layer exceeds its limit by itself",
-            )
-        )
+        detail = f"error is {compare.in_words(first.ratio)}, and no layer exceeds its limit by itself"
+        faults.append(Fault(Kind.ROUNDING, first.name, detail))
     return faults
 
 
