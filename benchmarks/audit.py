@@ -52,7 +52,7 @@ def main() -> int:
         rows.append(row("stock port (epsilon)", *run(VERIFY, *audit)))
         plant_kernel(folder)
         rows.append(row("a kernel flipped as well", *run(VERIFY, *audit)))
-    print(f"{chosen.network}, {chosen.classes} classes, at 224; {machine()}\n")
+    print(f"{chosen.network}, {chosen.classes} classes; {machine()}\n")
     print_table(("audit", "seconds", "processor s", "peak MB", "verdict"), rows)
     goals = Goals()
     if chosen.network in LIMITS:

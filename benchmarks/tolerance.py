@@ -3,6 +3,7 @@
     python benchmarks/tolerance.py --networks 2000 [--results tolerance.jsonl]
     python benchmarks/tolerance.py --networks 0        (the tables alone, of what is in the file)
     python benchmarks/tolerance.py --faults 30         (faults of graded strength: what each factor finds)
+    python benchmarks/tolerance.py --faults 8 --sizes 33 48 64 96 224    (the same, on images of each size)
 
 Network i is drawn from seed i: shape, values, images. It is written as the folders that a user would have, run by every
 reader of READERS, and held against the oracle by the rules of parity. Its figures are one line of the file, so that a
@@ -432,28 +433,45 @@ def departure(network: Network, oracle: Any, truths: Mapping[tuple[str, int], tu
     return max(found)
 
 
-def faults(networks: int) -> None:
-    """The share of networks in which a fault of each strength is beyond each factor; seeds as in the study."""
-    from verify import compare
+def planted(name: str, networks: int, size: int | None = None) -> dict[int, list[float]]:
+    """Power of 2 of a fault's strength → its departure in each network, on its own images or on those of one size."""
+    from verify import compare, default_images
     from verify.oracles.numpy import NumpyOracle
 
+    ratios: dict[int, list[float]] = defaultdict(list)
+    for seed in range(networks):
+        network = draw(seed)
+        if network.registered or (name == "precision of one kernel" and sum("/b/" in n for n in network.shapes) < 6):
+            continue
+        if size is not None:
+            network.images[:] = default_images(size, seed=seed)
+        right = NumpyOracle(network, pool_padding=network.padding)
+        truths = {
+            (layer.name, layer.image): (layer.truth, compare.rounding(layer.truth, layer.runs))
+            for layer in right.layers(network.images[:2])
+        }
+        for power in FAULTS[name]:
+            ratios[power].append(departure(network, graded(network, name, 2.0**power), truths))
+    return ratios
+
+
+def by_size(networks: int, sizes: Sequence[int]) -> None:
+    """The strength from which half of the networks show a fault, by the size of the images."""
+    from verify.compare import FACTOR
+
+    rows = []
+    for name in FAULTS:
+        rows.append((name, *(_half(planted(name, networks, size), FACTOR) for size in sizes)))
+        print(rows[-1], file=sys.stderr, flush=True)
+    print_table(("fault, strength", *(f"{size} pixels" for size in sizes)), rows)
+
+
+def faults(networks: int) -> None:
+    """The share of networks in which a fault of each strength is beyond each factor; seeds as in the study."""
     shown = [factor for factor in KNOWN if factor >= 2]
     rows = []
-    for name, powers in FAULTS.items():
-        ratios: dict[int, list[float]] = defaultdict(list)
-        for seed in range(networks):
-            network = draw(seed)
-            if network.registered or (
-                name == "precision of one kernel" and sum("/b/" in n for n in network.shapes) < 6
-            ):
-                continue
-            right = NumpyOracle(network, pool_padding=network.padding)
-            truths = {
-                (layer.name, layer.image): (layer.truth, compare.rounding(layer.truth, layer.runs))
-                for layer in right.layers(network.images[:2])
-            }
-            for power in powers:
-                ratios[power].append(departure(network, graded(network, name, 2.0**power), truths))
+    for name in FAULTS:
+        ratios = planted(name, networks)
         for power, found in ratios.items():
             shares = [f"{100 * np.mean(np.array(found) > factor):.0f} %" for factor in shown]
             rows.append((name, f"2^{power}", len(found), *shares))
@@ -546,6 +564,7 @@ def main() -> int:
     options.add_argument("--networks", type=int, default=2000)
     options.add_argument("--results", type=Path, default=Path("tolerance.jsonl"))
     options.add_argument("--faults", type=int, default=0, help="networks to plant graded faults in")
+    options.add_argument("--sizes", type=int, nargs="+", help="pixels on a side of the images of --faults")
     options.add_argument("--build", help=argparse.SUPPRESS)
     options.add_argument("--seeds", type=int, nargs="+", help=argparse.SUPPRESS)
     chosen = options.parse_args()
@@ -554,7 +573,7 @@ def main() -> int:
         return 0
     if chosen.faults:
         with np.errstate(all="ignore"):
-            faults(chosen.faults)
+            by_size(chosen.faults, chosen.sizes) if chosen.sizes else faults(chosen.faults)
         return 0
     go_on(chosen.networks, chosen.results)
     tables(lines(chosen.results))

@@ -19,12 +19,15 @@ EXTREME = 1e3
 """Amplitude of the largest of the thorough images."""
 DIM = 1e-3
 """Amplitude of the second default image: so dim that the group norms' epsilon shows."""
+SIDE = 64
+"""Pixels on a side of a default image: on 64 as on 224 every fault is found (docs/tolerance.md), for a twelfth of the
+products."""
 SMALLEST = 9
 """The fewest pixels on a side of an image: from 8 on down the last maps are of one pixel, and the group norms before
 them of a few, whose floors are too large to judge by."""
 
 
-def default_images(height: int = 224, width: int | None = None, seed: int = 0) -> list[Image]:
+def default_images(height: int = SIDE, width: int | None = None, seed: int = 0) -> list[Image]:
     """Returns N(0, 1) noise, and the same at amplitude 1e-3: two (1, 3, height, width) float32 arrays."""
     noise = np.random.default_rng(seed).standard_normal((1, 3, height, width or height), dtype=np.float32)
     return [noise, noise * np.float32(DIM)]
@@ -33,7 +36,8 @@ def default_images(height: int = 224, width: int | None = None, seed: int = 0) -
 def thorough_images(height: int = 224, seed: int = 0) -> list[Image]:
     """Returns the default images, and those on which rarer faults show.
 
-    Two more seeds as a batch, impulses at the corners and borders, odd and non-square sizes, extreme values.
+    They are as large as BiT's own. Two more seeds as a batch, impulses at the corners and borders, odd and non-square
+    sizes, extreme values.
     """
     images = default_images(height, seed=seed)
     random = np.random.default_rng(seed + 1)

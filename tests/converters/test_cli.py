@@ -248,7 +248,7 @@ def test_photographs_are_verified_beside_the_default_images(checkpoint, tmp_path
     Image.fromarray(gradient.astype(np.uint8)).save(tmp_path / "images" / "photo.png")
     result = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--images", tmp_path / "images", "--json")
     images = json.loads(result.stdout)["results"][0]["report"]["images"]
-    assert [(image["height"], image["width"]) for image in images] == [(224, 224), (224, 224), (480, 480)]
+    assert [(image["height"], image["width"]) for image in images] == [(64, 64), (64, 64), (480, 480)]
 
 
 def test_many_variants_each_get_a_folder_and_a_failure_does_not_stop_the_rest(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_stock_transformers_is_not_google_on_the_sources_kernels(tmp_path) -> No
 
 @pytest.mark.slow
 def test_released_size_is_verified_whole(tmp_path) -> None:
-    """R50x1 as a user converts it: verified at 224 in the declared reader of either exactness."""
+    """R50x1 as a user converts it: verified in the declared reader of either exactness."""
     golden = LARGE[0]
     np.savez(tmp_path / "checkpoint.npz", **golden.checkpoint())
     for exact in ("bits", "logits"):

@@ -472,7 +472,7 @@ def test_progress_says_what_the_diagnosis_tries(tensors):
 
 def test_default_images():
     noise, dim = default_images()
-    assert noise.shape == dim.shape == (1, 3, 224, 224)
+    assert noise.shape == dim.shape == (1, 3, 64, 64)
     assert noise.dtype == dim.dtype == np.float32
     assert abs(noise.std() - 1) < 0.01
     np.testing.assert_array_equal(dim, noise * np.float32(1e-3))

@@ -18,8 +18,8 @@ from tests.verify.fault_catalogue import CATALOGUE, Planted
 from tests.verify.folders import transformers_name, write_folder
 from tests.verify.support import MemorySource, TorchModel
 from verify import AuditSettings, BitRefReader, Report, audit, default_images
+from verify.images import SIDE
 
-SIZE = 40
 SEPARATOR = " || "
 
 
@@ -28,7 +28,7 @@ def tensors():
     return make_checkpoint((1, 2), 32, 10, seed=3, kernel_std=1e-3, mids=(64, 32))
 
 
-def planted_report(folder, tensors, fault: Planted, size: int = SIZE, variant=None) -> Report:
+def planted_report(folder, tensors, fault: Planted, size: int = SIDE, variant=None) -> Report:
     """The audit of a folder that is honest but for the fault. Raises CheckpointError where it cannot be read."""
     source = MemorySource(tensors)
     plan = Plan("tiny", infer(source.shapes, GOOGLE, "tiny"), variant, "bits", "zeros")
@@ -124,7 +124,7 @@ def large():
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in CATALOGUE if fault.subtle], ids=str)
 def test_subtle_faults_are_found_in_r50x1(fault, large, tmp_path):
-    found, right, said = outcome(tmp_path, large, fault, size=64)
+    found, right, said = outcome(tmp_path, large, fault, size=SIDE)
     assert found
     assert right, said
 
