@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from converters.redaction import printable, redact_chain
-
 
 class BitConvertError(Exception):
     """Base of every error a user can cause or must act on. Whatever its message quotes is printable in it."""
@@ -18,6 +16,8 @@ class BitConvertError(Exception):
     exit_status = 1
 
     def __init__(self, message: object = "") -> None:
+        from converters.redaction import printable  # --help and --list, which raise nothing, need not wait for it
+
         super().__init__(printable(message))
 
 
@@ -54,12 +54,18 @@ def system_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        redact_chain(error)
+        _redact_chain(error)
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}. Nothing was left half written.") from error
     except BitConvertError as error:
-        redact_chain(error)
+        _redact_chain(error)
         raise
+
+
+def _redact_chain(error: BaseException) -> None:
+    from converters.redaction import redact_chain
+
+    redact_chain(error)
 
 
 INTERRUPTED = 130

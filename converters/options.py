@@ -3,7 +3,7 @@
 command line or keywords → ``ConvertOptions``, ``AuditOptions``, ``PublishOptions`` → whoever needs one of their fields
 
 An object that was made holds no contradiction: each is looked for when it is made, and nowhere else. Nothing heavy is
-imported: ``--help`` shows the choices.
+imported.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from converters.choices import (
+    COMPUTE,
+    DEVICES,
+    DTYPES,
+    EXACT,
+    INPUTS,
+    LAYOUTS,
+    ORACLES,
+    POOL_PADDINGS,
+    RUNNERS,
+)
 from converters.errors import UsageError
 
 if TYPE_CHECKING:
     from converters.mapping.layouts import Exact
     from verify.precision import Computing
     from verify.protocols import PoolPadding
-
-LAYOUTS = ("transformers", "timm", "original", "npz")
-DTYPES = ("float32", "float16", "bfloat16")
-EXACT = ("bits", "logits")
-POOL_PADDINGS = ("zeros", "-inf")
-ORACLES = ("graph", "keras", "tensorflow")
-INPUTS = ("default", "thorough")
-RUNNERS = ("bit_ref", "stock-arithmetic", "transformers", "timm")
-COMPUTE = ("float32", "tf32", "bfloat16", "float16")
-DEVICES = ("cpu", "cuda")
 
 UNSCALED = ("original", "npz")
 """Layouts whose own library, Google's, has the epsilon 1e-10."""

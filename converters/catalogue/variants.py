@@ -1,28 +1,19 @@
 """Everything Google released of BiT, and the checkpoint that ships with this package.
 
-    released.csv (a line for each pattern of names, with its source) → ``variants()`` → ``find()``, ``listing()``
-
-A line's name may hold sets in braces, ``BiT-M-{R50x1,R50x3}``, as Google's own lists do; it stands for every
-combination. The other columns name the chosen element of the first set ``{0}``, of the second ``{1}``, the whole name
-``{name}``, and the architecture without its R ``{size}``. ``docs/catalogue.md`` says where the lines come from.
-Nothing heavy is imported: this is what ``bit-convert --list`` reads.
+released.csv → ``released.entries()`` → ``variants()`` → ``find()``, ``named()``, ``find_one()``
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import count, product
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from converters.catalogue.released import RELEASED, entries
 from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
 
@@ -32,8 +23,6 @@ BUCKET = "https://storage.googleapis.com/bit_models/"
 TFHUB = "https://tfhub.dev/"
 KAGGLE_MODULES = "google/bit/"
 """The modules of tfhub.dev that are seen on Kaggle (docs/catalogue.md)."""
-
-RELEASED = Path(__file__).with_name("released.csv")
 
 EMBEDDED_NAME = "BiT-digits"
 EMBEDDED_FILE = Path(__file__).parent / "digits" / "BiT-digits.npz"
@@ -143,8 +132,7 @@ class Variant:
 @cache
 def variants() -> tuple[Variant, ...]:
     """Every released checkpoint, in the order of the data file: the embedded one first."""
-    with RELEASED.open(encoding="utf-8", newline="") as file:
-        return tuple(variant for line in csv.DictReader(file) for variant in _expand(line))
+    return tuple(map(_variant, entries()))
 
 
 def find(pattern: str) -> tuple[Variant, ...]:
@@ -161,6 +149,8 @@ def find(pattern: str) -> tuple[Variant, ...]:
     ):
         if matches:
             return tuple(matches)
+    from difflib import get_close_matches
+
     by_lower = {v.name.lower(): v.name for v in everything}
     near = [by_lower[name] for name in get_close_matches(pattern.lower(), by_lower, cutoff=0.5)]
     nearest = f"; nearest: {', '.join(near)}" if near else ""
@@ -180,24 +170,6 @@ def find_one(pattern: str) -> Variant:
     return found[0]
 
 
-def listing(pattern: str | None = None, *, as_json: bool = False) -> str:
-    """The catalogue, or what ``find`` gives of it, as a table or as JSON, newline at the end."""
-    chosen = find(pattern) if pattern else variants()
-    if as_json:
-        return json.dumps([variant.to_json() for variant in chosen], indent=2) + "\n"
-    rows = [("name", "format", "network", "classes", "labels", "bytes")]
-    for variant in chosen:
-        size = "" if variant.bytes is None else f"{variant.bytes:,}"
-        name = f"{variant.name} (defective)" if variant.defect else variant.name
-        rows.append(
-            (name, variant.format, variant.architecture, str(variant.classes or "–"), variant.labels or "–", size)
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    )
-
-
 def npz_bytes(architecture: Architecture) -> int:
     """The size of an uncompressed float32 npz of this network, as Google's files have it.
 
@@ -214,30 +186,15 @@ def npz_bytes(architecture: Architecture) -> int:
     return offset + directory + 22 + (76 if offset > limit else 0)
 
 
-_SET = re.compile(r"\{([^{}]*)\}")
-
-
-def _expand(line: Mapping[str, str]) -> Iterator[Variant]:
-    """The variants of a line of the data file."""
-    slot = count()
-    name_template = _SET.sub(lambda _: f"{{{next(slot)}}}", line["name"])
-    for chosen in product(*(found.split(",") for found in _SET.findall(line["name"]))):
-        name = name_template.format(*chosen)
-        architecture = line["architecture"].format(*chosen).capitalize()  # TF-Hub spells r50x1
-        fill = {"name": name, "size": architecture.removeprefix("R")}
-        cells = {column: text.format(*chosen, **fill) for column, text in line.items() if column != "name"}
-        yield _variant(name, architecture, cells)
-
-
-def _variant(name: str, architecture: str, cells: Mapping[str, str]) -> Variant:
+def _variant(cells: Mapping[str, str]) -> Variant:
     height, _, width = cells["size"].partition("x")
     return Variant(
-        name=name,
+        name=cells["name"],
         format=cast(Format, cells["format"]),
         url=cells["url"] or None,
-        file=EMBEDDED_FILE if name == EMBEDDED_NAME else None,
+        file=EMBEDDED_FILE if cells["name"] == EMBEDDED_NAME else None,
         bytes=int(cells["bytes"]) if cells["bytes"] else None,
-        architecture=architecture,
+        architecture=cells["architecture"],
         classes=int(cells["classes"]) if cells["classes"] else None,
         labels=cells["labels"] or None,
         preprocessing=Preprocessing(

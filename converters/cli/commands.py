@@ -6,15 +6,13 @@ Until a command knows what it has to do, only click and the catalogue are import
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
-from converters import options as known
+from converters import choices
 from converters.errors import INTERRUPTED, BitConvertError, UsageError, system_errors
-from converters.options import as_size
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -46,6 +44,10 @@ class Size(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        from converters.options import as_size
+
         try:
             return as_size(value)
         except UsageError as error:
@@ -54,6 +56,8 @@ class Size(click.ParamType[int]):
 
 def _end(name: str, message: str, status: int, debug: bool) -> None:
     if debug:
+        import traceback
+
         traceback.print_exc()
     click.echo(f"{name}: {message}", err=True)
     sys.exit(status)
@@ -70,7 +74,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
 # Options that both commands have.
 POOL_PADDING = click.option(
     "--pool-padding",
-    type=click.Choice(known.POOL_PADDINGS),
+    type=click.Choice(choices.POOL_PADDINGS),
     help="Padding value of the stem's max-pool.  [default: that of the checkpoint's format]",
 )
 IMAGES = click.option(
@@ -79,7 +83,7 @@ IMAGES = click.option(
 ORACLES = click.option(
     "--oracle",
     "oracles",
-    type=click.Choice(known.ORACLES),
+    type=click.Choice(choices.ORACLES),
     multiple=True,
     help="Another oracle, which must agree with NumPy's before any judges.  [default: graph, of a SavedModel]",
 )
@@ -110,14 +114,14 @@ VERSION = click.option(
 )
 @click.option(
     "--layout",
-    type=click.Choice(known.LAYOUTS),
+    type=click.Choice(choices.LAYOUTS),
     default="transformers",
     show_default=True,
     help="How the folder is laid out: for a library, under Google's PyTorch names, or as Google's npz.",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(known.DTYPES),
+    type=click.Choice(choices.DTYPES),
     default="float32",
     show_default=True,
     help="What the values are stored in.",
@@ -125,13 +129,13 @@ VERSION = click.option(
 @click.option(
     "--max-shard-size",
     type=Size(),
-    default="5GB",
-    show_default=True,
+    default=5 * 10**9,
+    show_default="5GB",
     help="Weights that take more are split into several files with an index.",
 )
 @click.option(
     "--exact",
-    type=click.Choice(known.EXACT),
+    type=click.Choice(choices.EXACT),
     default="bits",
     show_default=True,
     help="Keep the source's bits, or make stock libraries give the exact logits.",
@@ -173,7 +177,7 @@ def convert(list_only: bool, **options: Any) -> int:
     failure, 130 interrupted.
     """
     if list_only:
-        from converters.catalogue.variants import listing
+        from converters.catalogue.released import listing
 
         click.echo(listing(options["variant"], as_json=options["as_json"]), nl=False)
         return 0
@@ -209,7 +213,7 @@ def convert(list_only: bool, **options: Any) -> int:
 @IMAGES
 @click.option(
     "--inputs",
-    type=click.Choice(known.INPUTS),
+    type=click.Choice(choices.INPUTS),
     default="default",
     show_default=True,
     help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values, and images run in a batch.",
@@ -217,19 +221,19 @@ def convert(list_only: bool, **options: Any) -> int:
 @click.option(
     "--runner",
     "runners",
-    type=click.Choice(known.RUNNERS),
+    type=click.Choice(choices.RUNNERS),
     multiple=True,
     help="Another library to run the folder in, beside the declared one; it must agree too, and be installed.  "
     "[default: the one of the layout, if installed]",
 )
 @click.option(
     "--compute",
-    type=click.Choice(known.COMPUTE),
+    type=click.Choice(choices.COMPUTE),
     default="float32",
     show_default=True,
     help="What the folder is run in; each is judged by its own limits.",
 )
-@click.option("--device", type=click.Choice(known.DEVICES), default="cpu", show_default=True, help="Where it is run.")
+@click.option("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES
 @OFFLINE
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")

@@ -20,7 +20,8 @@ import pytest
 
 import converters
 from converters.catalogue.labels import labels
-from converters.catalogue.variants import EMBEDDED_NETWORK, Preprocessing, Variant, find, listing, npz_bytes, variants
+from converters.catalogue.released import listing
+from converters.catalogue.variants import EMBEDDED_NETWORK, Preprocessing, Variant, find, npz_bytes, variants
 from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
 from tests.checkpoints import tensor_shapes
@@ -318,7 +319,7 @@ def test_text_listing_has_a_line_for_each_variant_and_marks_the_defective() -> N
 
 
 def test_listing_imports_nothing_heavy() -> None:
-    script = "import sys; from converters.catalogue.variants import listing; listing(); print(*sys.modules)"
+    script = "import sys; from converters.catalogue.released import listing; listing(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "tensorflow", "transformers", "huggingface_hub", "h5py", "rich"} & set(loaded)
 
