@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,12 +168,13 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
         return publish_to_folder(
             conversion.folder, report, repo_id, options.hub, revision=options.revision or "main", tag=options.tag
         )
-    from converters.hub import client, upload
+    from converters.download.hub_client import without_bars
+    from converters.hub import upload
 
     def say(line: str) -> None:
         progress(line, 0, 1)
 
-    with client.progress_bars(bars):
+    with nullcontext() if bars else without_bars():
         return upload.publish(conversion.folder, report, name, options, progress=say)
 
 

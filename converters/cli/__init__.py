@@ -4,6 +4,11 @@ In: options. Out: text or JSON, and an exit status. ``commands.py`` declares the
 for; ``summary.py`` is what a person reads at the end, ``progress.py`` what is shown meanwhile.
 """
 
+import os
+
 from converters.cli.commands import convert, verify
+
+# Xet's client would ask for six minutes by itself; it reads this when it is first used, and is told of nothing else.
+os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "120s")
 
 __all__ = ["convert", "verify"]

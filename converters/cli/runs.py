@@ -159,9 +159,9 @@ def _printable(word: str) -> str:
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     if "://" not in value:
         return word
-    from converters.download import http
+    from converters.redaction import printable
 
-    return option + equals + http.shown(value)
+    return option + equals + printable(value)
 
 
 def check(parity: Path, target: str | None, against: str | None, options: AuditOptions, output: Output) -> int:

@@ -14,7 +14,6 @@ a whole file or one that nobody trusts. Older versions stay: another process may
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,10 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar, get_type_hints
 
+from converters.download.answers import mark
 from converters.errors import UsageError
-from converters.files import fsync, sha256
+from converters.files import fsync, refuse_special, sha256
+
+T = TypeVar("T")
 
 VARIABLE = "BIT_CONVERT_CACHE"
 DIGITS = 16
@@ -37,9 +39,14 @@ _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 
 
 def cache_folder() -> Path:
-    """The folder of all downloads: ``$BIT_CONVERT_CACHE``, else ``~/.cache/bit-convert``."""
-    chosen = os.environ.get(VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "bit-convert"
+    """The folder of all downloads: ``$BIT_CONVERT_CACHE``, else ``~/.cache/bit-convert``.
+
+    Raises UsageError where that is in a home that does not exist.
+    """
+    try:
+        return Path(os.environ.get(VARIABLE) or "~/.cache/bit-convert").expanduser()
+    except RuntimeError:
+        raise UsageError(f"there is no home directory to keep downloads in. Set {VARIABLE} to a folder.") from None
 
 
 @dataclass(frozen=True)
@@ -55,16 +62,6 @@ class Version:
     md5: str | None = None
     """Hexadecimal; Google's storage gives it."""
 
-    @classmethod
-    def load(cls, path: Path) -> Self | None:
-        """The version that a record tells of; None where there is no such record."""
-        found: Self | None = _load(cls, path)
-        return found
-
-    def save(self, path: Path) -> None:
-        """Writes the record, whole or not at all."""
-        _save(path, asdict(self))
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -76,6 +73,8 @@ class Entry:
     """When the file was last written; another time means that it has to be hashed again."""
     etag: str | None
     modified: str | None
+    origin: str = ""
+    """Where it was fetched: the file's own address, or a mirror's."""
 
     def fits(self, size: int | None, digest: str | None) -> bool:
         """Whether this is the file of ``size`` and sha256 ``digest``, as far as these are known."""
@@ -99,19 +98,16 @@ class Slot:
 
         Raises UsageError where the cache cannot be written or locked.
         """
+        from filelock import FileLock
+
+        lock = FileLock(self.folder / "lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
+            held = lock.acquire()
+        except (OSError, RuntimeError) as error:
             raise self.unusable(error) from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            except OSError as error:
-                raise self.unusable(error) from error
+        with held:
             yield
-        finally:
-            os.close(handle)
 
     def whole(self) -> tuple[Path, Entry] | None:
         """The current version's file; None unless it is there, all of it, as it was when it was checked."""
@@ -136,12 +132,12 @@ class Slot:
 
     def partial_version(self) -> Version | None:
         """The version of which the partial file holds the beginning; None where there is none to go on with."""
-        return Version.load(self._version) if self.partial.exists() else None
+        return _load(Version, self._version) if self.partial.is_file() else None
 
     def start(self, version: Version) -> None:
         """Begins an empty partial file of ``version``."""
         self.drop()
-        version.save(self._version)
+        _save(self._version, asdict(version))
         self.partial.touch()
 
     def drop(self) -> None:
@@ -149,10 +145,10 @@ class Slot:
         self.partial.unlink(missing_ok=True)
         self._version.unlink(missing_ok=True)
 
-    def finish(self, version: Version, digest: str) -> Path:
+    def finish(self, version: Version, digest: str, origin: str) -> Path:
         """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""
         found = self.partial.stat()
-        entry = Entry(digest, found.st_size, found.st_mtime_ns, version.etag, version.modified)
+        entry = Entry(digest, found.st_size, found.st_mtime_ns, version.etag, version.modified, origin)
         place = self._place(entry)
         place.parent.mkdir(exist_ok=True)
         fsync(self.partial)
@@ -163,22 +159,36 @@ class Slot:
         self.drop()
         return place
 
-    def unusable(self, error: OSError) -> UsageError:
+    def unusable(self, error: Exception) -> UsageError:
         """The cache cannot be used: what to tell the user."""
+        reason = getattr(error, "strerror", None) or str(error)
         return UsageError(
-            f"{self.folder.parent}: the cache cannot be used: {error.strerror}. Set {VARIABLE} to another folder."
+            f"{self.folder.parent}: the cache cannot be used: {reason}. Set {VARIABLE} to another folder."
         )
 
     def _place(self, entry: Entry) -> Path:
         return self.folder / entry.sha256[:DIGITS] / self.name
 
 
-def _load(kind: type[Any], path: Path) -> Any:
+def _load(kind: type[T], path: Path) -> T | None:
+    """A record; None where there is none that this program could have written."""
     try:
+        refuse_special(path)
         with path.open("rb") as file:
-            return kind(**json.loads(file.read(MAX_RECORD)))
-    except (OSError, ValueError, TypeError, RecursionError):
+            content = json.loads(file.read(MAX_RECORD))
+        types = get_type_hints(kind)
+        if all(isinstance(value, types[name]) and _is_sane(value) for name, value in content.items()):
+            return kind(**content)
+    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return None
+    return None
+
+
+def _is_sane(value: object) -> bool:
+    """Whether a value is one that was taken from a server: see ``answers.mark`` and ``answers.length``."""
+    if isinstance(value, str):
+        return mark(value or "-") is not None
+    return not isinstance(value, int) or (not isinstance(value, bool) and 0 <= value < 1 << 63)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
     URL → the cache's slot, locked → requests until the partial file is whole → checks → a version in the cache
 
 A cut download goes on where it stopped (Range), and only where the server vouches, by a strong validator in If-Range,
-that the rest is of the same version (RFC 9110, 13.1.5 and 14). Troubles that pass are tried again, with pauses that
-grow and that heed Retry-After, until nothing new has arrived for ``patience`` seconds.
+that the rest is of the same version (RFC 9110, 13.1.5 and 14). huggingface_hub's http_get does not ask for that, and
+would piece two versions together; obstore follows redirects and retries by rules of its own.
 """
 
 from __future__ import annotations
@@ -14,59 +14,46 @@ import binascii
 import hashlib
 import logging
 import os
-import random
 import re
 import shutil
 import ssl
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
 
-from converters.download.cache import VARIABLE, Entry, Slot, Version, cache_folder
-from converters.errors import CheckpointError, HubError, UsageError
+from converters.download.addresses import fetchable, file_name, is_offline, mirrored, without_credentials
+from converters.download.answers import led_on, length, mark
+from converters.download.cache import VARIABLE, Entry, Slot, Version
+from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
+from converters.errors import BitConvertError, CheckpointError, HubError, UsageError
 from converters.files import sha256 as sha256_of
-from converters.redaction import printable
+from converters.redaction import one_line, printable
 from converters.sources.zips import is_whole_zip
+from verify.protocols import Progress
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Progress", "cache_folder", "cached", "fetchable", "shown"]
-
-Progress = Callable[[int, int | None], None]
-"""Told the bytes that are there and the bytes of the whole file, None where the server does not say."""
-
-CONNECT_TIMEOUT = 15.0
-DEADLINE = 24 * 3600.0
-LONGEST_PAUSE = 20.0
-MAX_DOUBLINGS = 32
-UNREACHED = 0.25
-"""Share of the patience that a host gets that never answered: a wrong name or no network, rather than a fault."""
+PACE = Pace(timeout=30.0)
+WHAT = "downloading"
 MAX_VERSIONS = 5
 """Times that a file may turn out to be another version while it is being fetched."""
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Statuses after which the same request may succeed."""
-SAME_SECOND = timedelta(seconds=60)
-"""A Last-Modified this much older than the answer cannot hide a second version (RFC 9110, 8.8.2.2)."""
-BUCKETS = "https://storage.googleapis.com"
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+SAME_SECOND = 60.0
+"""A Last-Modified so many seconds older than the answer cannot hide a second version (RFC 9110, 8.8.2.2)."""
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+SIGN_IN = "It needs a sign-in, or is not public: fetch it by hand and give the file with --checkpoint."
+GONE = "Check the URL, or fetch the file elsewhere and give it with --checkpoint."
+REMEDIES = {
+    401: SIGN_IN,
+    403: SIGN_IN,
+    404: GONE,
+    407: "The proxy asks for a sign-in: put user and password into HTTPS_PROXY.",
+    410: GONE,
+}
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """How long to wait, in seconds."""
-
-    patience: float
-    read_timeout: float
-    deadline: float
-    pause: float
 
 
 @dataclass(frozen=True)
@@ -82,154 +69,197 @@ class _Expected:
         return self.size is not None or self.sha256 is not None
 
 
-class _Trouble(Exception):
-    """A request that failed in a way that may pass; ``wait`` is what the server asked for, in seconds."""
-
-    def __init__(self, what: str, wait: float = 0.0) -> None:
-        super().__init__(what)
-        self.wait = wait
-
-
 def cached(
     url: str,
     *,
-    name: str | None = None,
     size: int | None = None,
     sha256: str | None = None,
     offline: bool = False,
-    patience: float = 120.0,
     progress: Progress | None = None,
-    read_timeout: float = 30.0,
-    deadline: float = DEADLINE,
-    pause: float = 0.5,
+    pace: Pace = PACE,
 ) -> Path:
     """The file at ``url``, from the cache, fetched first where it is not there whole.
 
-    ``url`` is an http(s), gs:// or tfhub.dev address; credentials in it go to its own host only. The file keeps the
-    last part of the URL as its name, or gets ``name``. With ``size`` (bytes) or ``sha256`` (hexadecimal) given, a file
-    in the cache that has these is used without asking the server; without, the server is asked whether it has a newer
-    version, and the cached one serves where it cannot be asked. ``offline`` (or ``$BIT_CONVERT_OFFLINE``) forbids all
-    requests. ``read_timeout``, ``deadline`` for the whole and ``pause`` before the second request are in seconds.
+    ``url`` is an http(s), gs:// or tfhub.dev address; credentials in it go to its own host only. A mirror that the
+    environment names is asked instead, and the cache knows the file by ``url`` all the same. The file keeps the last
+    part of the URL as its name. With ``size`` (bytes) or ``sha256`` (hexadecimal) given, a file in the cache that has
+    these is used without asking the server; without, the server is asked whether it has a newer version, and the cached
+    one serves where it cannot be asked. ``offline`` (or the environment) forbids all requests.
 
-    Raises HubError where the server refuses or cannot be reached, or nothing new arrives for ``patience`` seconds (what
-    has arrived is kept, and the next call goes on with it); CheckpointError where what arrived is not the file that
-    was expected (nothing of it is kept); UsageError for a URL or an environment that cannot work, or a full disk.
+    Raises HubError where the server refuses or cannot be reached, or nothing new arrives for ``pace.silence`` seconds
+    (what has arrived is kept, and the next call goes on with it); CheckpointError where what arrived is not the file
+    that was expected (nothing of it is kept); UsageError for a URL or an environment that cannot work, or a full disk.
     """
-    address, credentials = _without_credentials(fetchable(url))
-    slot = Slot(address, _file_name(name or urlsplit(address).path))
-    expected = _Expected(size, sha256.lower() if sha256 else None)
-    offline = offline or os.environ.get("BIT_CONVERT_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+    address, credentials = without_credentials(fetchable(url))
+    slot, expected = Slot(address, file_name(address)), _Expected(size, sha256.lower() if sha256 else None)
+    offline = is_offline(offline)
     if found := _usable(slot, expected, offline):
         return found
     if offline:
-        raise HubError(f"{shown(url)}: not in the cache ({slot.folder.parent}), and offline. Run it once without.")
-    limits = _Limits(patience, read_timeout, deadline, pause)
+        raise HubError(f"{url}: not in the cache ({slot.folder.parent}), and offline. Run it once without.")
+    asked, of_mirror = without_credentials(mirrored(address))
     with slot.locked():
         # Another process may have fetched it while this one waited.
         if found := _usable(slot, expected, offline):
             return found
-        with _client(credentials, limits) as client:
-            if (whole := slot.whole()) and not expected.pinned and _is_current(client, address, whole[1]):
+        with _Server(asked, credentials if asked == address else of_mirror, pace) as server:
+            if (whole := slot.whole()) and not expected.pinned and _is_current(server, whole[1]):
                 return whole[0]
-            return _Download(address, slot, expected, limits, client, progress).run()
+            return _Download(server, slot, expected, progress or _silent).run()
 
 
-def fetchable(url: str) -> str:
-    """The http(s) address of a file that is named as ``gs://bucket/path``, on tfhub.dev, or as http(s) already.
+class _Server:
+    """An address, and the client that asks it, with proxies and CA bundles from the environment."""
 
-    A module of tfhub.dev is a .tar.gz (tensorflow.org/hub/hosting). Raises UsageError for any other scheme.
-    """
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").removeprefix("www.")
-    except ValueError as error:
-        raise UsageError("not a well-formed URL to fetch a file from. Check it.") from error
-    if parts.scheme == "gs" and parts.netloc and parts.path.strip("/"):
-        return f"{BUCKETS}/{parts.netloc}{quote(unquote(parts.path))}"
-    if parts.scheme not in ("http", "https") or not host:
-        raise UsageError(f"{shown(url)}: not an address to fetch a file from. Give an https:// or gs:// URL.")
-    if host == "tfhub.dev" and "tf-hub-format" not in parts.query:
-        return urlunsplit(parts._replace(query="tf-hub-format=compressed"))
-    return url
+    def __init__(self, url: str, credentials: tuple[str, str] | None, pace: Pace) -> None:
+        import httpx
 
+        self.url = url
+        self.patience = Patience(pace, urlsplit(url).netloc)
+        self._credentials = credentials
+        try:
+            self._client = httpx.Client(verify=_trust(), headers={"User-Agent": "bit-convert"})
+        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+            # Not the error's text: it may quote a proxy's password.
+            raise UsageError(
+                f"the environment's proxy or CA bundle cannot be used ({type(error).__name__}). "
+                "Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and REQUESTS_CA_BUNDLE."
+            ) from error
 
-def shown(url: str) -> str:
-    """The URL as it may be printed: without the credentials that its host part or its query may hold."""
-    return printable(url)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def shown(self) -> str:
+        return printable(self.url)
+
+    @contextmanager
+    def answer(self, **headers: str) -> Iterator[httpx.Response]:
+        """The answer to a request with these headers, its body to be read as raw bytes.
+
+        Raises Trouble for what may pass, and what no second try would mend as HubError or UsageError: whatever reading
+        an answer raises, it is the server's fault.
+        """
+        import httpx
+
+        try:
+            self.patience.admit()
+            fields = {"Accept-Encoding": "identity", **headers}  # else a server may send other bytes than the file's
+            extensions = {"timeout": self.patience.timeouts()}
+            asked = self._client.build_request("GET", self.url, headers=fields, extensions=extensions)
+            with closing(led_on(lambda request: self._send(request, request is asked), asked)) as response:
+                yield response
+        except (BitConvertError, Trouble, OSError):
+            raise
+        except Refusal as refusal:
+            raise HubError(f"{self.shown}: {refusal}.") from refusal
+        except httpx.InvalidURL as error:
+            raise UsageError(f"{self.shown}: not a well-formed URL. Check it.") from error
+        except httpx.UnsupportedProtocol as error:
+            raise HubError(f"{self.shown}: leads to an address that is not http(s). Check the URL.") from error
+        except httpx.TransportError as error:
+            raise self._failed(error) from error
+        except Exception as error:
+            raise HubError(
+                f"{self.shown}: the server's answer cannot be read ({type(error).__name__}). Check the URL."
+            ) from error
+
+    def _send(self, request: httpx.Request, first: bool) -> httpx.Response:
+        """Credentials go with the first request; httpx takes them out of one that leads to another host."""
+        auth = self._credentials if first else None
+        response = self._client.send(request, stream=True, follow_redirects=False, auth=auth)
+        self.patience.answered()
+        return response
+
+    def _failed(self, error: httpx.TransportError) -> Exception:
+        if "location header" in str(error):
+            return HubError(f"{self.shown}: leads to an address that is none. Check the URL.")
+        if _is_certificate(error):
+            return HubError(
+                f"{self.shown}: the server's certificate is not trusted ({_reason(error)}).\n"
+                "Behind a company's proxy, name its CA bundle in SSL_CERT_FILE."
+            )
+        return Trouble(_reason(error))
 
 
 class _Download:
     """The requests that it takes to make one partial file whole."""
 
-    def __init__(
-        self,
-        url: str,
-        slot: Slot,
-        expected: _Expected,
-        limits: _Limits,
-        client: httpx.Client,
-        progress: Progress | None,
-    ) -> None:
-        self._url = url
+    def __init__(self, server: _Server, slot: Slot, expected: _Expected, progress: Progress) -> None:
+        self._server = server
         self._slot = slot
         self._expected = expected
-        self._limits = limits
-        self._client = client
-        self._progress = progress or (lambda done, total: None)
-        self._begun = self._advanced = time.monotonic()
+        self._progress = progress
         self._furthest = 0
-        self._failures = 0
         self._versions = 0
-        self._answered = False
+        self._end = self._pace.now() + self._pace.deadline
         self._pieced = False
         """Whether the partial file was made of more than one answer."""
+
+    @property
+    def _pace(self) -> Pace:
+        return self._server.patience.pace
 
     def run(self) -> Path:
         try:
             for _ in range(2):
-                version = self._arrived()
+                version = self._copied() if self._server.url.startswith("file:") else self._arrived()
                 digest, fault = self._inspect(version)
                 if fault is None:
-                    return self._slot.finish(version, digest)
+                    return self._slot.finish(version, digest, self._server.shown)
                 self._slot.drop()
                 if not self._pieced:
                     break
                 self._furthest = 0  # perhaps the pieces did not fit: once more from the beginning
-            raise CheckpointError(f"{shown(self._url)}: {fault}\nNothing was kept.")
+            raise CheckpointError(f"{self._server.shown}: {fault}\nNothing was kept.")
         except OSError as error:
             raise self._slot.unusable(error) from error
+
+    def _copied(self) -> Version:
+        """The file of a mirror on this machine; of a TF-Hub module also its .tar.gz."""
+        path = Path(unquote(urlsplit(self._server.url).path))
+        found = next((each for each in (path, Path(f"{path}.tar.gz")) if each.is_file()), None)
+        if found is None:
+            raise HubError(f"{path}: no such file in the mirror. Put it there, or unset the mirror.")
+        version = Version(total=found.stat().st_size)
+        self._slot.start(version)
+        self._require_room(version)
+        shutil.copyfile(found, self._slot.partial)
+        return version
 
     def _arrived(self) -> Version:
         """Asks until the partial file is as long as its version says, and returns that."""
         while True:
             try:
                 return self._request()
-            except _Trouble as trouble:
+            except Trouble as trouble:
                 self._pause(trouble)
 
     def _request(self) -> Version:
-        """One request and its answer, appended to the partial file; raises _Trouble if that is not yet whole."""
+        """One request and its answer, appended to the partial file; raises Trouble if that is not yet whole."""
         held, done = self._slot.partial_version(), self._slot.done
         if held and done and done == held.total:
             self._pieced = True
             return held
-        headers = {"Accept-Encoding": "identity"}  # else a server may send other bytes than the file's
+        headers = {}
         if held and done and held.validator:
-            headers |= {"Range": f"bytes={done}-", "If-Range": held.validator}
-        with self._troubles(), self._client.stream("GET", self._url, headers=headers) as response:
-            self._answered = True
+            headers = {"Range": f"bytes={done}-", "If-Range": held.validator}
+        with self._server.answer(**headers) as response:
             self._refuse(response)
             if response.status_code == 200:
                 version = self._begin(held, response)
-            elif held and "Range" in headers and (continued := _continued(response, held, done)):
+            elif held and headers and (continued := _continued(response, held, done)):
                 version, self._pieced = continued, True
             else:
                 self._discard()
-                raise _Trouble("the server answered with a part that does not fit")
+                raise Trouble("the server answered with a part that does not fit")
             self._require_room(version)
             self._save(response, version)
         if version.total is not None and self._slot.done < version.total:
-            raise _Trouble(f"the answer ended after {self._slot.done} of {version.total} bytes")
+            raise Trouble(f"the answer ended after {self._slot.done} of {version.total} bytes")
         return version
 
     def _begin(self, held: Version | None, response: httpx.Response) -> Version:
@@ -241,19 +271,16 @@ class _Download:
         total, size = version.total, self._expected.size
         if size is not None and total is not None and size != total:
             raise CheckpointError(
-                f"{shown(self._url)}: the server has {total} bytes, not the {size} expected: another file, or a "
+                f"{self._server.shown}: the server has {total} bytes, not the {size} expected: another file, or a "
                 "web page.\nNothing was kept. Check the URL."
             )
-        if total is None and "Transfer-Encoding" not in response.headers and not self._provable:
-            raise HubError(f"{shown(self._url)}: the server does not say how long the file is. Fetch it by hand.")
+        # Of the others, the checks would notice a file that was cut short.
+        provable = self._expected.pinned or self._slot.name.endswith(".npz")
+        if total is None and "Transfer-Encoding" not in response.headers and not provable:
+            raise HubError(f"{self._server.shown}: the server does not say how long the file is. Fetch it by hand.")
         self._slot.start(version)
         self._pieced = False
         return version
-
-    @property
-    def _provable(self) -> bool:
-        """Whether the checks would notice a file that was cut short."""
-        return self._expected.pinned or self._slot.name.endswith(".npz")
 
     def _require_room(self, version: Version) -> None:
         free = shutil.disk_usage(self._slot.folder).free
@@ -267,17 +294,18 @@ class _Download:
         done = self._slot.done
         most = version.total if version.total is not None else self._expected.size
         with self._slot.partial.open("ab") as file:
-            self._progress(done, version.total)
+            self._progress(WHAT, done, version.total or 0)
             # Without a chunk size: httpx would hold back, and lose, the last bytes before a cut.
             for data in response.iter_raw():
                 file.write(data)
                 done += len(data)
                 if most is not None and done > most:
                     self._slot.drop()
-                    raise CheckpointError(f"{shown(self._url)}: more than the {most} bytes expected. Check the URL.")
+                    raise CheckpointError(f"{self._server.shown}: more than the {most} bytes expected. Check the URL.")
                 if done > self._furthest:
-                    self._furthest, self._advanced, self._failures = done, time.monotonic(), 0
-                self._progress(done, version.total)
+                    self._furthest = done
+                    self._server.patience.progress()
+                self._progress(WHAT, done, version.total or 0)
                 self._heed_deadline()
 
     def _discard(self) -> None:
@@ -286,74 +314,45 @@ class _Download:
         self._furthest = 0
         self._versions += 1
         if self._versions > MAX_VERSIONS:
-            raise HubError(f"{shown(self._url)}: the server keeps answering with another version. Try again later.")
+            raise HubError(f"{self._server.shown}: the server keeps answering with another version. Try again later.")
 
     def _refuse(self, response: httpx.Response) -> None:
         """Raises what a status other than success means."""
         status = response.status_code
-        schemes = [answer.url.scheme for answer in (*response.history, response)]
-        if "https" in schemes and schemes[-1] == "http":
-            raise HubError(
-                f"{shown(self._url)}: leads from https to unprotected http. Fetch it by hand if you trust it."
-            )
         if status in (200, 206):
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise HubError(f"{shown(self._url)}: the server sends the file in another encoding. Fetch it by hand.")
+                raise HubError(
+                    f"{self._server.shown}: the server sends the file in another encoding. Fetch it by hand."
+                )
             return
         what = f"{status} {response.reason_phrase}".strip()
         if status == 416:
             self._discard()
-            raise _Trouble(what)
-        if status in PASSING:
-            raise _Trouble(what, _retry_after(response))
-        raise HubError(f"{shown(self._url)}: the server answered {what}. {_remedy(status, self._url)}")
+        if status == 416 or status in TRANSIENT:
+            raise Trouble(what, status, asked_wait(response.headers))
+        remedy = REMEDIES.get(status, "Check the URL.")
+        raise HubError(f"{self._server.shown}: the server answered {what}. {remedy}")
 
-    def _pause(self, trouble: _Trouble) -> None:
+    def _pause(self, trouble: Trouble) -> None:
         """Waits before the next request; raises HubError where that would be beyond patience or deadline."""
-        growing = min(LONGEST_PAUSE, self._limits.pause * 2 ** min(self._failures, MAX_DOUBLINGS))
-        wait = max(growing * random.uniform(0.5, 1.0), trouble.wait)
-        self._failures += 1
-        patience = self._limits.patience * (1.0 if self._answered else UNREACHED)
-        if time.monotonic() + wait > self._advanced + patience:
+        if not self._server.patience.pause(trouble, lambda line: self._progress(line, self._slot.done, 0)):
             asked = f", and asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
             raise HubError(
-                f"{shown(self._url)}: gave up: {trouble}{asked}. {self._kept()}\n"
+                f"{self._server.shown}: gave up: {trouble}{asked}. {self._kept()}\n"
                 "Check the network (and a proxy: HTTPS_PROXY), and run it again."
             ) from trouble
-        time.sleep(wait)
         self._heed_deadline()
 
     def _heed_deadline(self) -> None:
-        if time.monotonic() > self._begun + self._limits.deadline:
+        if self._pace.now() > self._end:
             raise HubError(
-                f"{shown(self._url)}: not done after {self._limits.deadline:.0f} s. {self._kept()} "
+                f"{self._server.shown}: not done after {self._pace.deadline:.0f} s. {self._kept()} "
                 "Run it again to go on."
             )
 
     def _kept(self) -> str:
         done = self._slot.done
         return f"The {done / 1e6:.1f} MB that arrived are kept." if done else "Nothing has arrived."
-
-    @contextmanager
-    def _troubles(self) -> Iterator[None]:
-        """Turns what httpx raises into a _Trouble, or into the error that no second try would mend."""
-        import httpx
-
-        try:
-            yield
-        except httpx.InvalidURL as error:
-            raise UsageError(f"{shown(self._url)}: not a well-formed URL. Check it.") from error
-        except httpx.UnsupportedProtocol as error:
-            raise HubError(f"{shown(self._url)}: leads to an address that is not http(s). Check the URL.") from error
-        except httpx.TooManyRedirects as error:
-            raise HubError(f"{shown(self._url)}: it redirects without end. Check the URL.") from error
-        except httpx.TransportError as error:
-            if _is_certificate(error):
-                raise HubError(
-                    f"{shown(self._url)}: the server's certificate is not trusted ({_reason(error)}).\n"
-                    "Behind a company's proxy, name its CA bundle in SSL_CERT_FILE."
-                ) from error
-            raise _Trouble(_reason(error)) from error
 
     def _inspect(self, version: Version) -> tuple[str, str | None]:
         """The sha256 of the file that arrived, and what is wrong with it, if anything."""
@@ -382,47 +381,27 @@ def _usable(slot: Slot, expected: _Expected, offline: bool) -> Path | None:
     return None
 
 
-def _is_current(client: httpx.Client, url: str, entry: Entry) -> bool:
-    """Whether the server still has this version; said to be so where it cannot be asked."""
-    import httpx
-
-    headers = {"Accept-Encoding": "identity"}
+def _is_current(server: _Server, entry: Entry) -> bool:
+    """Whether the server still has this version; said to be so where it cannot be asked, or cannot know it."""
+    if entry.origin not in ("", server.shown):  # a mirror's, or the other way round
+        return True
     if entry.etag:
-        headers["If-None-Match"] = entry.etag
+        condition = {"If-None-Match": entry.etag}
     elif entry.modified:
-        headers["If-Modified-Since"] = entry.modified
+        condition = {"If-Modified-Since": entry.modified}
     else:
-        return False
+        return server.url.startswith("file:")
     try:
-        with client.stream("GET", url, headers=headers) as response:
+        with server.answer(**condition) as response:
             if response.is_success:
-                same = response.headers.get("ETag"), response.headers.get("Last-Modified")
+                same = mark(response.headers.get("ETag")), mark(response.headers.get("Last-Modified"))
                 return same == (entry.etag, entry.modified)
             if response.status_code != 304:
-                LOG.warning("%s: answered %d; the file in the cache is used.", shown(url), response.status_code)
-    except httpx.HTTPError as error:
-        LOG.warning("%s: could not be asked (%s); the file in the cache is used.", shown(url), _reason(error))
+                LOG.warning("%s: answered %d; the file in the cache is used.", server.shown, response.status_code)
+    except (Trouble, HubError) as error:
+        reason = _reason(error) if isinstance(error, Trouble) else "its answer cannot be read"
+        LOG.warning("%s: could not be asked (%s); the file in the cache is used.", server.shown, reason)
     return True
-
-
-def _client(credentials: tuple[str, str] | None, limits: _Limits) -> httpx.Client:
-    """A client that takes proxies and CA bundles from the environment, and drops credentials when led elsewhere."""
-    import httpx
-
-    try:
-        return httpx.Client(
-            auth=credentials,
-            follow_redirects=True,
-            timeout=httpx.Timeout(limits.read_timeout, connect=min(CONNECT_TIMEOUT, limits.read_timeout)),
-            verify=_trust(),
-            headers={"User-Agent": "bit-convert"},
-        )
-    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-        # Not the error's text: it may quote a proxy's password.
-        raise UsageError(
-            f"the environment's proxy or CA bundle cannot be used ({type(error).__name__}). "
-            "Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and REQUESTS_CA_BUNDLE."
-        ) from error
 
 
 def _trust() -> ssl.SSLContext | bool:
@@ -435,41 +414,24 @@ def _trust() -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=bundle)
 
 
-def _without_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """The URL without user and password, and these."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, None
-    name, _, password = user.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), (unquote(name), unquote(password))
-
-
-def _file_name(path: str) -> str:
-    """The last part of a path as a plain file name."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(path).rstrip("/").rpartition("/")[2])
-    return name.lstrip(".")[-100:] or "download"
-
-
 def _version(response: httpx.Response) -> Version:
     """What a 200 answer says of the file it brings."""
     headers = response.headers
-    length, etag, modified = (headers.get(name) for name in ("Content-Length", "ETag", "Last-Modified"))
+    etag, modified = mark(headers.get("ETag")), mark(headers.get("Last-Modified"))
     return Version(
         etag=etag,
         modified=modified,
         validator=etag if etag and not etag.startswith("W/") else _strong_date(modified, headers.get("Date"), etag),
-        total=int(length) if length and length.isdecimal() else None,
+        total=length(headers.get("Content-Length")),
         md5=_stored_md5(headers.get("x-goog-hash", "")),
     )
 
 
 def _strong_date(modified: str | None, now: str | None, etag: str | None) -> str | None:
     """Last-Modified, where it tells versions apart and the server gives no ETag."""
-    if etag or not modified or not now:
-        return None
-    then, answered = _date(modified), _date(now)
-    return modified if then and answered and answered - then >= SAME_SECOND else None
+    then, answered = http_date(modified or ""), http_date(now or "")
+    old = then is not None and answered is not None and answered - then >= SAME_SECOND
+    return modified if old and not etag else None
 
 
 def _stored_md5(hashes: str) -> str | None:
@@ -486,49 +448,17 @@ def _stored_md5(hashes: str) -> str | None:
 
 def _continued(response: httpx.Response, held: Version, done: int) -> Version | None:
     """The held version, if a 206 answer goes on where the partial file stops and is of the same version."""
-    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if match is None or int(match[1]) != done:
+    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if found is None or int(found[1]) != done:
         return None
-    total = None if match[3] == "*" else int(match[3])
-    etag, modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-    if (
-        total not in (None, held.total or total)
-        or etag not in (None, held.etag)
-        or modified not in (None, held.modified)
-    ):
-        return None
-    return replace(held, total=held.total or total)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """The seconds that the server asks to wait: a number, or the time until a date."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value[:9])
-    date = _date(value)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date else 0.0
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _remedy(status: int, url: str) -> str:
-    if status in (401, 403):
-        return "It needs a sign-in, or is not public: fetch it by hand and give the file with --checkpoint."
-    if status in (404, 410):
-        return "Check the URL, or fetch the file elsewhere and give it with --checkpoint."
-    if status == 407:
-        return "The proxy asks for a sign-in: put user and password into HTTPS_PROXY."
-    return "Check the URL."
+    total = None if found[2] == "*" else int(found[2])
+    etag, modified = mark(response.headers.get("ETag")), mark(response.headers.get("Last-Modified"))
+    fits = total in (None, held.total or total) and etag in (None, held.etag) and modified in (None, held.modified)
+    return replace(held, total=held.total or total) if fits else None
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return one_line(error, 120) or type(error).__name__
 
 
 def _is_certificate(error: BaseException | None) -> bool:
@@ -542,3 +472,7 @@ def _is_certificate(error: BaseException | None) -> bool:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """The progress of a call that nobody watches."""

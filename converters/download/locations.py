@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
 from converters.download import kaggle
+from converters.download.addresses import is_offline
 from converters.errors import CheckpointError, HubError, UsageError
-from converters.redaction import one_line, remember
+from converters.redaction import remember
 from verify.protocols import Progress
 
 HUB = "hf://"
@@ -25,13 +25,6 @@ MODULE_FILES = (
     "variables/variables.data-00000-of-00001",
 )
 """A module that was published as a folder (google-research/big_transfer@140de6e, README.md)."""
-WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
-"""Of a repository, the files of the first kind that it has are fetched, beside its JSON."""
-NEVER_LOADED = [
-    *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "runs/*", "checkpoint-*/*"),
-    *("*.csv", "*.parquet", "*.mp4", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf"),
-]
-"""What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
 
 
 def target_of(target: Path | str, offline: bool, progress: Progress) -> Path:
@@ -98,21 +91,17 @@ def fetch(
     """
     if isinstance(place, Path):
         return place
-    repository = _repository(place)
-    if repository:
-        progress("downloading", 0, 0)
-        return _snapshot(*repository, offline, whole)
+    offline = is_offline(offline)
+    if repository := _repository(place):
+        from converters.download.snapshots import snapshot
+
+        return snapshot(*repository, offline=offline, whole=whole, progress=progress)
     if model := kaggle.model(place):
         progress("downloading", 0, 0)
-        return kaggle.fetch(model, offline=_is_offline(offline))
+        return kaggle.fetch(model, offline=offline)
     if handle := kaggle_handle(place):
         return _module(place, handle, offline, progress)
     return _files(place, size, offline, progress)
-
-
-def _is_offline(asked: bool) -> bool:
-    variables = ("BIT_CONVERT_OFFLINE", "HF_HUB_OFFLINE")
-    return asked or any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in variables)
 
 
 def _module(address: str, handle: str, offline: bool, progress: Progress) -> Path:
@@ -124,7 +113,7 @@ def _module(address: str, handle: str, offline: bool, progress: Progress) -> Pat
         assert model is not None, "the catalogue makes handles"
         progress("downloading", 0, 0)
         try:
-            return kaggle.fetch(model, offline=_is_offline(offline))
+            return kaggle.fetch(model, offline=offline)
         except (HubError, UsageError) as other:
             reason = str(error).splitlines()[0]
             raise HubError(f"{reason}\n{' '.join(str(other).splitlines())}") from other
@@ -134,17 +123,14 @@ def _files(place: str, size: int | None, offline: bool, progress: Progress) -> P
     """A file, or the files of a module's folder."""
     from converters.download.http import cached
 
-    def loaded(done: int, total: int | None) -> None:
-        progress("downloading", done, total or 0)
-
     if not place.endswith("/"):
-        return cached(place, size=size, offline=offline, progress=loaded)
-    return _folder(place, {name: cached(place + name, offline=offline, progress=loaded) for name in MODULE_FILES})
+        return cached(place, size=size, offline=offline, progress=progress)
+    return _folder(place, {name: cached(place + name, offline=offline, progress=progress) for name in MODULE_FILES})
 
 
 def _repository(address: str) -> tuple[str, str | None] | None:
     """Repository id and revision, where the address is one of a repository."""
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/") + "/"
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/") + "/"
     for prefix in (HUB, endpoint):
         if address.startswith(prefix):
             found = REPOSITORY.fullmatch(address.removeprefix(prefix).rstrip("/"))
@@ -155,45 +141,6 @@ def _repository(address: str) -> tuple[str, str | None] | None:
                     f"{address}: not a repository. Write hf://NAMESPACE/NAME or hf://NAMESPACE/NAME@REVISION."
                 )
     return None
-
-
-def _snapshot(repo_id: str, revision: str | None, offline: bool, whole: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-
-    from converters.hub.client import progress_bars
-
-    try:
-        if offline:
-            return _cached_snapshot(repo_id, revision)
-        info = HfApi().model_info(repo_id, revision=revision)
-        names = [PurePosixPath(file.rfilename) for file in info.siblings or []]
-        kind = next((pattern for pattern in WEIGHTS if any(name.match(pattern) for name in names)), None)
-        if kind is None:
-            raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
-        with progress_bars(False):
-            wanted: dict[str, Any] = (
-                {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
-            )
-            return Path(snapshot_download(repo_id, revision=revision, **wanted))
-    except CheckpointError:
-        raise
-    except Exception as error:  # the client, its HTTP library and the system each have their own
-        reason = one_line(error, 200) or type(error).__name__
-        raise HubError(
-            f"hf://{repo_id}: cannot be fetched: {reason}.\nCheck the name, and `hf auth login` where it is private."
-        ) from error
-
-
-def _cached_snapshot(repo_id: str, revision: str | None) -> Path:
-    """What was fetched before. Raises the client's errors, or FileNotFoundError, where it is not there whole."""
-    from huggingface_hub import snapshot_download
-
-    for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by
-        patterns = ["*.json", kind]
-        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
-        if any(folder.rglob(kind)):
-            return folder
-    raise FileNotFoundError("no weights of it were downloaded before")
 
 
 def _folder(address: str, files: dict[str, Path]) -> Path:

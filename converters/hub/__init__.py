@@ -1,5 +1,5 @@
 """Publishing a verified folder.
 
 In: a folder and its passed report. Out: one commit on the Hub (``upload.py``) or in a folder (``local_folder.py``).
-``guard.py`` lets only verified files through; ``client.py`` says what each answer of the Hub means.
+``guard.py`` lets only verified files through; requests go through ``converters.download.hub_client``.
 """

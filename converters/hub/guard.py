@@ -18,6 +18,8 @@ from converters.errors import ParityError
 from converters.files import CARD, PARITY, sha256
 from verify import Report
 
+LARGE_SUFFIXES = {".safetensors", ".npz", ".h5", ".bin", ".pt"}
+"""Kept in the Hub's large-file storage whatever the size: some of those in a new repository's .gitattributes."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 

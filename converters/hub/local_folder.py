@@ -18,30 +18,27 @@ The layout is described in huggingface.co/docs/huggingface_hub/guides/manage-cac
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import PARITY, fsync, sha256
-from converters.hub.guard import Publication, our_stale_files, same_result, verified_files
+from converters.hub.guard import LARGE_SUFFIXES, Publication, our_stale_files, same_result, verified_files
 from verify import Report
 
 MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGE = 10 << 20
 """Bytes from which on the Hub keeps any file in its large-file storage."""
-LARGE_SUFFIXES = {".safetensors", ".npz", ".h5", ".bin", ".pt"}
-"""Kept there whatever their size: some of those in the .gitattributes of a new repository of the Hub."""
 MAX_TEXT = 16 << 20
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _REF = re.compile(r"(?!-)[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*")
 
@@ -238,22 +235,18 @@ def _opened(hub: Path, repo_id: str) -> Iterator[_Repository]:
             repository.clean()
 
 
-@contextmanager
-def _locked(path: Path, hub: Path) -> Iterator[None]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def _locked(path: Path, hub: Path) -> AbstractContextManager[object]:
+    from filelock import FileLock
+
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            raise HubError(
-                f"{hub}: its file system has no locks, so two writers could not be told apart ({error.strerror}).\n"
-                "Mount it with locks, or publish into a local folder and copy that."
-            ) from error
-        yield
-    finally:
-        os.close(handle)
+        return FileLock(path).acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise HubError(
+            f"{hub}: its file system has no locks, so two writers could not be told apart ({error.strerror}).\n"
+            "Mount it with locks, or publish into a local folder and copy that."
+        ) from error
 
 
 def _check_names(repo_id: str, revision: str, tag: str | None) -> None:

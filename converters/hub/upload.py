@@ -12,18 +12,19 @@ refuses it, and the next pass builds on what is there then.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from converters.download.addresses import is_offline
+from converters.download.hub_client import endpoint, guarded, meaning, patience_with
+from converters.download.retry import Pace, Patience, Refusal, Trouble
 from converters.errors import BitConvertError, HubError, ParityError, UsageError
 from converters.files import PARITY, sha256
-from converters.hub.client import Doubt, Pace, Patience, Refusal, guarded_client, meaning
-from converters.hub.guard import Publication, our_stale_files, same_result, verified_files
+from converters.hub.guard import LARGE_SUFFIXES, Publication, our_stale_files, same_result, verified_files
 from converters.options import PublishOptions
 from converters.redaction import one_line, remember_secret
 from verify import Report
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 MAIN = "main"
+PACE = Pace()
 IN_MEMORY = 16 << 20
 """Files up to this size (bytes) are sent from the very bytes whose digest was checked."""
 PARITY_SIZE = 64 << 20
@@ -46,9 +48,8 @@ def publish(
     options: PublishOptions,
     *,
     token: str | None = None,
-    patience: float = 120.0,
     progress: Callable[[str], None] | None = None,
-    pace: Pace | None = None,
+    pace: Pace = PACE,
 ) -> Publication:
     """Publishes ``folder``, a model called ``name``, under the options' ``repo_id``, else ``namespace/name``, else the
     token's user / ``name``.
@@ -56,14 +57,12 @@ def publish(
     Nothing is committed where the Hub already has this result. ``private`` is for a repository that does not exist
     yet; ``create_pr`` opens a pull request, or updates the one we have open; ``revision`` is a branch, made from main
     where it is missing; ``tag`` is put on the commit and never moved. The endpoint is ``$HF_ENDPOINT``, the token
-    huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``patience``: seconds without progress
-    after which it gives up. ``progress`` gets a line for each step.
+    huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``progress`` gets a line a step.
 
     Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for a
     name that cannot be, HubError where the Hub refuses, cannot be reached, or holds other bytes than were sent.
     """
     files = verified_files(folder, report)
-    pace = pace or Pace()
     run = _Publishing(
         files=files,
         digests={name: report.files.get(name) or sha256(path) for name, path in files.items()},
@@ -72,12 +71,10 @@ def publish(
         options=options,
         token=token,
         say=progress or (lambda line: None),
-        patience=Patience(patience, pace),
+        patience=patience_with(pace, token),
         repo_id=options.repo_id or (f"{options.namespace}/{name}" if options.namespace else ""),
     )
-    # Xet's client would go on for six minutes by itself; it reads this when it is first used.
-    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", f"{max(patience, 1):.0f}s")
-    with guarded_client(pace.timeout, run.sent):
+    with guarded(run.patience, run.sent):
         return run.to_the_end()
 
 
@@ -152,7 +149,7 @@ class _Publishing:
                 raise
             except Exception as error:
                 answer = meaning(error)
-            if isinstance(answer, Doubt):
+            if isinstance(answer, Trouble):
                 self._wait(answer)
             elif self.asked and self.refused is None:
                 self.refused = answer
@@ -165,17 +162,15 @@ class _Publishing:
             self.taken.add(path)
             self.patience.progress()
 
-    def _wait(self, doubt: Doubt) -> None:
+    def _wait(self, trouble: Trouble) -> None:
         self.doubted = self.doubted or self.asked
-        wait = self.patience.next_wait(doubt)
-        problem = one_line(doubt.problem)
-        if wait is None:
+        problem = one_line(trouble.problem)
+        if not self.patience.pause(Trouble(problem, trouble.status, trouble.wait), self.say):
+            after = "" if trouble.wait else f" after {self.patience.limit:g} s without progress"
             raise HubError(
-                f"{self.repo_id or self.name}: gave up after {self.patience.seconds:g} s without progress: {problem}\n"
+                f"{self.repo_id or self.name}: gave up{after}: {problem}\n"
                 f"{self._whats_there()} Run the same command again to go on from there."
             ) from None
-        self.say(f"{problem}; trying again in {wait:.0f} s")
-        self.patience.wait(wait)
 
     def _pass(self) -> Publication:
         api = self._api()
@@ -207,16 +202,17 @@ class _Publishing:
         """A client for this pass. The token is asked for each time: those of a login by browser are short-lived."""
         from huggingface_hub import HfApi, get_token
 
+        if is_offline():
+            raise Refusal("BIT_CONVERT_OFFLINE or HF_HUB_OFFLINE is set, so nothing is asked of the network")
         token = self.token or get_token()
         if token is None:
             raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
         if not token.isascii() or not token.isprintable() or " " in token:
             raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
         remember_secret(token)
-        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
-        return HfApi(endpoint=endpoint or None, token=token, library_name="bit-convert")
+        return HfApi(endpoint=endpoint(), token=token, library_name="bit-convert")
 
-    def _check_name(self, endpoint: str) -> None:
+    def _check_name(self, address: str) -> None:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -228,8 +224,8 @@ class _Publishing:
             ) from None
         if self.repo_id.count("/") != 1:
             raise UsageError(f"{self.repo_id!r} lacks the namespace: give NAMESPACE/NAME with --repo-id.")
-        if not endpoint.startswith(("http://", "https://")):
-            raise UsageError(f"HF_ENDPOINT is {endpoint!r}, which is not the address of a web server.")
+        if not address.startswith(("http://", "https://")):
+            raise UsageError(f"HF_ENDPOINT is {address!r}, which is not the address of a web server.")
 
     def _user(self, api: HfApi) -> str:
         if self.user is None:
@@ -258,7 +254,7 @@ class _Publishing:
             except RepositoryNotFoundError:
                 self.say(f"making the repository {self.repo_id}")
                 api.create_repo(self.repo_id, private=self.options.private, exist_ok=True)
-        raise Doubt(f"{self.repo_id} was made and cannot be seen yet")
+        raise Trouble(f"{self.repo_id} was made and cannot be seen yet")
 
     def _look(self, api: HfApi, revision: str) -> _Held:
         info = api.model_info(self.repo_id, revision=revision, files_metadata=True)
@@ -339,7 +335,7 @@ class _Publishing:
             **target,
         )
         if opens and made.pr_num is None:
-            raise Doubt("no pull request was opened: main has changed")
+            raise Trouble("no pull request was opened: main has changed")
         if opens and self.doubted and (first := self._our_pull_request(api)):
             held, number = first
             return _Landed(held.revision, held.commit or made.oid, number, changed=True)
@@ -358,12 +354,19 @@ class _Publishing:
         size = sum(upload.upload_info.size for upload in self.uploads.values())
         self.say(f"uploading {len(self.uploads)} files, {size / 1e6:.1f} MB")
         # Without these rules a .gitignore of the repository would silently keep files out of the commit.
-        api.preupload_lfs_files(
-            additions=self.uploads.values(), free_memory=False, gitignore_content="# nothing is left out\n", **target
-        )
+        rules = "# nothing is left out\n"
+        for part in self._parts():
+            api.preupload_lfs_files(additions=part, free_memory=False, gitignore_content=rules, **target)
         self.sent("all of them")
         for name, upload in self.uploads.items():
             self._check_digest(name, upload.upload_info.sha256.hex())
+
+    def _parts(self) -> list[list[CommitOperationAdd]]:
+        """What is sent together: of weights one file, for several huggingface_hub would send from threads of its own,
+        which are not guarded."""
+        weights = [upload for name, upload in self.uploads.items() if PurePath(name).suffix in LARGE_SUFFIXES]
+        others = [upload for upload in self.uploads.values() if upload not in weights]
+        return [[*others, *weights[:1]], *([upload] for upload in weights[1:])]
 
     def _content(self, name: str) -> Path | bytes:
         path = self.files[name]
@@ -437,8 +440,8 @@ class _Publishing:
         """Of the commit and the pull request; by it a later run knows its pull request again."""
         return f"Add {self.name}, converted and verified by bit-convert"
 
-    def _url(self, endpoint: str, landed: _Landed) -> str:
-        home = f"{endpoint}/{self.repo_id}"
+    def _url(self, address: str, landed: _Landed) -> str:
+        home = f"{address}/{self.repo_id}"
         if landed.pull_request is not None:
             return f"{home}/discussions/{landed.pull_request}"
         return home if landed.revision == MAIN else f"{home}/tree/{quote(landed.revision, safe='')}"

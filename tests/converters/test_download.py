@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.download.http import cache_folder, cached, fetchable, shown
+from converters.download.addresses import fetchable
+from converters.download.cache import cache_folder
+from converters.download.http import cached
+from converters.download.retry import Pace
 from converters.errors import CheckpointError, HubError, UsageError
+from converters.redaction import printable
 from tests.file_server import Fault, FileServer
 
 ROOT = Path(__file__).parents[2]
 PATH = "/vtab/BiT-tiny.npz"
-QUICK = {"pause": 0.001, "patience": 5.0}
-BRIEF = {"pause": 0.001, "patience": 0.1}
+QUICK = {"pace": Pace(first=0.001, silence=5.0, patience=5.0)}
+BRIEF = {"pace": Pace(first=0.001, silence=0.1)}
 
 
 def npz(kilobytes: int = 1024, seed: int = 0) -> bytes:
@@ -62,8 +67,8 @@ def kept(cache: Path) -> list[str]:
 
 
 def test_a_file_is_fetched_once_and_keeps_its_name(server, cache):
-    steps: list[tuple[int, int | None]] = []
-    path = cached(server.url(PATH), size=len(DATA), progress=lambda *step: steps.append(step), **QUICK)
+    steps: list[tuple[int, int]] = []
+    path = cached(server.url(PATH), size=len(DATA), progress=lambda what, *step: steps.append(step), **QUICK)
     assert path.name == "BiT-tiny.npz"
     assert path.is_relative_to(cache)
     assert path.read_bytes() == DATA
@@ -122,7 +127,7 @@ def test_a_server_that_ignores_range_is_noticed(server):
 def test_a_version_that_changes_under_a_download_is_noticed(server):
     server.faults = [Fault(cut=500_000)]
 
-    def change(done: int, _total: int | None) -> None:
+    def change(what: str, done: int, total: int) -> None:
         if done == 500_000:
             server.files[PATH] = OTHER
 
@@ -262,7 +267,7 @@ def test_names_from_urls_stay_inside_the_cache(server, cache):
 
 FETCH = (
     "import sys; from converters.download.http import cached; "
-    "print(cached(sys.argv[1], size=int(sys.argv[2]), pause=0.001, progress=lambda d, t: print(d, flush=True)))"
+    "print(cached(sys.argv[1], size=int(sys.argv[2]), progress=lambda what, d, t: print(d, flush=True)))"
 )
 
 
@@ -314,10 +319,10 @@ url, size, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
 def fetch(step, progress):
     os.environ["BIT_CONVERT_CACHE"] = f"{folder}/{step}"
-    return cached(url, size=size, pause=0.001, progress=progress)
+    return cached(url, size=size, progress=progress)
 
 def work(step):
-    fetch(step, lambda done, total: done == total and Path(f"{folder}/{step}.arrived").touch())
+    fetch(step, lambda what, done, total: done == total and Path(f"{folder}/{step}.arrived").touch())
 
 def check(step, killed):
     steps = []
@@ -361,7 +366,7 @@ def test_patience_ends_and_what_arrived_is_kept(server, fault):
     server.faults = [Fault(cut=300_000)]
     server.always = Fault(ignores_range=True, cut=1000) if fault.cut else fault
     with pytest.raises(HubError, match=r"(?s)gave up.*run it again"):
-        cached(server.url(PATH), pause=0.001, patience=0.5, deadline=20)
+        cached(server.url(PATH), pace=Pace(first=0.001, silence=0.5, deadline=20))
     assert len(server.requests) > 1
     server.always = Fault()
     sent = server.sent
@@ -393,14 +398,14 @@ def test_a_host_that_refuses_the_connection(server):
 
 def test_a_server_that_falls_silent_is_asked_again(server):
     server.faults = [Fault(pause=2.0)]
-    assert cached(server.url(PATH), read_timeout=0.2, **QUICK).read_bytes() == DATA
+    assert cached(server.url(PATH), pace=replace(QUICK["pace"], timeout=0.2)).read_bytes() == DATA
     assert len(server.requests) == 2
 
 
 def test_a_trickle_ends_at_the_deadline(server, cache):
     server.always = Fault(pause=0.05)
     with pytest.raises(HubError, match="not done after"):
-        cached(server.url(PATH), deadline=0.3, **QUICK)
+        cached(server.url(PATH), pace=replace(QUICK["pace"], deadline=0.3))
     assert kept(cache) == ["partial", "partial.json"]
 
 
@@ -463,7 +468,7 @@ def test_credentials_go_to_their_own_host_only_and_are_never_shown(server, cache
         with pytest.raises(HubError) as caught:
             cached(first.url("/x.npz", user=f"me:{SECRET}") + f"?signature={SECRET}", **QUICK)
     assert SECRET not in str(caught.value)
-    assert SECRET not in shown(f"https://a:{SECRET}@host/x?token={SECRET}#{SECRET}")
+    assert SECRET not in printable(f"https://a:{SECRET}@host/x?token={SECRET}#{SECRET}")
     written = b"".join(p.read_bytes() for p in cache.rglob("*.json"))
     assert SECRET.encode() not in written + caplog.text.replace("?signature=" + SECRET, "").encode()
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import pytest
 
+from converters.download import retry
+from converters.download.retry import Pace
 from converters.errors import HubError, ParityError, UsageError
-from converters.hub.client import Pace
 from converters.hub.guard import Publication
 from converters.hub.upload import publish
 from converters.options import PublishOptions
@@ -81,6 +82,8 @@ def server() -> Iterator[HubServer]:
 def hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     server.heal()
     server.repositories.clear()
+    retry._gates.clear()
+    retry._answered.add(server.url.removeprefix("http://"))
     for variable, value in {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(variable, value)
     # This Hub offers no Xet. The constant was read from HF_HUB_DISABLE_XET when huggingface_hub was first imported.
@@ -579,9 +582,9 @@ def test_other_work_on_the_account_is_waited_for(hub: HubServer, result):
 
 
 def test_a_wait_beyond_patience_is_not_begun(hub: HubServer, result):
-    hub.fail("preupload", 429, headers={"Retry-After": "3600"})
+    hub.fail("preupload", 429, headers={"Retry-After": "3601"})
     clock = Clock()
-    with pytest.raises(HubError, match=r"429 .* \(it asks to wait 3600 s\)\nThe repository is there, without this"):
+    with pytest.raises(HubError, match=r"429 .* \(it asks to wait 3601 s\)\nThe repository is there, without this"):
         put(result, clock)
     assert not clock.waits
 

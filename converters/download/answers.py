@@ -1,0 +1,70 @@
+"""What a server answers, taken in within bounds: nothing that it says is believed before it is looked at.
+
+    request → ``led_on`` (redirects, their bodies unread) → answer → ``whole`` (a bounded body)
+
+For httpx's and httpx2's answers alike, which have the same interface.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
+from typing import Any
+
+from converters.download.retry import Patience, Refusal, Trouble
+
+MAX_REDIRECTS = 20
+LONGEST_BODY = 64 << 20
+"""Bytes of an answer that is read as a whole; the list of a large repository's files takes some megabytes."""
+LONGEST_ERROR = 1 << 16
+"""Bytes that are read of an answer that says what went wrong."""
+
+
+def led_on(send: Callable[[Any], Any], request: Any, follow: bool = True) -> Any:
+    """The answer to a request, wherever it leads, its body still to be read.
+
+    The bodies of redirects are not read: they may be of any length, and come at any pace. Raises Refusal for redirects
+    without end, and for one from https to http.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        answer = send(request)
+        if not follow or answer.next_request is None:
+            return answer
+        answer.close()
+        following = answer.next_request
+        if (request.url.scheme, following.url.scheme) == ("https", "http"):
+            raise Refusal("leads from https to unprotected http. Fetch it by hand if you trust it")
+        request = following
+    raise Refusal("redirects without end. Check the URL")
+
+
+def whole(answer: Any, patience: Patience) -> Any:
+    """The answer with its body, as it was sent, read and closed: of an error what arrives in short.
+
+    Raises Trouble for a body that is too long, too slow or compressed, which was not asked for.
+    """
+    failed = answer.status_code >= 400
+    limit, end = LONGEST_ERROR if failed else LONGEST_BODY, patience.pace.now() + patience.pace.timeout
+    encoded = answer.headers.get("Content-Encoding", "identity").lower() != "identity"
+    body = bytearray()
+    with closing(answer), suppress(Exception) if failed else nullcontext():
+        for piece in () if encoded else answer.iter_raw():
+            body += piece
+            if len(body) > limit or patience.pace.now() > end:
+                encoded = True
+                break
+    if encoded and not failed and answer.request.method != "HEAD":
+        raise Trouble("an answer that is too long, too slow or compressed")
+    headers = [(name, value) for name, value in answer.headers.raw if name.lower() != b"content-encoding"]
+    return type(answer)(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
+
+
+def length(text: str | None) -> int | None:
+    """A number of bytes in a header; None for what is none that a disk can hold."""
+    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
+def mark(text: str | None) -> str | None:
+    """An ETag or a date that can be sent back; None for one that cannot."""
+    return text if text and len(text) <= 1000 and text.isascii() and text.isprintable() else None

@@ -1,0 +1,90 @@
+"""Repositories of the Hub, in huggingface_hub's own cache.
+
+repository, revision → ``snapshot()`` → folder of its files; the one that is in the cache where the Hub cannot be asked
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from converters.download.hub_client import endpoint, guarded, meaning, patience_with, without_bars
+from converters.download.retry import Pace, Trouble
+from converters.errors import BitConvertError, CheckpointError, HubError
+from converters.redaction import one_line
+from verify.protocols import Progress
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
+"""Of a repository, the files of the first kind that it has are fetched, beside its JSON."""
+NEVER_LOADED = [
+    *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "runs/*", "checkpoint-*/*"),
+    *("*.csv", "*.parquet", "*.mp4", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf"),
+]
+"""What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
+CHECK_NETWORK = "Check the network (a proxy: HTTPS_PROXY; another Hub: HF_ENDPOINT), and run it again."
+CHECK_NAME = "Check the name, and `hf auth login` where it is private."
+LOG = logging.getLogger(__name__)
+
+
+def snapshot(repo_id: str, revision: str | None, *, offline: bool, whole: bool, progress: Progress) -> Path:
+    """The folder of a repository's files, downloaded if need be: its JSON and one kind of weights, or with ``whole``
+    every file that a loader could open.
+
+    Raises HubError where it cannot be had, CheckpointError for a repository without weights.
+    """
+    if offline:
+        return _cached(repo_id, revision, "offline. Run it once without.")
+    progress("downloading", 0, 0)
+    patience = patience_with(Pace())
+    while True:
+        try:
+            with guarded(patience), without_bars():
+                return _downloaded(repo_id, revision, whole)
+        except BitConvertError:
+            raise
+        except Exception as error:  # the client, its HTTP library and the system each have their own
+            answer = meaning(error)
+        problem = one_line(answer.problem)
+        if not isinstance(answer, Trouble):
+            remedy = CHECK_NAME if answer.status in (401, 403, 404) else ""
+            raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{remedy}".rstrip()) from None
+        if held := _held(repo_id, revision):
+            LOG.warning("hf://%s: the Hub could not be asked (%s); the cached snapshot is used.", repo_id, problem)
+            return held
+        if not patience.pause(Trouble(problem, wait=answer.wait), lambda line: progress(line, 0, 0)):
+            raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{CHECK_NETWORK}") from None
+
+
+def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    info = HfApi(endpoint=endpoint()).model_info(repo_id, revision=revision)
+    names = [PurePosixPath(file.rfilename) for file in info.siblings or []]
+    kind = next((pattern for pattern in WEIGHTS if any(name.match(pattern) for name in names)), None)
+    if kind is None:
+        raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
+    wanted: dict[str, Any] = {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
+    return Path(snapshot_download(repo_id, revision=revision, endpoint=endpoint(), **wanted))
+
+
+def _cached(repo_id: str, revision: str | None, why: str) -> Path:
+    held = _held(repo_id, revision)
+    if held is None:
+        raise HubError(f"hf://{repo_id}: cannot be fetched: it is not in the Hub's cache, and {why}")
+    return held
+
+
+def _held(repo_id: str, revision: str | None) -> Path | None:
+    """What was fetched before; None where it is not there whole."""
+    from huggingface_hub import snapshot_download
+
+    for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by
+        patterns = ["*.json", kind]
+        try:
+            folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
+        except Exception:  # not there, not whole, or a cache that cannot be read
+            return None
+        if any(folder.rglob(kind)):
+            return folder
+    return None
