@@ -31,7 +31,7 @@ _SHARED_DEFAULTS: dict[str, Any] = {
     "problem_type": None,
     "return_dict": True,
 }
-"""What every config of transformers has; ``config.json`` leaves these out where they have these values."""
+"""The keys that every config of transformers has; ``config.json`` omits those that have these values."""
 
 _NOT_KEPT = ("_commit_hash", "_name_or_path", "model_type", "stage_names", "transformers_version")
 """Keys of a ``config.json`` that follow from the rest, or say who wrote it."""
@@ -150,7 +150,7 @@ class BitConfig(PushToHub):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of the stored weights; kept by its name, so that a config needs no PyTorch."""
+        """The dtype of the stored weights, by its name, so that a config needs no PyTorch."""
         name = self.__dict__["dtype"]
         if name is None:
             return None
@@ -215,7 +215,7 @@ class BitConfig(PushToHub):
         return {**content, "model_type": self.model_type}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What ``config.json`` holds: what every model has only where it differs from the default."""
+        """Returns the content of ``config.json``: keys that every model has only where they differ from the default."""
         content = self.to_dict()
         del content["_name_or_path"]
         return {k: v for k, v in content.items() if k not in _SHARED_DEFAULTS or v != _SHARED_DEFAULTS[k]}
@@ -287,7 +287,7 @@ class BitConfig(PushToHub):
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """From a folder, a JSON file or a repository of the Hub.
+        """Reads a config from a folder, a JSON file or a repository of the Hub.
 
         ``cache_dir``, ``force_download``, ``local_files_only``, ``token``, ``revision`` and ``subfolder`` say where
         from, as in transformers; the rest is for ``from_dict``. Raises OSError where there is no readable file.

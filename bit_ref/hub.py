@@ -1,4 +1,4 @@
-"""Where files come from and go to: a local folder, or a repository of the Hub through huggingface_hub.
+"""Files are read from and written to a local folder, or a repository of the Hub through huggingface_hub.
 
 Nothing here knows what is in a file, and nothing needs PyTorch.
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Missing(Exception):
-    """A place lacks a file; the text says more."""
+    """A place has no such file; the message names both."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 class PushToHub:
-    """What can be saved in a folder can be published."""
+    """Publishing for everything that can be saved in a folder."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Any:
         raise NotImplementedError

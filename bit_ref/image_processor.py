@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageOptions(TypedDict, total=False):
-    """What can be chosen for a processor, and again for each call; the types are checked as written here."""
+    """The options of a processor, and again of each call; their types are checked as they are annotated here."""
 
     do_convert_rgb: bool | None
     do_resize: bool | None
@@ -75,10 +75,10 @@ class ImageOptions(TypedDict, total=False):
     data_format: str | None
     """Taken and ignored, as in transformers: pixel values are (C, H, W)."""
     input_data_format: str | None
-    """Of arrays: "channels_first" or "channels_last"; None to tell by where 1, 3 or 4 channels can be."""
+    """The order of an array's axes: "channels_first", "channels_last", or None to find the axis of 1, 3 or 4."""
     device: Any
     return_tensors: str | None
-    """None for a list of arrays, "np" for an array, "pt" for a tensor."""
+    """The result's type: None for a list of arrays, "np" for an array, "pt" for a tensor."""
     disable_grouping: bool | None
     image_seq_length: int | None
 
@@ -237,7 +237,7 @@ class BitImageProcessor(PushToHub):
         return_unused_kwargs: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
-        """From a folder, a JSON file or a repository of the Hub; arguments as ``BitConfig.from_pretrained``."""
+        """Reads a processor from a folder, a JSON file or the Hub; arguments as ``BitConfig.from_pretrained``."""
         place = Place.take(pretrained_model_name_or_path, kwargs)
         file = Path(place.name) if Path(place.name).is_file() else place.find(PROCESSOR_FILE)
         processor = cls.from_dict(read_json(file), **kwargs)
@@ -421,7 +421,7 @@ def _by_shortest_edge(height: int, width: int, shortest: int, longest: int | Non
 
 
 def _resize(array: Array, size: tuple[int, int], resample: Any) -> Array:
-    """By Pillow, in uint8; values of 0 … 1 are stretched to 0 … 255 and back (float32)."""
+    """Resizes with Pillow, in uint8; values of 0 … 1 are stretched to 0 … 255 and back (float32)."""
     stretched = array.dtype != np.uint8 and _is_fraction(array)
     bytes_ = (_rescale(array, 255) if stretched else array).astype(np.uint8)
     image = PIL.Image.fromarray(bytes_[0] if len(bytes_) == 1 else np.ascontiguousarray(np.moveaxis(bytes_, 0, -1)))
@@ -452,7 +452,7 @@ def _filter(resample: Any) -> PIL.Image.Resampling:
 
 
 def _center_crop(array: Array, size: Size) -> Array:
-    """To (C, height, width); what is missing is black, the odd pixel before."""
+    """Crops to (C, height, width); missing pixels are black, with the odd one before the image."""
     for axis, wanted in ((1, int(size["height"])), (2, int(size["width"]))):
         excess = array.shape[axis] - wanted
         if excess >= 0:

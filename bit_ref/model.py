@@ -192,7 +192,7 @@ class BitEncoder(nn.Module):
             units, reduction = units + depth, reduction * stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The input, and what each stage makes of it."""
+        """Returns the input and the output of each stage."""
         hidden_states = [x]
         for stage in self.stages:
             hidden_states.append(stage(hidden_states[-1]))
@@ -299,12 +299,12 @@ class BitBackbone(BitPreTrainedModel):
 
     @property
     def out_feature_channels(self) -> dict[str, int]:
-        """Of every stage, chosen or not."""
+        """The channels of every stage, chosen or not."""
         return dict(zip(self.stage_names, self.num_features, strict=True))
 
     @property
     def channels(self) -> list[int]:
-        """Of each feature map."""
+        """The channels of each feature map."""
         return [self.out_feature_channels[name] for name in self.out_features]
 
     def forward(
@@ -399,7 +399,7 @@ def pad_like_tensorflow(x: Tensor, kernel_size: int, stride: int, value: float =
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
-    """To a multiple of ``divisor``, no less than nine tenths: what stock libraries make of widths. BiT's stay."""
+    """Rounds a width as stock libraries do: to a multiple of ``divisor``, and to nine tenths or more. BiT's stay."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 

@@ -1,4 +1,4 @@
-"""What the models return: an ordered dictionary without the values that are None, read by attribute, key or index.
+"""Outputs of the models: ordered dictionaries without the values that are None, read by attribute, key or index.
 
 The classes have the names and the fields of transformers' own.
 """

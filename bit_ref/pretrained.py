@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoadingInfo(TypedDict):
-    """How the tensors of a folder fitted the model; a mismatched key comes with the stored and the model's shape."""
+    """The result of loading: keys that did not fit; a mismatched one with the stored and the model's shape."""
 
     missing_keys: set[str]
     unexpected_keys: set[str]
@@ -37,7 +37,7 @@ class LoadingInfo(TypedDict):
 
 
 class BitPreTrainedModel(nn.Module, PushToHub):
-    """What the three models share."""
+    """Base of the three models: loading and saving."""
 
     config_class: ClassVar[type[BitConfig]] = BitConfig
     base_model_prefix: ClassVar[str] = "bit"

@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings:
-    """What an audit uses beside target and source, and what it calls when the readers have run."""
+    """Everything that an audit uses beside target and source; functions are called when the readers have run."""
 
     images: Sequence[Array] | None = None
     """Normalised (n, 3, height, width) float32 arrays, of any sizes from ``images.SMALLEST`` up. Each image is judged
@@ -52,7 +52,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What an audit compared, and what is wrong with it."""
+    """The results of the comparisons, and the faults that explain them."""
 
     stored: weights.Stored
     runs: list[Run]

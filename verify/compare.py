@@ -31,7 +31,7 @@ class Comparison:
     name: str
     image: int
     error: float
-    """What the rule measures: an L2 distance, or that of the worst logit."""
+    """The distance that the rule measures: in L2, or of the worst logit."""
     limit: float
     max_abs_error: float
     floor: float
@@ -39,7 +39,7 @@ class Comparison:
     detail: str = ""
     """The worst element with both values, or what is wrong with the tensor."""
     batch: int = 1
-    """How many images were run at once, this one among them."""
+    """The number of images that were run at once, this one among them."""
 
     @property
     def passed(self) -> bool:
@@ -105,7 +105,7 @@ class Logits:
 
 @dataclass(frozen=True)
 class OwnLogits:
-    """What the source's head makes of the model's own features h′, in float64; vectors over the classes."""
+    """The source's head on the model's own features h′, in float64; vectors over the classes."""
 
     value: Array
     """Σ h′_i w_ij + b_j."""
@@ -172,12 +172,12 @@ def useless_floor(features: Array, l2_floor: float) -> bool:
 
 
 def dtype_name(stored: Array) -> str:
-    """What stored values are of: bfloat16, which NumPy lacks, comes as its bits, in uint16."""
+    """Returns the dtype of stored values; bfloat16, which NumPy lacks, comes as its bits, in uint16."""
     return "bfloat16" if stored.dtype == np.uint16 else str(stored.dtype)
 
 
 def stored_misfit(expected: Array, stored: Array) -> str:
-    """How a stored tensor differs from what it must be, bit for bit; empty when it does not.
+    """Returns how a stored tensor differs from the expected one, bit for bit; empty where it does not.
 
     Raw bits are compared: NaN equals itself, and -0 is not 0.
     """

@@ -34,8 +34,8 @@ MAX_ERROR = 300
 EXTRAS = {"transformers": "transformers", "timm": "timm", "torchvision": "transformers"}
 """Library → the extra of this package that brings it."""
 HEADROOM = 4.0
-"""How far the oracle's values must stay below the largest number that a reader's precision has: not every value that it
-computes is among those compared."""
+"""The factor by which the oracle's values stay below the largest number of a reader's precision: not every value that
+it computes is among those compared."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Run:
     largest: float = math.inf
     """The largest number of what it computes in."""
     outputs: list[dict[str, Array]] = field(default_factory=list)
-    """Of each image run by itself."""
+    """The outputs of each image run by itself."""
     batches: list[tuple[range, list[dict[str, Array]]]] = field(default_factory=list)
     """Images that were run at once, and the outputs of each."""
     effective: tuple[Expectation, ...] = ()
@@ -58,14 +58,14 @@ class Run:
     installed: bool = True
     comparisons: list[Comparison] = field(default_factory=list)
     top1: int | None = None
-    """On how many images its largest logit is the oracle's."""
+    """The number of images on which its largest logit is the oracle's."""
     logits: tuple[Array, Array] | None = None
     """The oracle's and its own on the first image."""
     beyond: set[int] = field(default_factory=set)
     """Images on which the network's values are too large for what it computes in."""
 
     def results(self, image: int) -> Iterator[tuple[int, dict[str, Array]]]:
-        """How many images were run at once, and the outputs of this one: by itself, and in each batch."""
+        """Yields the number of images run at once, and the outputs of this one: by itself, and in each batch."""
         yield 1, self.outputs[image]
         for images, outputs in self.batches:
             if image in images:
@@ -74,10 +74,10 @@ class Run:
 
 @dataclass
 class Evidence:
-    """What the oracle's walk brought to light, whoever is compared with it."""
+    """The results of the oracle's walk that are the same for all readers."""
 
     inconclusive_reasons: list[str] = field(default_factory=list)
-    """Why nothing can be concluded."""
+    """The reasons why nothing can be concluded, the first first."""
     floors: dict[str, float] = field(default_factory=dict)
     """Layer → largest deviation of an element in any float32 run, over the images."""
     other_oracles: list[OracleReport] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Evidence:
 
     @property
     def final(self) -> str:
-        """What the model is for: logits, or pooled features without a head."""
+        """The name of the model's result: logits, or pooled features without a head."""
         return "features" if self.classes is None else "logits"
 
 
@@ -159,7 +159,7 @@ def _one_line(error: Exception) -> str:
 
 
 def walk_length(source: Source) -> int:
-    """How many layers the oracle computes of a checkpoint, its head included; 0 of what makes no BiT."""
+    """Returns the number of layers that the oracle computes, the head included; 0 where the tensors make no BiT."""
     try:
         oracle = NumpyOracle(source)
     except OracleError:
@@ -197,15 +197,16 @@ def gather(
         for run in complete:
             run.comparisons += _unknown(run, known)
         others = OtherOracles(other_oracles, source, pool_padding, images)
-        judges = [_Judge(own), *(_Judge(arithmetic, shared, images) for arithmetic in foreign)]
+        oracles = [_ConstantsOracle(own), *(_ConstantsOracle(arithmetic, shared, images) for arithmetic in foreign)]
         walk = _announced(oracle, images, step)
-        rounding = _compare_trunk(walk, images, complete, judges, evidence, others, excused=flat)
+        rounding = _compare_trunk(walk, images, complete, oracles, evidence, others, excused=flat)
         if oracle.classes is not None:
             step(f"{oracle.name}, logits")
-            _compare_logits(oracle, judges, rounding, complete, evidence, others)
+            _compare_logits(oracle, oracles, rounding, complete, evidence, others)
         else:
-            for judge in judges:
-                evidence.moved[judge.arithmetic] = compare.peak(np.array(judge.features) - np.array(judges[0].features))
+            for each in oracles:
+                moves = np.array(each.features) - np.array(oracles[0].features)
+                evidence.moved[each.arithmetic] = compare.peak(moves)
         for run in complete:
             run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
         evidence.other_oracles = others.reports()
@@ -223,22 +224,22 @@ class _Shared:
     def __init__(self, source: Source, others: int) -> None:
         self.shapes = source.shapes
         self._source, self._others = source, others
-        self._kept: dict[str, tuple[Array, int]] = {}
+        self._cached: dict[str, tuple[Array, int]] = {}
 
     def read(self, name: str) -> Array:
-        if name not in self._kept:
+        if name not in self._cached:
             values = self._source.read(name)
             if self._others and not name.startswith("resnet/head/"):
-                self._kept[name] = values, self._others
+                self._cached[name] = values, self._others
             return values
-        values, left = self._kept.pop(name)
+        values, left = self._cached.pop(name)
         if left > 1:
-            self._kept[name] = values, left - 1
+            self._cached[name] = values, left - 1
         return values
 
 
-class _Judge:
-    """The oracle with one set of constants: the first, or one that walks beside it with those of a library.
+class _ConstantsOracle:
+    """The oracle with one set of constants: the first one, or another beside it with those of a library.
 
     Float32 rounds with any constants alike, in relation to the size of a tensor: so one float32 run suffices beside
     the floors of the first oracle.
@@ -251,7 +252,7 @@ class _Judge:
         if source is not None:
             self._walk = NumpyOracle(source, float32_runs=1, arithmetic=arithmetic).layers(images)
 
-    def judge(self, first: Layer, floors: tuple[float, float]) -> tuple[Layer, tuple[float, float]]:
+    def layer(self, first: Layer, floors: tuple[float, float]) -> tuple[Layer, tuple[float, float]]:
         """This oracle's tensor, and its floors, where the first has ``first`` and ``floors``."""
         layer = first if self._walk is None else next(self._walk)
         if layer.name == "features":
@@ -265,7 +266,7 @@ class _Judge:
 
 
 def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
-    """What a reader gives that the checkpoint's network has not: another network."""
+    """Returns a comparison for each tensor of a reader that the checkpoint's network does not have."""
     return [
         compare.misshapen(name, image, values.shape, None, 0.0, 0.0)
         for image, outputs in enumerate(run.outputs)
@@ -275,7 +276,7 @@ def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
 
 
 def _announced(oracle: NumpyOracle, images: Sequence[Image], step: Callable[[str], None]) -> Iterator[Layer]:
-    """The oracle's layers; ``step`` is told of each before it is computed."""
+    """Yields the oracle's layers; ``step`` is called with the name of each before it is computed."""
     names = iter(oracle.layer_names)
     step(f"{oracle.name}, {next(names)}")
     for layer in oracle.layers(images):
@@ -288,7 +289,7 @@ def _compare_trunk(
     walk: Iterable[Layer],
     images: Sequence[Image],
     runs: Sequence[Run],
-    judges: Sequence[_Judge],
+    oracles: Sequence[_ConstantsOracle],
     evidence: Evidence,
     others: OtherOracles,
     excused: Sequence[bool],
@@ -310,10 +311,10 @@ def _compare_trunk(
                 evidence.inconclusive_reasons.append(
                     f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
                 )
-        for judge in judges:
-            truth, limits = judge.judge(layer, floors)
+        for each in oracles:
+            truth, limits = each.layer(layer, floors)
             for run in runs:
-                if run.arithmetic == judge.arithmetic:
+                if run.arithmetic == each.arithmetic:
                     _compare_layer(run, truth, limits)
     return np.array(roundings)
 
@@ -335,14 +336,14 @@ def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:
 
 def _compare_logits(
     oracle: NumpyOracle,
-    judges: Sequence[_Judge],
+    oracles: Sequence[_ConstantsOracle],
     rounding: Array,
     runs: Sequence[Run],
     evidence: Evidence,
     others: OtherOracles,
 ) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
-    truths = {(judge.arithmetic, image): vector for judge in judges for image, vector in enumerate(judge.features)}
+    truths = {(each.arithmetic, image): vector for each in oracles for image, vector in enumerate(each.features)}
     own = {
         (index, image, batch): outputs["features"].reshape(-1).astype(np.float64)
         for index, run in enumerate(runs)
@@ -364,19 +365,19 @@ def _compare_logits(
     z_runs, values, scales, propagated, truth = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     others.compare_logits(truth, z_runs, scales[: len(truth)])
     rows = {key: row for row, key in enumerate([*truths, *own])}
-    first = judges[0].arithmetic
-    for judge in judges:
-        moves = values[[rows[judge.arithmetic, image] for image in range(len(truth))]] - values[: len(truth)]
-        evidence.moved[judge.arithmetic] = compare.peak(moves)
+    first = oracles[0].arithmetic
+    for each in oracles:
+        moves = values[[rows[each.arithmetic, image] for image in range(len(truth))]] - values[: len(truth)]
+        evidence.moved[each.arithmetic] = compare.peak(moves)
         for image in range(len(truth)):
-            row = rows[judge.arithmetic, image]
-            exact = truth[image] if judge.arithmetic == first else values[row]
+            row = rows[each.arithmetic, image]
+            exact = truth[image] if each.arithmetic == first else values[row]
             deviations = z_runs[:, image] - truth[image]
             logits = compare.Logits(exact, exact + deviations, scales[row], propagated[image])
-            if judge.arithmetic == first:
+            if each.arithmetic == first:
                 _note_floor(evidence, "logits", compare.peak(deviations))
             for index, run in enumerate(runs):
-                if run.arithmetic == judge.arithmetic:
+                if run.arithmetic == each.arithmetic:
                     projected = {
                         batch: compare.OwnLogits(values[rows[key]], scales[rows[key]], vectors.shape[1])
                         for batch, _ in run.results(image)

@@ -64,7 +64,7 @@ class Images:
 
     @property
     def runs(self) -> int:
-        """How often one reader is run: on each image, and on each batch."""
+        """The number of times that one reader is run: on each image, and on each batch."""
         return len(self.singles) + len(self.batches)
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 STEP = 1 / 127.5
 """One step of uint8, in −1 … 1."""
 LIBRARY_LIMIT, LIBRARY_MEAN = 2.5 * STEP, 0.125 * STEP
-"""How far a pixel of a stock library may be off, and all of them in the mean: torchvision, which transformers resizes
+"""The largest error of one pixel of a stock library, and of all in the mean: torchvision, which transformers resizes
 with, works in fixed point as Pillow does, with other tables: 2 steps at most, 0.09 on average, were measured."""
 LIMIT = 2.0**-20
-"""How far a pixel in −1 … 1 may be off: some roundings of float32, and less than a thousandth of a step of uint8."""
+"""The largest error of a pixel in −1 … 1: some roundings of float32, and less than a thousandth of a step of uint8."""
 
 
 def google_pixels(

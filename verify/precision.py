@@ -1,4 +1,4 @@
-"""How a reader computes: in which precision, and on what device.
+"""Computing in a given precision, on a given device.
 
 The limits of parity are those of float32. A computation of another precision rounds u′/u times as much at every step,
 to first order, and so is held against limits u′/u times as wide; u is half the distance from 1 to the next number.
@@ -45,12 +45,12 @@ class Computing:
         return 65504.0 if self.precision == "float16" else math.inf
 
     def __str__(self) -> str:
-        """What is added to a reader's name; nothing for the usual."""
+        """Returns the words that are added to a reader's name; none for the default."""
         precision = "" if self.precision == "float32" else f" in {self.precision}"
         return precision + ("" if self.device == "cpu" else f" on {self.device}")
 
     def refusal(self) -> str:
-        """Why this machine cannot compute so, or nothing."""
+        """Returns why this machine cannot compute so; empty where it can."""
         if self.device == "cpu":
             return "only a GPU computes in tf32" if self.precision == "tf32" else ""
         import torch
@@ -59,7 +59,7 @@ class Computing:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and images."""
+        """The dtype of parameters and images."""
         import torch
 
         dtype: torch.dtype = getattr(torch, "float32" if self.precision == "tf32" else self.precision)
@@ -67,8 +67,9 @@ class Computing:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """On a GPU, float32 is computed without TF32, and without cuDNN, which may take Winograd's transform: what is
-        then left to differ is the order of summation, as on the CPU. Other precisions are computed as users do."""
+        """Applies the settings. On a GPU, float32 is computed without TF32 and without cuDNN, which may take Winograd's
+        transform: only the order of summation then differs, as on the CPU. Other precisions are computed as
+        users do."""
         if self.device == "cpu":
             yield
             return

@@ -1,4 +1,4 @@
-"""What an audit is handed: a source of tensors, a target folder, and the readers that run it.
+"""Protocols of what an audit is handed: a source of tensors, a target folder, and the readers that run it.
 
 Whoever converts fills these in; ``verify`` only looks through them. Arrays are NumPy's throughout.
 """
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     Image = npt.NDArray[np.float32]
 
 PoolPadding = Literal["zeros", "-inf"]
-"""What surrounds the stem's output before its max-pool."""
+"""The padding value of the stem's max-pool."""
 
 Fate = Literal["compared", "no effect", "unknown"]
-"""What becomes of a file or field that is looked at: it must have a value, it changes nothing, or nobody knows."""
+"""The result of inspecting a file or field: it must have a value, it changes nothing, or nobody knows."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -45,7 +45,7 @@ class Source(Tensors, Protocol):
 
     @property
     def location(self) -> str:
-        """Where it lies on this machine: ``path``, or of an archive the folder that it was unpacked into."""
+        """The place on this machine: ``path``, or of an archive the folder that it was unpacked into."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class HeadBlock:
 
 
 class Oracle(Protocol):
-    """What a checkpoint's network computes in float64, however it is had: from raw tensors, graph or Keras layers.
+    """Computes a checkpoint's network in float64: from raw tensors, by its own graph, or in Keras layers.
 
     Every oracle that an audit is given must agree with the first before any judges. Raises OracleError where the
     checkpoint makes no BiT, and ImportError where its library is not installed.
@@ -95,12 +95,12 @@ class Oracle(Protocol):
 
     @property
     def note(self) -> str:
-        """What a report says of it beside its name, or nothing."""
+        """A remark for the report, or nothing."""
         ...
 
     @property
     def classes(self) -> int | None:
-        """How many logits the head gives; None without a head."""
+        """The number of logits that the head gives; None without a head."""
         ...
 
     def layers(self, images: Sequence[Image]) -> Iterator[Layer]:
@@ -124,9 +124,9 @@ class Correspondence:
     source: str
     target: str
     expected: Callable[[], Array]
-    """What the layout must store, computed from the source."""
+    """Computes, from the source, the values that must be stored."""
     stored: Callable[[], Array]
-    """What the folder holds."""
+    """Reads the values that are stored."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Inspected:
     """``adapter_config.json``, or ``config.json torch_dtype``."""
     fate: Fate
     reason: str
-    """Why it changes nothing, or what it is compared with."""
+    """The reason why it changes nothing, or what it is compared with."""
 
 
 class Reader(Protocol):
@@ -168,7 +168,7 @@ class Reader(Protocol):
         ...
 
     def run(self, images: Image) -> Mapping[str, Array]:
-        """What the model computes of one normalised image or of a batch, (n, 3, height, width) float32.
+        """Runs the model on one normalised image or on a batch, (n, 3, height, width) float32.
 
         Returns arrays with the same leading batch axis under ``root`` (stem: convolution, padding, max-pool),
         ``block{b}/unit{u:02d}``, ``norm`` (the last group norm and its ReLU), ``features`` (pooled) and, with a
@@ -184,7 +184,7 @@ class Reader(Protocol):
 
 @runtime_checkable
 class LibraryReader(Reader, Protocol):
-    """A reader that says more of itself: a library with constants of its own, which loads a folder by itself."""
+    """A reader that is a library with constants of its own, and loads a folder by itself."""
 
     @property
     def stock(self) -> bool:
@@ -193,8 +193,8 @@ class LibraryReader(Reader, Protocol):
 
     @property
     def epsilon(self) -> float | None:
-        """What it standardises kernels with, whatever the folder says; it then pads the max-pool with zeros, too.
-        None: it does as the folder says."""
+        """The epsilon of the library itself, whatever the folder declares; the max-pool then pads with zeros, too.
+        None: it follows the folder."""
         ...
 
     @property
@@ -204,7 +204,7 @@ class LibraryReader(Reader, Protocol):
 
     @property
     def effective(self) -> Sequence[Expectation]:
-        """What the loaded model is, where files could make it another; known once it has run."""
+        """Properties of the loaded model that files could change; known once it has run."""
         ...
 
 
@@ -219,7 +219,7 @@ class Target(Protocol):
 
     @property
     def dtype(self) -> str:
-        """What its values are stored in."""
+        """The dtype of the stored values."""
         ...
 
     @property
@@ -237,7 +237,7 @@ class Target(Protocol):
 
     @property
     def expectations(self) -> Sequence[Expectation]:
-        """What the target's files say beside its tensors, and what they must say of this source."""
+        """The fields of the target's files, with the values that they must have for this source."""
         ...
 
     @property
@@ -247,7 +247,7 @@ class Target(Protocol):
 
     @property
     def misleading(self) -> str:
-        """Why no library may be given the target: it redirects its loader or brings code. Empty where one may."""
+        """The reason why no library may be given the target (it redirects the loader or brings code), or empty."""
         ...
 
     @property

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from verify.protocols import Array, Image
 
 STOCK_EPSILON = 1e-8
-"""What transformers and timm hard-code when they standardise BiT's kernels."""
+"""The epsilon that transformers and timm hard-code when they standardise BiT's kernels."""
 
 
 class _TorchReader:
@@ -161,7 +161,7 @@ class _StockReader(_TorchReader):
 
     @property
     def effective(self) -> Sequence[Expectation]:
-        """What a plain load computes in: what the values are stored in, or float32, which holds all of them."""
+        """The dtype of a plain load: that of the stored values, or float32, which holds all of them."""
         if not self._found:
             return ()
         expected = self._found if self._found in ("float32", self.stored) else self.stored

@@ -1,4 +1,4 @@
-"""What ports compute in place of BiT's parts: activations, norms, standardisations and pools, as tables of functions.
+"""Tables of what ports compute in place of BiT's parts: activations, norms, standardisations and pools.
 
 A row is a text and a function in float64; ``verify.diagnosis.arithmetic`` puts each in the place of the right one.
 """
@@ -73,7 +73,7 @@ ACTIVATIONS: Mapping[str, Function] = {
     "the absolute value": np.abs,
     "ReLU of the negated values": lambda x: np.maximum(-x, 0),
 }
-"""What follows a group norm in place of ReLU."""
+"""Activations that follow a group norm in place of ReLU."""
 
 
 # Group norms
@@ -153,7 +153,7 @@ NORMS: Mapping[str, Norm] = {
 
 @dataclass(frozen=True)
 class Standardisation:
-    """How a kernel (height, width, in, out) is standardised; as it stands, as Google does it."""
+    """A way of standardising a kernel (height, width, in, out); the defaults are Google's."""
 
     axes: tuple[int, ...] = (0, 1, 2)
     correction: int = 0
@@ -162,7 +162,7 @@ class Standardisation:
     outside: float | None = None
     """An epsilon that is added to the deviation, in place of the one in the variance."""
     gain: Callable[[int], float] = lambda count: 1.0
-    """What the result is multiplied with, of the number of values of an output."""
+    """The factor of the result, given the number of values behind an output."""
 
     def __call__(self, kernel: Array, epsilon: float) -> Array:
         return self._standardised(kernel, epsilon) * self.gain(math.prod(kernel.shape[:-1]))

@@ -33,7 +33,7 @@ from verify.protocols import Tensors
 Array = npt.NDArray[Any]
 
 Part = Literal["kernel", "norm", "convolution", "stem", "unit", "pool"]
-"""What of a layer a fault touches. Kernels and norms may be wrong one at a time."""
+"""The part of a layer that a fault touches. Kernels and norms may be wrong one at a time."""
 
 PARTS: Mapping[str, tuple[Part, ...]] = {
     "root": ("kernel", "convolution", "stem"),
@@ -56,28 +56,28 @@ class Suspect(NumpyOracle):
     """An oracle with a knob for each structure that ports get wrong; as it stands it is the right one."""
 
     only = ""
-    """What the names of the kernels or norms begin with that are wrong; all, if empty."""
+    """The prefix of the names of wrong kernels or norms; empty for all."""
     standardises: Standardisation = Standardisation()
     normalises: Norm = Norm()
     activates: Function = staticmethod(relu)
     wrong: Mapping[str, Any] = {}
     """Constants of the arithmetic that are others."""
     pools: Function | None = None
-    """Of the stem; None is the right max-pool."""
+    """The stem's pooling; None is the right max-pool."""
     averages: Function = staticmethod(lambda maps: maps.mean(axis=1))
-    """Of the features."""
+    """The pooling of the features."""
     stem_activates = False
     stem_stride = 2
     stride_on = "b"
     stride: int | None = None
-    """Of the unit, whatever is right there."""
+    """The stride of the unit, whatever is right there."""
     dilation = 1
     shortcut = "activation"
     adds_shortcut = True
     branch_scale = 1.0
     relu_after_add = False
     pads = "constant"
-    """How 3×3 convolutions, and the stem's, are surrounded: a mode of np.pad, ``same`` as TensorFlow, or ``none``."""
+    """The padding of 3×3 convolutions and of the stem's: a mode of np.pad, ``same`` as TensorFlow, or ``none``."""
 
     _here = True
 

@@ -90,7 +90,7 @@ def candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[Candid
 
 
 def candidate_count(source: Source, layer: str) -> int:
-    """How many candidates there are at most."""
+    """Returns the largest possible number of candidates."""
     names = tensors_of(layer, source)
     count = len(variants_of(layer)) + len(list(_single(layer, names))) + len(list(_places(source, layer, names)))
     changes = len(REORDERINGS) + len(REVALUATIONS)
@@ -194,7 +194,7 @@ def _places(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[
 
 
 def _units(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """What a unit may hold of another one."""
+    """Yields the tensors of other units that a unit may hold."""
     others = [other for other in dict.fromkeys(map(layer_of, source.shapes)) if "/" in other and other != layer]
     for other, (role, ends) in product(others[:PARTNERS], ROLES.items()):
         pairs = {n: n.replace(f"/{layer}/", f"/{other}/") for n in names if n.endswith(ends)}

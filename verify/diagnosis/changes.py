@@ -1,4 +1,4 @@
-"""What happened to a tensor: the changes that ports make, as data, and which of them turns one array into another.
+"""Changes of a tensor that ports make, as data, and the search for the one that turns one array into another.
 
     right array, wrong array → ``identify()`` → kind and detail
 
@@ -163,14 +163,14 @@ REVALUATIONS = (
 
 @dataclass(frozen=True)
 class Difference:
-    """What identify() found."""
+    """The result of ``identify()``."""
 
     kind: Kind
     detail: str
 
 
 def identify(stored: Array, expected: Array, spatial: Spatial, class_axis: int | None) -> Difference:
-    """How ``stored`` was made of ``expected``, which differs from it.
+    """Returns how ``stored`` was made of ``expected``, which differs from it.
 
     ``class_axis`` is the axis of the classes, in a tensor of the head.
     """
@@ -279,7 +279,7 @@ def _scaled_channels(stored: Array, expected: Array, spatial: Spatial) -> Differ
 
 
 def _standardised_alike(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
-    """For each output (a - m) · s of the right values a, whatever m and s: standardised in one way or another."""
+    """Finds outputs that are (a - m) · s of the right values a, for any m and s: standardised in one way or another."""
     if stored.ndim != 4:
         return None
     axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
@@ -331,7 +331,7 @@ def _quantised(stored: Array, expected: Array, spatial: Spatial) -> Difference |
 
 
 def _mixed(stored: Array, expected: Array, spatial: Spatial) -> Difference | None:
-    """Whole channels are others, the rest is right."""
+    """Finds tensors of which whole channels are wrong and the rest is right."""
     differs = stored != expected
     for axis in range(stored.ndim):
         others = tuple(other for other in range(stored.ndim) if other != axis)
@@ -366,7 +366,7 @@ def _changed(stored: Array, expected: Array, differs: Array, count: int) -> str:
 
 
 def _mantissa(x: Array) -> int:
-    """How many of 23 bits of mantissa any value uses."""
+    """Returns the number of 23 mantissa bits that any value uses."""
     used = int(np.bitwise_or.reduce(bits(x), axis=None))
     return 23 - ((used & -used).bit_length() - 1 if used else 23)
 
@@ -394,7 +394,7 @@ def _near(candidate: Array, stored: Array) -> bool:
 
 
 def _shift(stored: Array, expected: Array, axis: int) -> int:
-    """By how many places ``expected`` is rolled along an axis; 0 where it is not."""
+    """Returns the places by which ``expected`` is rolled along an axis; 0 where it is not."""
     first = np.moveaxis(stored, axis, 0)[0]
     lines = np.moveaxis(expected, axis, 0)
     length = len(lines)
@@ -405,7 +405,7 @@ def _shift(stored: Array, expected: Array, axis: int) -> int:
 
 
 def _positions(lines: Array, line: Array) -> Iterator[int]:
-    """Where a line is among lines, found by one element before all are compared."""
+    """Returns the index of a line among lines; one element is compared before all are."""
     probe = lines.reshape(len(lines), -1)[:, 0] == line.reshape(-1)[0]
     for index in np.flatnonzero(probe)[:8]:
         if np.array_equal(lines[index], line):

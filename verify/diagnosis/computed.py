@@ -95,20 +95,20 @@ def _unmatched(stored: Stored) -> list[Fault]:
 
 @dataclass(frozen=True)
 class _Found:
-    """What is wrong with one stored tensor, or with it and others."""
+    """The fault of one stored tensor, or of it and others."""
 
     fault: Fault
     pair: Correspondence
 
     @property
-    def deed(self) -> tuple[str, str]:
-        """What was done: the same in several tensors is one fault; orders of channels change throughout a unit."""
+    def change(self) -> tuple[str, str]:
+        """The change that was made: in several tensors it is one fault; orders of channels change throughout a unit."""
         permuted = self.fault.kind == Kind.PERMUTED_CHANNELS
         return self.fault.kind, layer_of(self.pair.source) if permuted else self.fault.detail
 
 
 def _home(tensor: StoredTensor, homes: Mapping[str, Correspondence]) -> Correspondence | None:
-    """Where the values belong that a tensor holds; None if nowhere, and of a single value everywhere."""
+    """Returns the tensor whose values are stored in this one; None if there is none, or if all values are equal."""
     home = homes.get(tensor.stored_sha256)
     if home is None:
         return None
@@ -152,7 +152,7 @@ def _move(group: Sequence[tuple[Correspondence, Correspondence]]) -> Fault:
 
 
 def spatial_axes(google: tuple[int, ...], shape: tuple[int, ...]) -> Spatial:
-    """Where height and width are in a kernel of ``shape`` that Google stores as ``google`` (HWIO)."""
+    """Returns the axes of height and width in a kernel of ``shape`` that Google stores as ``google`` (HWIO)."""
     if len(shape) != 4 or len(google) != 4:
         return None
     return (2, 3) if shape[2:] == google[:2] else (0, 1)
@@ -167,7 +167,7 @@ def class_axis(name: str, source: Source, shape: tuple[int, ...]) -> int | None:
 
 def _condensed(found: Sequence[_Found]) -> list[Fault]:
     """One line for each thing that was done; a kind that more than LISTED have is said once."""
-    faults = _grouped([(one.deed, one.fault) for one in found])
+    faults = _grouped([(one.change, one.fault) for one in found])
     kinds = Counter(fault.kind for fault in faults)
     return _grouped([((f.kind, "" if kinds[f.kind] > LISTED else f.place), f) for f in faults])
 
@@ -177,11 +177,11 @@ def _grouped(faults: Sequence[tuple[tuple[str, str], Fault]]) -> list[Fault]:
     groups: dict[tuple[str, str], list[Fault]] = {}
     for key, fault in faults:
         groups.setdefault(key, []).append(fault)
-    told = []
+    condensed = []
     for first, *others in groups.values():
         places = ", ".join(other.place for other in others) if len(others) < 3 else f"{len(others)} more tensors"
-        told.append(replace(first, detail=first.detail + (f"; and so {places}" if others else "")))
-    return told
+        condensed.append(replace(first, detail=first.detail + (f"; and so {places}" if others else "")))
+    return condensed
 
 
 # What is computed
@@ -200,7 +200,7 @@ class _WrongLayer:
     relative: float
     """The largest error over the size of the tensor."""
     misshapen: str
-    """How the shape is another; empty where it is not."""
+    """The difference in shape; empty where there is none."""
 
     @property
     def worst_first(self) -> list[int]:
@@ -213,7 +213,7 @@ class _WrongLayer:
         return min(MATCH, max(NOISE, max(self.ratios) / 2))
 
     def miss(self, image: int, layer: Layer) -> float:
-        """How far another arithmetic is from what the model gave; up to 1 it explains it."""
+        """Returns the distance of another arithmetic from the model's output; up to 1 it explains it."""
         if layer.truth.shape != self.outputs[image].shape:
             return math.inf
         size = self.norms[image]
@@ -225,14 +225,14 @@ class _WrongLayer:
 
 @dataclass
 class _Explanation:
-    """What explains a layer, and the later ones that it explains as well."""
+    """The fault that explains a layer, and the later layers that it explains as well."""
 
     fault: Fault
     build: Build
     others: list[str]
 
     @property
-    def told(self) -> Fault:
+    def in_full(self) -> Fault:
         layers = f"{len(self.others)} later layer{'s' if len(self.others) > 1 else ''}"
         again = f"; and so {layers}" if self.others else ""
         return Fault(self.fault.kind, self.fault.place, self.fault.detail + again)
@@ -241,7 +241,7 @@ class _Explanation:
 def computed_faults(
     oracle: NumpyOracle, source: Source, images: Sequence[Array], run: Run, stored_wrong: Sequence[str], step: Steps
 ) -> list[Fault]:
-    """What a reader computes that does not follow from the source's tensors.
+    """Returns the faults of what a reader computes from right tensors.
 
     ``stored_wrong`` are source tensors whose stored values are wrong: a layer that has one is explained by it.
     """
@@ -341,7 +341,7 @@ def _explained(oracle: NumpyOracle, source: Source, wrong_layers: Sequence[_Wron
         else:
             detail = f"error from its own input is {compare.in_words(max(failing.ratios))}{cut}"
             faults.append(Fault(Kind.UNKNOWN_ARITHMETIC, failing.name, detail))
-    named = [explanation.told for explanation in known]
+    named = [explanation.in_full for explanation in known]
     if not named and len(faults) == EXPLAINED and all(2.0**-14 < d.relative < 2.0**-5 for d in wrong_layers):
         worst = max(d.relative for d in wrong_layers)
         detail = f"every layer is off by up to {worst:.0e} of its size{cuts}"
@@ -430,7 +430,7 @@ def _searched(right: Arithmetic, source: Source, failing: _WrongLayer) -> Candid
 
 
 def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function is least: the best of a grid, then golden sections around it; SEARCHES calls."""
+    """Returns the minimum of a function: the best of a grid, then golden sections around it; SEARCHES calls."""
     grid = np.linspace(low, high, SEARCHES // 2)
     values = [function(float(x)) for x in grid]
     at = int(np.argmin(values))

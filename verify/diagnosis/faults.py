@@ -105,7 +105,7 @@ KINDS: Mapping[Kind, str] = {
     Kind.FORGED_REPORT: "The report in the folder was edited: it does not follow from its own figures and digest.",
     Kind.STALE_REPORT: "The report in the folder is of other files.",
 }
-"""What each says to whoever reads a report."""
+"""An explanation of each kind for the readers of a report."""
 
 
 @dataclass(frozen=True)

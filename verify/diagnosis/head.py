@@ -86,7 +86,7 @@ WRONG_HEADS: tuple[tuple[Kind, str, Head], ...] = (
 
 @dataclass(frozen=True)
 class _Head:
-    """The model's features and logits, (images, …), and what the source's head makes of these features."""
+    """The model's features and logits, (images, …), and the logits of the source's head on these features."""
 
     features: Array
     logits: Array
@@ -101,7 +101,7 @@ class _Head:
 
     @property
     def limits(self) -> Array:
-        """How far an image's logits may be off."""
+        """The largest error of an image's logits that rounding explains."""
         largest: Array = self.scale.max(axis=1, keepdims=True)
         return 2 * math.sqrt(self.features.shape[1] + 1) * U * largest
 
@@ -115,7 +115,7 @@ class _Head:
 
 
 def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
-    """What is wrong with the logits, given the model's own features; nothing where nothing is."""
+    """Returns the fault of the logits, given the model's own features; none where they are right."""
     worst = next((c for c in run.comparisons if c.name == "logits" and not c.passed), None)
     if worst is None or oracle.classes is None:
         return []
@@ -155,7 +155,7 @@ def _kernel(source: Source) -> Array:
 
 
 def _product(features: Array, kernel: Array) -> Array:
-    """In float64, some columns at a time."""
+    """Multiplies in float64, some columns at a time."""
     step = max(1, BLOCK // len(kernel))
     blocks = [kernel[:, start : start + step].astype(np.float64) for start in range(0, kernel.shape[1], step)]
     return np.concatenate([features @ block for block in blocks], axis=1)

@@ -187,7 +187,7 @@ Weight = tuple[str, str, Any]
 
 @contextmanager
 def _listed_weights(source: Source) -> Iterator[list[Weight]]:
-    """What an ``.h5`` file lists, in its order. That none of it leads elsewhere was seen to when it was opened."""
+    """Lists an ``.h5`` file in its order. Links to other files were refused when it was opened."""
     import h5py
 
     with h5py.File(source.location, "r", locking=False) as file:
@@ -224,7 +224,7 @@ def _split(weights: Sequence[Weight]) -> tuple[list[Weight], list[Weight]]:
 
 
 def _by_name(body: Sequence[Weight], source: Source) -> list[Weight]:
-    """In the order of the npz names, where one layer holds all weights and calls each by the whole of such a name."""
+    """Orders weights by the npz names, where one layer holds all of them under the whole of such names."""
     found = {weight[1].removesuffix(":0"): weight for weight in body}
     root = next((name for name in found if name.endswith(ROOT)), "")
     wanted = [root.removesuffix(ROOT) + name for name in _trunk_names(source)]

@@ -115,7 +115,7 @@ class NumpyOracle:
 
     @property
     def classes(self) -> int | None:
-        """How many logits the head gives; None without a head."""
+        """The number of logits that the head gives; None without a head."""
         shape = self.source.shapes.get("resnet/head/conv2d/kernel")
         return None if shape is None else shape[-1]
 

@@ -18,11 +18,11 @@ from verify.report.parity import LayerReport, LogitReport, Report
 TEMPLATE = "report.html.jinja"
 
 WIDTH, LEFT, RIGHT, ROW = 360, 88, 14, 12
-"""Of the plot of layers, in SVG units: narrow enough for a phone; a layer has one row, its name at the left."""
+"""Sizes of the plot of layers, in SVG units: narrow enough for a phone; each layer has a row, its name at the left."""
 TICKS = 6
 """Steps between the labels of its scale, at most."""
 SIDE, CORNER = 200, (40, 212)
-"""Of the square of logits: its length, and where its lower left corner is."""
+"""Length of the square of logits, and the place of its lower left corner."""
 LISTED = 8
 """Misfits that stand open; more are folded away."""
 

@@ -1,4 +1,4 @@
-"""What an audit measured, as a report records it.
+"""The measured figures of an audit, as a report records them.
 
 Run, Evidence → ReaderReport; comparisons → LayerReport for each layer; logits → LogitReport for some classes
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Verdict = Literal["passed", "failed", "inconclusive"]
 OracleVerdict = Literal["agrees", "disagrees", "failed", "not run"]
 Role = Literal["declared", "judged", "shown"]
-"""Of a reader: the one whose figures a report has, one beside it that must agree as well, or one that is only shown."""
+"""The role of a reader: its figures are the report's, it must agree as well, or it is only shown."""
 
 SCHEMA = 4
 """Version of parity.json's layout."""
@@ -41,7 +41,7 @@ def figure(value: float) -> float | None:
 
 @dataclass(frozen=True)
 class Tensors:
-    """How many tensors the source and the target have, and how many are accounted for."""
+    """Numbers of tensors in the source and the target, and of those that match."""
 
     source: int
     used: int
@@ -68,7 +68,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ReaderReport:
-    """What one library makes of the folder."""
+    """The result of running the folder in one library."""
 
     name: str
     role: Role
@@ -76,17 +76,17 @@ class ReaderReport:
     ratio: float | None
     max_abs_error: float | None
     top1: int | None
-    """On how many images its largest logit is the oracle's; None without logits."""
+    """The number of images on which its largest logit is the oracle's; None without logits."""
     exceeds_limit_at: str | None
     """The first tensor whose error exceeds its limit."""
     reason: str
-    """Why it did not pass; of one that did, what it is exact but for."""
+    """The reason why it did not pass; or why, having passed, it is not exact."""
     epsilon: float
-    """Of the oracle that it is judged by: the source's, or a library's own."""
+    """The epsilon of the oracle that it is compared with: the source's, or the library's own."""
     pool_padding: str
-    """Likewise."""
+    """The max-pool's padding of that oracle."""
     moved: float | None
-    """How far those two move a logit (a pooled feature, without a head) at most, from the source's: 0 for its own."""
+    """The largest move of a logit (a pooled feature, without a head) by these two constants: 0 for the source's."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class WeightReport:
     name: str
     source: str
     sha256: str
-    """Of the stored values, little-endian and in C order."""
+    """The digest of the stored values, little-endian and in C order."""
     bit_exact: bool
 
 
@@ -125,7 +125,7 @@ class ImageReport:
 
 
 def image_report(image: npt.NDArray[np.float32]) -> ImageReport:
-    """Of a (1, 3, height, width) image."""
+    """Returns the report of a (1, 3, height, width) image."""
     digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
     return ImageReport(image.shape[2], image.shape[3], digest)
 
@@ -146,11 +146,11 @@ class HeldOutReport:
 
     images: int
     same: int
-    """On how many both give the same class."""
+    """The number of images to which both give the same class."""
     source_right: int
     target_right: int
     label: int
-    """What the first image shows, and what each takes it for."""
+    """The class of the first image; then the classes that the source and the target give it."""
     source_class: int
     target_class: int
     exact: bool
@@ -175,13 +175,13 @@ class Report:
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]
     oracle: str
-    """Those that agree."""
+    """The names of the oracles that agree."""
     other_oracles: tuple[OracleReport, ...]
     layout: str
     dtype: str
-    """What the target's values are stored in; oracle and model both run on the rounded ones."""
+    """The dtype of the target's values; oracle and model both run on the rounded ones."""
     rounding: float | None
-    """How far rounding to ``dtype`` moved a logit (a pooled feature, without a head) at most; 0 for float32."""
+    """The largest move of a logit (a pooled feature, without a head) by rounding to ``dtype``; 0 for float32."""
     exact: str
     pool_padding: str
     source: Mapping[str, str]
@@ -204,9 +204,9 @@ class Report:
     logits: tuple[LogitReport, ...] = field(default=())
     """Some classes, evenly spaced, for a plot."""
     held_out: HeldOutReport | None = field(default=None)
-    """None where the source is not known to be a variant with such images."""
+    """The result on held-out images; None where the source is not known to be a variant that has some."""
     faults: tuple[Fault, ...] = field(default=())
-    """What is wrong, where, and of which kind; the first is the one to mend first."""
+    """The faults, each with its kind and place; the first is the one to mend first."""
 
     @property
     def fault(self) -> Fault | None:

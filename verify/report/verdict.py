@@ -16,7 +16,7 @@ from verify.precision import precision_named
 from verify.report.parity import HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
-"""What figures of four digits may differ by, relatively."""
+"""The relative difference that figures of four digits may have."""
 SHOWN = 3
 """Lines spelt out in a one-line reason."""
 
@@ -43,7 +43,7 @@ def derived_verdict(report: Report) -> tuple[Verdict, str]:
 
 
 def _judged(report: Report) -> tuple[Verdict, str]:
-    """What the readers that count compute: the declared one in the layers' figures, each other in its largest."""
+    """Judges the readers that count: the declared one by each layer, each other by its largest error."""
     declared, *others = report.readers
     others = [reader for reader in others if reader.role != "shown"]
     for reader in (declared, *others):
@@ -89,12 +89,12 @@ def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[Rea
 
 
 def other_classes(held_out: HeldOutReport) -> str:
-    """How many held-out images change their class."""
+    """Returns how many held-out images change their class, in words."""
     return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
 
 
 def _beyond_limits(reader: ReaderReport) -> str:
-    """Why a reader that is said to have passed has not; empty where it has."""
+    """Returns why a reader whose verdict is passed has not passed; empty where it has."""
     if reader.verdict != "passed":
         return ""
     if reader.ratio is None:

@@ -43,7 +43,7 @@ MAX_DEPTH = 64
 
 
 NARROW = ("bfloat16", "float16", "float32")
-"""What is computed in float64 instead."""
+"""Dtypes that are computed in float64 instead."""
 
 
 class Resizes(OracleError):

@@ -17,7 +17,7 @@ import numpy as np
 Size = Callable[[Sequence[Any], Mapping[str, Any]], int]
 
 MAX_ELEMENTS = 1 << 28
-"""Of one tensor; the head of R152x4 with 21,843 classes has 179 million."""
+"""The most values of one tensor; the head of R152x4 with 21,843 classes has 179 million."""
 
 
 def elements(tensor: Any) -> int:
@@ -96,9 +96,9 @@ OPERATIONS: Mapping[str, Size] = {
 RESIZING = ("ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor")
 """Operations that are run where they change nothing: images that already are of the size they make."""
 PROBABILITIES = ("LogSoftmax", "Sigmoid", "Softmax")
-"""What a classifier may end in, whose inputs are its logits."""
+"""Operations that a classifier may end in; their inputs are its logits."""
 RESHAPING = ("Cast", "ExpandDims", "Reshape", "Snapshot", "Squeeze")
-"""What may follow, and only gives them another shape."""
+"""Operations that may follow; they change only the shape."""
 LISTS = {"AddN": 0, "ConcatV2": 1, "IdentityN": 0, "Pack": 0, "ShapeN": 0}
 """Operations that take a list of tensors as one argument → how many other inputs follow it."""
 RENAMED = {"Squeeze": {"squeeze_dims": "axis"}}

@@ -1,4 +1,4 @@
-"""The graph oracle itself: what a SavedModel's graph makes of images, named as audits name it.
+"""The graph oracle: a SavedModel's graph run on images, its outputs named as audits name them.
 
     source's folder → Program, variables;  images → colours as the graph takes them → logits, features → Layer …
 
@@ -42,7 +42,7 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class GraphInput:
-    """What a graph takes, and what its network sees: ``(colour - mean) / std`` of colours brought to 0 … 1."""
+    """The input of a graph, and of its network: ``(colour - mean) / std`` of colours brought to 0 … 1."""
 
     range: str
     mean: tuple[float, float, float]
@@ -52,7 +52,7 @@ class GraphInput:
 
 
 def graph_input(source: Source) -> GraphInput | None:
-    """What a SavedModel's graph takes; None where there is no graph, none to run, or one that does not tell."""
+    """Returns the input of a SavedModel's graph; None without a graph that can be run and that shows it."""
     if source.format != FORMAT:
         return None
     key = source.location, source.sha256
@@ -66,7 +66,7 @@ def graph_input(source: Source) -> GraphInput | None:
 
 
 _inputs: dict[tuple[str, str], GraphInput | None] = {}
-"""That of the last source: a conversion asks before it writes, and again when it verifies."""
+"""The input of the last source's graph: a conversion asks before it writes, and again when it verifies."""
 
 
 class GraphOracle:
@@ -101,7 +101,7 @@ class GraphOracle:
 
     @property
     def input(self) -> GraphInput:
-        """What the graph takes."""
+        """The graph's input."""
         std = 1 / (self._bright - self._dark)
         height, width = self._size
         size = (height, width) if height and width else None
@@ -140,7 +140,7 @@ class GraphOracle:
         return found
 
     def _name(self, values: Array) -> str:
-        """What an output is, by its size: logits before features, should both have it."""
+        """Returns the name of an output, by its size: logits before features, should both have it."""
         if values.dtype != np.float64:
             return ""
         return "logits" if len(values) == self._classes else "features" if len(values) == self._features else ""
@@ -161,7 +161,7 @@ class GraphOracle:
         raise OracleError(f"it takes colours that it scales by {scale.tolist()} and moves by {offset.tolist()}")
 
     def _seen(self, colour: float) -> Array:
-        """What the first convolution is given in the middle of an image of one colour."""
+        """Returns the first convolution's input in the middle of an image of one colour."""
         height, width = (size or SIZE for size in self._size)
         try:
             self._machine.run(np.full((1, height, width, 3), colour), _stop_at_convolution)
@@ -176,7 +176,7 @@ class GraphOracle:
 
 
 def _plain(values: Array) -> tuple[float, float, float]:
-    """To the digits that a constant of the graph bears out."""
+    """Rounds to the digits that a constant of the graph confirms."""
     red, green, blue = (float(f"{value:.6g}") + 0.0 for value in values)
     return red, green, blue
 
@@ -222,5 +222,5 @@ def _opened(tensorflow: Any, folder: Path) -> tuple[Program, Machine]:
 
 
 def _channels(source: Source) -> int:
-    """Of the pooled features."""
+    """Returns the number of the pooled features."""
     return source.shapes.get("resnet/group_norm/gamma", (0,))[0]

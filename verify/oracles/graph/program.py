@@ -66,7 +66,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Program:
-    """What a signature computes."""
+    """The computation of a signature."""
 
     main: Body
     functions: Mapping[str, Body]
