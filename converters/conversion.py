@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.auditing.audits import RELEASE, audit_folder, oracles_of, write_report
+from converters.auditing.audits import VERSION, audit_folder, oracles_of, write_report
 from converters.auditing.report_check import held_departures, listed, read_report
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import Variant
@@ -142,7 +142,7 @@ def _convert(source: GoogleView, request: Request, progress: Progress) -> Conver
             raise _failed(report, place, request.command)
         if report is not None:
             (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
-        (folder / CARD).write_text(card.render(plan, source, report, RELEASE), encoding="utf-8")
+        (folder / CARD).write_text(card.render(plan, source, report, VERSION), encoding="utf-8")
         # By force also where every file of ours is there: something beside them was not.
         made = options.force or not (place.exists() and _same_files(folder, place))
         if made:
@@ -212,13 +212,13 @@ def _held_report(
         report = read_report(place / PARITY)
     except (OSError, ParityError) as error:
         return None, str(error)
-    wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, RELEASE)
+    wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, VERSION)
     held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
     if held != wanted or {other.oracle for other in report.other_oracles} != set(oracles) or not report.passed:
         return None, f"{PARITY} is of another conversion"
     progress("comparing with the checkpoint", 0, 1)
     texts = {name: json_text(content) for name, content in json_files(plan).items()}
-    texts[CARD] = card.render(plan, source, report, RELEASE)
+    texts[CARD] = card.render(plan, source, report, VERSION)
     try:
         found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
         found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]

@@ -1,5 +1,7 @@
 """What surrounds the code: one version and one address, help of make, one clear line on Windows."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -64,3 +66,59 @@ def test_extras_that_extras_ask_for_are_there(extra):
         if requirement.startswith(PROJECT["name"]):
             named = requirement.partition("[")[2].rstrip("]").split(",")
             assert set(named) <= set(PROJECT["optional-dependencies"])
+
+
+CODE = sorted(path for package in ("bit_ref", "converters", "verify") for path in (ROOT / package).rglob("*.py"))
+TEXTS = [
+    *CODE,
+    *sorted((ROOT / "verify").rglob("*.jinja")),
+    *sorted((ROOT / "converters").rglob("*.jinja")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+]
+RETIRED = {
+    "again": r"\banew\b|\bafresh\b",
+    "exactness": r"answer[ `]*--exact|--exact[ `]*answer|which answer",
+    "error is 8.5 × float32 rounding (limit 2.5 ×)": r"floors allowed|of the [\d.]+ floors|[\d.}] floors\b",
+    "exceeds its limit": r"\bdepart(s|ing|ed)\b",
+    "oracle": r"\bwitness|\btestimon",
+    "compare": r"\bhear\b|\bheard\b",
+    "DEFAULT": r"\bUSUAL\b",
+    "inconclusive_reasons": r"\bgrounds\b",
+}
+"""What is said now → what was said, as a pattern."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_words_of_our_own_do_not_come_back(path):
+    text = path.read_text(encoding="utf-8")
+    found = {f"{match[0]!r}: {word}" for word, pattern in RETIRED.items() for match in re.finditer(pattern, text)}
+    assert not found
+
+
+SENTENCES = [path for path in CODE if path.relative_to(ROOT).parts[0] in ("bit_ref", "verify")]
+CLAUSE = re.compile(r"(What|Who|Which|Of|Likewise|By|Where|How)\b")
+"""How a docstring begins that is read only after the line above it, or that is a riddle."""
+
+
+@pytest.mark.parametrize("path", SENTENCES, ids=name_of)
+def test_docstrings_open_with_a_sentence(path):
+    strings = (
+        node.value.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )
+    assert not [text.partition("\n")[0] for text in strings if CLAUSE.match(text)]
+
+
+TERMS = "floor limit reader oracle exactness layout checkpoint source variant folder release version"
+
+
+@pytest.mark.parametrize("term", TERMS.split())
+def test_a_term_is_defined_once(term):
+    table = (ROOT / "docs/vocabulary.md").read_text(encoding="utf-8").splitlines()
+    assert sum(line.startswith(f"| {term} |") for line in table) == 1

@@ -42,7 +42,7 @@ class AuditSettings:
     judged_by: Source | None = None
     """The source as the target's dtype rounds it, where that is not float32: stored values are compared with it
     through the target's correspondences, and computed ones with its oracle."""
-    release: str = ""
+    version: str = ""
     """The version of the program that audits."""
     held_out: Callable[[], HeldOutReport | None] = lambda: None
     """Gives the classes of labelled images."""
@@ -240,7 +240,7 @@ def _report(target: Target, source: Source, settings: AuditSettings, images: Ima
         source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
         files={},
         images=tuple(map(image_report, images.singles)),
-        release=settings.release,
+        release=settings.version,
         misfits=found.stored.misfits,
         weights=tuple(
             WeightReport(each.pair.target, each.pair.source, each.stored_sha256, each.exact)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from verify.compare import Array, bits, stored_misfit
 from verify.protocols import Correspondence, Source, Target
-from verify.report.parity import Tensors
+from verify.report.parity import TensorCounts
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Unmatched:
 class Stored:
     """The result of comparing a target's tensors with the source's."""
 
-    tensors: Tensors
+    tensors: TensorCounts
     compared: tuple[StoredTensor, ...]
     unmatched: tuple[Unmatched, ...]
 
@@ -75,7 +75,7 @@ def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored
         *_unmatched("source tensor", source.shapes, used, "used"),
         *_unmatched("parameter", target.parameters, filled, "filled"),
     ]
-    tensors = Tensors(
+    tensors = TensorCounts(
         source=len(source.shapes),
         used=sum(used[name] == 1 for name in source.shapes),
         target=len(target.parameters),

@@ -33,7 +33,7 @@ from verify import Reader, Report
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.protocols import PoolPadding, Progress, Source
 
-RELEASE = version("bit-convert")
+VERSION = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 
 
@@ -78,7 +78,7 @@ def audit_folder(
                     OracleRequest(name, MAKERS[name], required=name in options.oracles)
                     for name in oracles_of(source, options.oracles)
                 ],
-                release=RELEASE,
+                version=VERSION,
                 held_out=lambda: held_out(target, source, variant, pool_padding),
                 changes=lambda: target.changes() | _of_the_checkpoint(source.changes()),
             ),

@@ -181,9 +181,9 @@ def convert(list_only: bool, **options: Any) -> int:
 
         click.echo(listing(options["variant"], as_json=options["as_json"]), nl=False)
         return 0
-    from converters.cli.runs import Run, release
+    from converters.cli.runs import Run, convert_all
 
-    return release(Run.of(options))
+    return convert_all(Run.of(options))
 
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from converters.auditing.audits import RELEASE, audit_target, write_report
+from converters.auditing.audits import VERSION, audit_target, write_report
 from converters.catalogue import variants
 from converters.cli.progress import shown
 from converters.conversion import Conversion, Request, convert, plan_of, publish
@@ -106,7 +106,7 @@ class Result:
         return content
 
 
-def release(run: Run) -> int:
+def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
     requests = _requests(run)
     results = []
@@ -118,7 +118,7 @@ def release(run: Run) -> int:
     failed = [result.error for result in results if result.error]
     status = failed[0].exit_status if failed else 0
     if run.shown.as_json:
-        content = {"release": RELEASE, "exit_status": status, "results": [result.to_json() for result in results]}
+        content = {"release": VERSION, "exit_status": status, "results": [result.to_json() for result in results]}
         click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     return status
 
@@ -255,4 +255,4 @@ def _say(result: Result, alone: bool) -> None:
     elif result.conversion is not None:
         from converters.cli import summary
 
-        click.echo(summary.render(result.conversion, result.publication, RELEASE, short=not alone), nl=False)
+        click.echo(summary.render(result.conversion, result.publication, VERSION, short=not alone), nl=False)

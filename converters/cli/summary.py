@@ -26,13 +26,13 @@ UNKNOWN = 8
 """Faults, and unknown files and fields, that a summary names; the report has them all."""
 
 
-def render(conversion: Conversion, publication: Publication | None, release: str, short: bool) -> str:
+def render(conversion: Conversion, publication: Publication | None, version: str, short: bool) -> str:
     """The text for a job that succeeded, in the terminal's width."""
     console = _console()
     if short:
         console.print(f"{conversion.plan.name}: {_one_line(conversion, publication)}", soft_wrap=True)
     else:
-        console.print(_table(conversion, publication, release))
+        console.print(_table(conversion, publication, version))
         console.print(_how_to_load(conversion), soft_wrap=True)
         console.print(_conclusion(conversion), soft_wrap=True)
     return _text(console)
@@ -71,9 +71,9 @@ def _one_line(conversion: Conversion, publication: Publication | None) -> str:
     return f"{state}, {verdict}, {conversion.folder}" + (f"; {_published(publication)}" if publication else "")
 
 
-def _table(conversion: Conversion, publication: Publication | None, release: str) -> Table:
+def _table(conversion: Conversion, publication: Publication | None, version: str) -> Table:
     plan, report = conversion.plan, conversion.report
-    table = Table(title=f"{plan.name} · bit-convert {release}", show_header=False, title_justify="left")
+    table = Table(title=f"{plan.name} · bit-convert {version}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("architecture", str(plan.architecture))

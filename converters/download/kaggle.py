@@ -158,7 +158,7 @@ def _names_checked(kagglehub: Any) -> Iterator[None]:
     model's folder."""
     home = kagglehub.http_resolver
     fetch_all = getattr(home, "thread_map", None)
-    if fetch_all is None:  # a release that does it otherwise
+    if fetch_all is None:  # a version that does it otherwise
         yield
         return
 

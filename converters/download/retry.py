@@ -4,7 +4,7 @@
 
 Pauses grow until nothing has gone forward for ``Pace.silence`` seconds. A wait that the server asks for is no silence:
 it is waited for, and nothing is asked meanwhile by any thread with the same token. tenacity and stamina count from the
-first attempt; here every byte that arrives begins the count anew.
+first attempt; here every byte that arrives starts the count again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNANSWERED = 10.0
 """Seconds that a host gets that never answered in this run: no network or a wrong name, rather than a fault."""
 CONNECT = 15.0
 FIRST_CONNECT = 1.5
-"""Seconds for the first connection to a host that never answered, so that a failure is soon heard of."""
+"""Seconds for the first connection to a host that never answered, so that a failure is soon noticed."""
 MAX_DOUBLINGS = 16
 
 _answered: set[str] = set()

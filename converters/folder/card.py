@@ -22,7 +22,7 @@ from verify.report.parity import Report
 TEMPLATE = "card.md.jinja"
 
 
-def render(plan: Plan, source: GoogleView, report: Report | None, release: str) -> str:
+def render(plan: Plan, source: GoogleView, report: Report | None, version: str) -> str:
     """The text of README.md; without a report it says that nothing was verified."""
     import jinja2
 
@@ -33,7 +33,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, release: str) 
         report=report,
         source=source,
         file=PurePath(source.path).name,
-        release=release,
+        version=version,
         metadata=_metadata(plan),
         input=_input(plan),
         classes=_classes(plan),

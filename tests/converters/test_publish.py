@@ -30,7 +30,7 @@ from converters.options import PublishOptions
 from tests.converters.publish_faults import LASTING, PULL_REQUEST_STEPS, RANDOM, STEPS, TROUBLES, Trouble
 from tests.hub_server import Answer, Blob, HubServer, PullRequest, Repository, Request, User
 from verify import Report
-from verify.report.parity import Tensors
+from verify.report.parity import TensorCounts
 
 # huggingface_hub's way of handing a file to its HTTP client.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -101,7 +101,7 @@ def converted(folder: Path, files: dict[str, bytes] | None = None, **changes) ->
         max_abs_error=1e-6,
         floor=1e-6,
         ratio=1.0,
-        tensors=Tensors(153, 153, 153, 153, 153),
+        tensors=TensorCounts(153, 153, 153, 153, 153),
         layers=(),
         readers=(),
         oracle="numpy",

@@ -19,7 +19,7 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def report(tensors):
-    return audited(tensors, release="0.1.0", size=48)
+    return audited(tensors, version="0.1.0", size=48)
 
 
 def test_keys_of_parity_json(report):
@@ -70,7 +70,7 @@ def test_figures_that_are_not_finite_are_null(tensors):
 
 
 def test_same_audit_writes_the_same_bytes_and_no_path(report, tensors):
-    assert audited(tensors, release="0.1.0", size=48).to_json() == report.to_json()
+    assert audited(tensors, version="0.1.0", size=48).to_json() == report.to_json()
     assert "/somewhere" not in report.to_json()
     assert "/tmp" not in report.to_json()
 

@@ -1,6 +1,6 @@
 """Arithmetics that are not BiT's: each a known fault of a port, as an oracle that makes it, in float64.
 
-VARIANTS → ``Variant.oracle()`` → a NumpyOracle whose layers are wrong in one known way, everywhere or in one tensor
+DEVIATIONS → ``Deviation.oracle()`` → a NumpyOracle whose layers are wrong in one known way, everywhere or in one tensor
 
 A fault that has a number (an epsilon, a slope) is a ``Family``: its usual values are rows, any other is searched for.
 """
@@ -177,7 +177,7 @@ def _even(images: Any) -> list[Array]:
 
 
 @dataclass(frozen=True)
-class Variant:
+class Deviation:
     """One wrong arithmetic."""
 
     kind: Kind
@@ -210,71 +210,71 @@ class Family:
     part: Part
     low: float
     high: float
-    variant: Callable[[float], Variant]
+    deviation: Callable[[float], Deviation]
 
 
-def _rows(kind: Kind, part: Part, knob: str, table: Mapping[str, Any]) -> list[Variant]:
-    return [Variant(kind, detail, part, knobs={knob: value}) for detail, value in table.items()]
+def _rows(kind: Kind, part: Part, knob: str, table: Mapping[str, Any]) -> list[Deviation]:
+    return [Deviation(kind, detail, part, knobs={knob: value}) for detail, value in table.items()]
 
 
-def _epsilon(value: float) -> Variant:
+def _epsilon(value: float) -> Deviation:
     stock = ", as stock transformers and timm have it," if value == 1e-8 else ""
     detail = f"{value:.3g}{stock} instead of 1e-10" + ("" if value else ", as if standardised twice")
-    return Variant(Kind.STANDARDISATION_EPSILON, detail, "kernel", {"standardization_epsilon": value})
+    return Deviation(Kind.STANDARDISATION_EPSILON, detail, "kernel", {"standardization_epsilon": value})
 
 
-def _norm_epsilon(value: float) -> Variant:
-    return Variant(Kind.NORM_EPSILON, f"{value:.3g} instead of 1e-05", "norm", {"norm_epsilon": value})
+def _norm_epsilon(value: float) -> Deviation:
+    return Deviation(Kind.NORM_EPSILON, f"{value:.3g} instead of 1e-05", "norm", {"norm_epsilon": value})
 
 
-def _groups(value: int) -> Variant:
-    return Variant(Kind.GROUP_COUNT, f"{value} groups instead of 32", "norm", {"groups": value})
+def _groups(value: int) -> Deviation:
+    return Deviation(Kind.GROUP_COUNT, f"{value} groups instead of 32", "norm", {"groups": value})
 
 
-def _slope(value: float) -> Variant:
+def _slope(value: float) -> Deviation:
     detail = f"leaky ReLU with the slope {value:.3g}"
-    return Variant(Kind.ACTIVATION, detail, "norm", knobs={"activates": leaky(value)})
+    return Deviation(Kind.ACTIVATION, detail, "norm", knobs={"activates": leaky(value)})
 
 
-def _branch(value: float) -> Variant:
+def _branch(value: float) -> Deviation:
     detail = f"the branch is added {value:.3g} times as large"
-    return Variant(Kind.SCALED_VALUES, detail, "unit", knobs={"branch_scale": value})
+    return Deviation(Kind.SCALED_VALUES, detail, "unit", knobs={"branch_scale": value})
 
 
-def _unbiased(epsilon: float) -> Variant:
+def _unbiased(epsilon: float) -> Deviation:
     detail = f"with the unbiased variance (n - 1) and the epsilon {epsilon:.3g}"
     knobs = {"standardises": Standardisation(correction=1)}
-    return Variant(Kind.NO_STANDARDISATION, detail, "kernel", {"standardization_epsilon": epsilon}, knobs)
+    return Deviation(Kind.NO_STANDARDISATION, detail, "kernel", {"standardization_epsilon": epsilon}, knobs)
 
 
 # fmt: off
-VARIANTS = (
+DEVIATIONS = (
     *map(_epsilon, (1e-8, 1e-5, 1e-6, 1e-7, 1e-9, 1e-12, 1e-3, 0.0)),
     *map(_norm_epsilon, (1e-6, 1e-3, 1e-4, 1e-8, 1e-12, 0.0)),
     *map(_groups, (16, 64, 8, 4, 2, 1)),
-    *(Variant(Kind.MAX_POOL_PADDING, f"the stem is surrounded by {value}", "stem", {"pool_padding": value})
+    *(Deviation(Kind.MAX_POOL_PADDING, f"the stem is surrounded by {value}", "stem", {"pool_padding": value})
       for value in ("-inf", "zeros")),
     *_rows(Kind.POOLING, "stem", "pools", STEM_POOLS),
-    Variant(Kind.STRIDE, "on the first 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "a"}),
-    Variant(Kind.STRIDE, "on the last 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "c"}),
-    Variant(Kind.STRIDE, "1 instead of 2", "unit", knobs={"stride": 1}),
-    Variant(Kind.STRIDE, "2 instead of 1", "unit", knobs={"stride": 2}),
-    Variant(Kind.STRIDE, "1 instead of 2, and a dilation", "unit", knobs={"stride": 1, "dilation": 2}),
-    Variant(Kind.STRIDE, "the 3×3 convolution is dilated", "unit", knobs={"dilation": 2}),
-    Variant(Kind.STRIDE, "1 instead of 2 in the stem's convolution", "stem", knobs={"stem_stride": 1}),
-    Variant(Kind.CONVOLUTION_PADDING, "uneven, as TensorFlow's SAME", "convolution", knobs={"pads": "same"}),
-    *(Variant(Kind.CONVOLUTION_PADDING, text, "convolution", knobs={"pads": mode}) for text, mode in (
+    Deviation(Kind.STRIDE, "on the first 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "a"}),
+    Deviation(Kind.STRIDE, "on the last 1×1 convolution instead of the 3×3", "unit", knobs={"stride_on": "c"}),
+    Deviation(Kind.STRIDE, "1 instead of 2", "unit", knobs={"stride": 1}),
+    Deviation(Kind.STRIDE, "2 instead of 1", "unit", knobs={"stride": 2}),
+    Deviation(Kind.STRIDE, "1 instead of 2, and a dilation", "unit", knobs={"stride": 1, "dilation": 2}),
+    Deviation(Kind.STRIDE, "the 3×3 convolution is dilated", "unit", knobs={"dilation": 2}),
+    Deviation(Kind.STRIDE, "1 instead of 2 in the stem's convolution", "stem", knobs={"stem_stride": 1}),
+    Deviation(Kind.CONVOLUTION_PADDING, "uneven, as TensorFlow's SAME", "convolution", knobs={"pads": "same"}),
+    *(Deviation(Kind.CONVOLUTION_PADDING, text, "convolution", knobs={"pads": mode}) for text, mode in (
         ("the edge repeated instead of zeros", "edge"), ("reflected instead of zeros", "reflect"),
         ("from the other side instead of zeros", "wrap"), ("none", "none"))),
-    Variant(Kind.ACTIVATION, "ReLU after the addition", "unit", knobs={"relu_after_add": True}),
-    Variant(Kind.ACTIVATION, "ReLU after the stem's convolution", "stem", knobs={"stem_activates": True}),
+    Deviation(Kind.ACTIVATION, "ReLU after the addition", "unit", knobs={"relu_after_add": True}),
+    Deviation(Kind.ACTIVATION, "ReLU after the stem's convolution", "stem", knobs={"stem_activates": True}),
     *_rows(Kind.ACTIVATION, "norm", "activates", ACTIVATIONS),
-    Variant(Kind.SHORTCUT, "projected from the unit's input, not from its activation", "unit",
+    Deviation(Kind.SHORTCUT, "projected from the unit's input, not from its activation", "unit",
             knobs={"shortcut": "input"}),
-    Variant(Kind.SHORTCUT, "always from the activation", "unit", knobs={"shortcut": "always activation"}),
-    Variant(Kind.SHORTCUT, "averaged before it is projected", "unit", knobs={"shortcut": "averaged"}),
-    Variant(Kind.SHORTCUT, "not added", "unit", knobs={"adds_shortcut": False}),
-    Variant(Kind.SHORTCUT, "alone: the branch is not added", "unit", knobs={"branch_scale": 0.0}),
+    Deviation(Kind.SHORTCUT, "always from the activation", "unit", knobs={"shortcut": "always activation"}),
+    Deviation(Kind.SHORTCUT, "averaged before it is projected", "unit", knobs={"shortcut": "averaged"}),
+    Deviation(Kind.SHORTCUT, "not added", "unit", knobs={"adds_shortcut": False}),
+    Deviation(Kind.SHORTCUT, "alone: the branch is not added", "unit", knobs={"branch_scale": 0.0}),
     *_rows(Kind.NO_STANDARDISATION, "kernel", "standardises", STANDARDISATIONS),
     *map(_unbiased, (1e-8, 1e-5, 1e-6, 1e-12)),
     *_rows(Kind.GROUP_NORM, "norm", "normalises", NORMS),

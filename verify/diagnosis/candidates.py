@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verify.diagnosis.arithmetic import VARIANTS, Variant, parts_of
+from verify.diagnosis.arithmetic import DEVIATIONS, Deviation, parts_of
 from verify.diagnosis.changes import LAYOUT_ORDERS, REORDERINGS, REVALUATIONS, Change, reread
 from verify.diagnosis.faults import Fault, Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
@@ -76,8 +76,8 @@ def tensors_of(layer: str, source: Source) -> list[str]:
 def candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[Candidate]:
     """The likelier ones first."""
     names = tensors_of(layer, source)
-    for variant in variants_of(layer):
-        yield Fault(variant.kind, layer, variant.detail), partial(variant_oracle, variant, "", source, right)
+    for deviation in deviations_of(layer):
+        yield Fault(deviation.kind, layer, deviation.detail), partial(deviating_oracle, deviation, "", source, right)
     for fault, tensors in _changed(source, layer, names):
         yield fault, partial(_changed_oracle, tensors, source, right)
     for fault, places in _exchanged(source, layer, names):
@@ -85,14 +85,17 @@ def candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[Candid
     for name in names:
         for detail, wrong in _reordered(source.read(name)):
             yield Fault(Kind.PERMUTED_CHANNELS, name, detail), partial(_changed_oracle, {name: wrong}, source, right)
-    for variant, place in _single(layer, names):
-        yield Fault(variant.kind, place, variant.detail), partial(variant_oracle, variant, _at(place), source, right)
+    for deviation, place in _single(layer, names):
+        yield (
+            Fault(deviation.kind, place, deviation.detail),
+            partial(deviating_oracle, deviation, _at(place), source, right),
+        )
 
 
 def candidate_count(source: Source, layer: str) -> int:
     """Returns the largest possible number of candidates."""
     names = tensors_of(layer, source)
-    count = len(variants_of(layer)) + len(list(_single(layer, names))) + len(list(_places(source, layer, names)))
+    count = len(deviations_of(layer)) + len(list(_single(layer, names))) + len(list(_places(source, layer, names)))
     changes = len(REORDERINGS) + len(REVALUATIONS)
     count += changes * (len(names) + len(_roles(names)))
     return count + sum(
@@ -100,12 +103,12 @@ def candidate_count(source: Source, layer: str) -> int:
     )
 
 
-def variants_of(layer: str) -> list[Variant]:
-    return [variant for variant in VARIANTS if variant.part in parts_of(layer)]
+def deviations_of(layer: str) -> list[Deviation]:
+    return [deviation for deviation in DEVIATIONS if deviation.part in parts_of(layer)]
 
 
-def variant_oracle(variant: Variant, only: str, source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
-    return variant.oracle(source, right, only)
+def deviating_oracle(deviation: Deviation, only: str, source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
+    return deviation.oracle(source, right, only)
 
 
 def _changed_oracle(tensors: Mapping[str, Array], source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
@@ -116,16 +119,16 @@ def _exchanged_oracle(places: Mapping[str, str], source: Source, right: Arithmet
     return NumpyOracle(Exchanged(source, places), float32_runs=0, arithmetic=right)
 
 
-def _single(layer: str, names: Sequence[str]) -> Iterator[tuple[Variant, str]]:
+def _single(layer: str, names: Sequence[str]) -> Iterator[tuple[Deviation, str]]:
     """Arithmetics that one kernel alone, or one norm, may have; none where there is but one."""
     places = {
         "kernel": [name for name in names if name.endswith(KERNEL)],
         "norm": [name.removesuffix("/gamma") for name in names if name.endswith(GAMMA)],
     }
-    for variant in variants_of(layer):
-        if variant.of_one_tensor and len(places[variant.part]) > 1:
-            for place in places[variant.part]:
-                yield variant, place
+    for deviation in deviations_of(layer):
+        if deviation.of_one_tensor and len(places[deviation.part]) > 1:
+            for place in places[deviation.part]:
+                yield deviation, place
 
 
 def _at(place: str) -> str:

@@ -27,9 +27,9 @@ from verify.diagnosis.candidates import (
     Candidate,
     candidate_count,
     candidates,
+    deviating_oracle,
     layer_of,
     tensors_of,
-    variant_oracle,
 )
 from verify.diagnosis.changes import Spatial, identify
 from verify.diagnosis.faults import Fault, Kind
@@ -418,14 +418,14 @@ def _searched(right: Arithmetic, source: Source, failing: _WrongLayer) -> Candid
             continue
 
         def missed(power: float, family: Family = family) -> float:
-            return _miss(family.variant(math.exp(power)).oracle(source, right), failing, image)
+            return _miss(family.deviation(math.exp(power)).oracle(source, right), failing, image)
 
-        variant = family.variant(
+        deviation = family.deviation(
             float(f"{math.exp(_minimum(missed, math.log(family.low), math.log(family.high))):.3g}")
         )
-        build = partial(variant_oracle, variant, "", source, right)
+        build = partial(deviating_oracle, deviation, "", source, right)
         if _score(build, failing) <= 1:
-            return Fault(variant.kind, failing.name, variant.detail), build
+            return Fault(deviation.kind, failing.name, deviation.detail), build
     return None
 
 

@@ -40,7 +40,7 @@ def figure(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class TensorCounts:
     """Numbers of tensors in the source and the target, and of those that match."""
 
     source: int
@@ -171,7 +171,7 @@ class Report:
     ratio: float | None
     """The largest error divided by its floor, over all tensors: above ``FACTOR`` it fails. The bound of rule 2 counts
     as ``FACTOR`` floors."""
-    tensors: Tensors
+    tensors: TensorCounts
     layers: tuple[LayerReport, ...]
     readers: tuple[ReaderReport, ...]
     oracle: str

@@ -83,7 +83,7 @@ def _inspect_config(notes: Notes, folder: Path, plan: Plan) -> None:
 def _inspect_report(notes: Notes, folder: Path) -> None:
     """Whether the report in the folder follows from its own figures, and is of the files in the folder."""
     content = read_json(folder / PARITY)
-    # Another release may judge otherwise.
+    # Another version may judge otherwise.
     if (content.get("schema"), content.get("release")) == (SCHEMA, version("bit-convert")):
         notes.must(f"{PARITY} figures", "what its verdict follows from", _contradiction(content))
     recorded = content.get("files")
