@@ -6,8 +6,10 @@ Every message is one or two lines that name the file, the tensor and the remedy,
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class BitConvertError(Exception):
@@ -43,6 +45,31 @@ class HubError(BitConvertError):
     """The network or a hub refused, failed or could not be reached."""
 
     exit_status = 4
+
+
+@contextmanager
+def reading(path: Path | str, what: str = "the file", remedy: str = "Download it again.") -> Iterator[None]:
+    """Turns whatever a reader of foreign bytes raises inside into a CheckpointError that names the file.
+
+    The one guard of every boundary where bytes of unknown origin are read, a source or a folder: what libraries raise
+    on broken input is not written down anywhere. ``what`` is the part of the file that is read.
+    """
+    try:
+        yield
+    except (BitConvertError, ImportError, AssertionError, NameError):  # said already, or no fault of the file
+        raise
+    except Exception as error:
+        number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        if number in (errno.ENOSPC, errno.EDQUOT):  # of the place where something is unpacked to
+            raise
+        told = f"cannot be read: {said}" if said else f"is damaged: {_said(error)}"
+        raise CheckpointError(f"{path}: {what} {told}.\n{remedy}") from error
+
+
+def _said(error: Exception) -> str:
+    from converters.redaction import one_line
+
+    return one_line(error, 160) or type(error).__name__
 
 
 @contextmanager

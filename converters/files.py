@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from converters.errors import CheckpointError
+from converters.errors import reading
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 INDEX = WEIGHTS + ".index.json"
@@ -28,6 +28,8 @@ MAX_DEPTH = 64
 """Levels of a JSON file."""
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
+MAX_VALUES = 1 << 18
+"""Of a JSON file, by its commas and brackets: each takes some hundred bytes of memory. Those labels have 80,000."""
 
 
 def sha256(path: Path) -> str:
@@ -66,14 +68,11 @@ def model_files(folder: Path) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError where there is none."""
-    try:
+    with reading(path, "the JSON object"):
         refuse_special(path)
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"more than {MAX_JSON >> 20} MB")
         return parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise CheckpointError(f"{path}: not a JSON object: {reason}. Download it again.") from error
 
 
 def refuse_special(path: Path) -> None:
@@ -89,10 +88,13 @@ def parse_json(content: bytes) -> dict[str, Any]:
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
+        made = dict(pairs)
+        if len(made) != len(pairs):
             raise ValueError("a key is given twice")
-        return dict(pairs)
+        return made
 
+    if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
     except RecursionError:
@@ -110,8 +112,8 @@ def _refuse_depth(value: Any) -> None:
         depth += 1
         if depth > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} levels deep, which no library reads")
-        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
-        level = [value for values in inner for value in values]
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [value for values in inner for value in values if isinstance(value, (dict, list))]
 
 
 def json_text(content: dict[str, Any]) -> str:

@@ -5,10 +5,32 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 MAX_GRAPH = 512 << 20
-"""Bytes of a saved_model.pb that are parsed; protobuf allows 2 GB."""
+"""Bytes of a saved_model.pb that are read; protobuf allows 2 GB."""
+MAX_MESSAGES = 1 << 21
+"""Messages and texts of one; each takes some hundred bytes of memory, and two of the file."""
+LENGTH_DELIMITED, WIRE_TYPE = 2, 7
+"""How the first byte of each begins, and which of its bits say so
+(https://protobuf.dev/programming-guides/encoding/)."""
+
+
+def read_graph(file: Path) -> Any:
+    """The SavedModel message in a saved_model.pb. Raises ValueError for more than any BiT's graph has, before it is
+    parsed; protobuf's DecodeError for anything else."""
+    if file.stat().st_size > MAX_GRAPH:
+        raise ValueError(f"it is larger than {MAX_GRAPH >> 20} MB")
+    content = file.read_bytes()
+    at_most = np.count_nonzero((np.frombuffer(content, np.uint8) & WIRE_TYPE) == LENGTH_DELIMITED)
+    if at_most > MAX_MESSAGES:
+        raise ValueError("it has more parts than the graph of any BiT")
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    return SavedModel.FromString(content)
 
 
 def import_tensorflow() -> Any:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from converters.auditing.inspection import Inspection
 from converters.errors import UsageError
 from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
+from converters.folder.placing import temporary_folder
 from converters.folder.stored_weights import Weights, open_weights
 from converters.mapping.architecture import Architecture
 from converters.mapping.dtypes import DTYPES, round_to, widened
@@ -69,7 +70,7 @@ class Folder:
         self.folder = folder
         self._watch = Watch(lambda: loaded_files(folder))
         self._digests, self._choose_readers = digests, choose_readers
-        self._copy: TemporaryDirectory[str] | None = None
+        self._copy = ExitStack()
         self.source = source
         self.weights: Weights = open_weights(folder)
         self.form = self._recognise()
@@ -84,8 +85,7 @@ class Folder:
 
     def __exit__(self, *_: object) -> None:
         self.weights.close()
-        if self._copy is not None:
-            self._copy.cleanup()
+        self._copy.close()
 
     @property
     def has_head(self) -> bool:
@@ -111,8 +111,7 @@ class Folder:
         import torch
         from safetensors.torch import save_file
 
-        self._copy = TemporaryDirectory(prefix="bit-verify-")
-        copy = Path(self._copy.name)
+        copy = self._copy.enter_context(temporary_folder("bit-verify-"))
         for path in self.folder.glob("*.json"):
             if path.is_file() and not path.name.endswith(".index.json"):
                 shutil.copy(path, copy)

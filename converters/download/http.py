@@ -31,7 +31,7 @@ from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Troubl
 from converters.errors import BitConvertError, CheckpointError, HubError, UsageError
 from converters.files import sha256 as sha256_of
 from converters.redaction import one_line, printable
-from converters.sources.zips import is_whole_zip
+from converters.sources.zips import member_names
 from verify.protocols import Progress
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class _Download:
             return digest, f"its sha256 is {digest}, not the {self._expected.sha256} expected. Check the URL."
         if version.md5 and version.md5 != _md5(path):
             return digest, "the bytes that arrived are not the server's (their MD5 differs). Run it again."
-        if self._slot.name.endswith(".npz") and not is_whole_zip(path):
+        if self._slot.name.endswith(".npz") and member_names(path) is None:
             return digest, "no whole .npz file arrived (a zip archive with its directory). Check the URL."
         return digest, None
 

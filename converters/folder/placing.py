@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,17 +26,39 @@ def workspace(place: Path) -> Iterator[Path]:
 
     Raises UsageError where it cannot be made.
     """
-    prefix = f".{place.name}.partial-"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(place.parent, prefix)
-        folder, lock = _locked_folder(place.parent, prefix)
+        folder, lock = _locked_folder(place.parent, f".{place.name}.partial-")
     except OSError as error:
         raise UsageError(
             f"{place.parent}: cannot be written: {error.strerror}. Choose another folder with --output."
         ) from error
-    try:
+    with _held(folder, lock):
         yield folder
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new, empty folder among the system's temporary files, of this user alone, removed on the way out.
+
+    Raises UsageError, naming the place, where it cannot be made, or inside, where nothing more can be written to it.
+    """
+    place = "the temporary folder"
+    try:
+        place = tempfile.gettempdir()
+        folder, lock = _locked_folder(Path(place), prefix, 0o700)
+        with _held(folder, lock):
+            yield folder
+    except OSError as error:
+        raise UsageError(
+            f"{place}: cannot be written: {error.strerror}. Set TMPDIR to a folder that has room."
+        ) from error
+
+
+@contextmanager
+def _held(folder: Path, lock: int) -> Iterator[None]:
+    try:
+        yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -56,10 +79,12 @@ def install(folder: Path, place: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, int]:
+    """``mode`` is by default that of a folder that the user makes."""
+    _remove_leftovers(parent, prefix)
     while True:
         folder = parent / (prefix + token_hex(4))
-        folder.mkdir()  # with the permissions of a folder that the user makes
+        folder.mkdir(mode)
         # Between its making and its locking another thread or process may take it for a leftover, and remove it.
         try:
             lock = os.open(folder, os.O_RDONLY)
@@ -74,7 +99,7 @@ def _locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
 def _remove_leftovers(parent: Path, prefix: str) -> None:
     for leftover in (path for path in parent.iterdir() if path.name.startswith(prefix)):
         with suppress(OSError):
-            lock = os.open(leftover, os.O_RDONLY)
+            lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(leftover, ignore_errors=True)

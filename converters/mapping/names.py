@@ -332,6 +332,13 @@ def attributes(scheme: str) -> Mapping[str, Any]:
     return tree
 
 
+@cache
+def longest_name() -> int:
+    """Characters of the longest name that the table can spell."""
+    last = {"block": MAX_BLOCKS, "unit": MAX_UNITS, "stage": MAX_BLOCKS - 1, "layer": MAX_UNITS - 1, "bit": "bit."}
+    return max(len(template.format(**last)) for column in COLUMNS for template in column.templates)
+
+
 def is_slot(name: str, names: Collection[str], scheme: str) -> bool:
     """Whether it is a slot of another tensor of the file, be that the network's or not."""
     slots = (template for template, why in _column(scheme).dropped.items() if why is SLOT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reading
 from converters.files import is_macos_metadata
 from converters.sources.archive import ArchiveSource
 from converters.sources.base import TensorFile
@@ -53,7 +53,8 @@ def open_checkpoint(path: Path) -> GoogleView:
     """
     source = open_source(path)
     try:
-        return GoogleView(source)
+        with reading(path):
+            return GoogleView(source)
     except BaseException:
         source.close()
         raise
@@ -64,14 +65,17 @@ def open_source(path: Path) -> TensorFile:
 
     Raises CheckpointError when it is missing, empty, of no known format, or of more than one.
     """
+    with reading(path):
+        return _open(path)
+
+
+def _open(path: Path) -> TensorFile:
     try:
         head = b"" if path.is_dir() else _first_bytes(path)
-        fits = [reader for reader in READERS if reader.recognises(path, head)]
-        inside = _single_files(path) if path.is_dir() else []
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file. Give an existing checkpoint.") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}. Give a checkpoint that can be.") from error
+    fits = [reader for reader in READERS if reader.recognises(path, head)]
+    inside = _single_files(path) if path.is_dir() else []
     for first, second in PRECEDENCE:
         if first in fits and second in fits:
             fits.remove(second)

@@ -12,18 +12,29 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-import zlib
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import IO, Any, Self
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reading
 from converters.files import is_macos_metadata
-from converters.sources.base import Array, Shape, TensorFile, bounded, one_line
+from converters.folder.placing import temporary_folder
+from converters.sources.base import MAX_NAME, Array, Shape, TensorFile, bounded
 
 GZIP, TAR, TAR_AT = b"\x1f\x8b", b"ustar", 257
 MAX_MEMBERS = 4096
+MAX_DEPTH = 16
+"""Folders that a member may lie in."""
+EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+MAX_EXTENSION, MAX_EXTENSIONS, MAX_GLOBAL = 64 << 10, 1 << 20, 4 << 10
+"""Bytes of an extension header, of all together, and of those that are for the whole archive."""
 CHUNK = 1 << 20
 
 
@@ -32,7 +43,7 @@ class ArchiveSource(TensorFile):
 
     looked_for = "a .tar.gz of a SavedModel, checkpoint or model folder"
 
-    def __init__(self, path: Path, inner: TensorFile, temporary: TemporaryDirectory[str]) -> None:
+    def __init__(self, path: Path, inner: TensorFile, temporary: ExitStack) -> None:
         self.path = str(path)
         self.format, self.scheme, self.dropped = inner.format, inner.scheme, inner.dropped
         self.counters = inner.counters
@@ -47,18 +58,14 @@ class ArchiveSource(TensorFile):
     def open(cls, path: Path) -> Self:
         from converters.sources import open_source
 
-        temporary = TemporaryDirectory(prefix="bit-convert-")
-        try:
-            folder = Path(temporary.name)
+        with ExitStack() as temporary:
+            folder = temporary.enter_context(temporary_folder("bit-convert-"))
             _unpack(path, folder)
             try:
                 inner = open_source(_innermost(folder))
             except CheckpointError as error:
                 raise CheckpointError(str(error).replace(str(folder), str(path))) from error
-            return cls(path, inner, temporary)
-        except BaseException:
-            temporary.cleanup()
-            raise
+            return cls(path, inner, temporary.pop_all())
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -81,46 +88,89 @@ class ArchiveSource(TensorFile):
 
     def close(self) -> None:
         self._inner.close()
-        self._temporary.cleanup()
+        self._temporary.close()
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that refuses to give more than ``limit`` bytes."""
+class _Blocks(io.RawIOBase):
+    """An archive's bytes, no more than ``limit``, each header looked at before tarfile parses it.
+
+    tarfile reads whole extension headers (of pax: x, g; of GNU: long names L, K; sparse files S), however large, before
+    it says anything of them; and each of theirs for the whole archive it applies to each member.
+    """
 
     def __init__(self, stream: gzip.GzipFile | IO[bytes], limit: int) -> None:
         self._stream, self._left = stream, limit
+        self._skip = 0
+        """Bytes until the next header."""
+        self._extension: bytearray | None = None
+        """What was read of an extension header's content."""
+        self._room = {"": MAX_EXTENSIONS, tarfile.XGLTYPE: MAX_GLOBAL}
 
     def read(self, size: int = -1) -> bytes:
         content = self._stream.read(size if size >= 0 else CHUNK)
         self._left -= len(content)
         if self._left < 0:
             raise ValueError("it expands beyond what its size justifies: a bomb")
+        at = 0
+        while at < len(content):
+            at += self._look(content[at:]) if self._skip == 0 else self._pass(content[at : at + self._skip])
         return content
+
+    def _look(self, content: bytes) -> int:
+        """Notes what the header at the beginning of ``content`` says; how many bytes it has."""
+        header = content[: tarfile.BLOCKSIZE]
+        try:
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.TarError:  # zeros at the end, or what tarfile will say
+            return len(header)
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise ValueError("a sparse file, which is larger than the archive")
+        kind = tarfile.XGLTYPE if member.type == tarfile.XGLTYPE else ""
+        if member.type in EXTENSIONS:
+            self._room[kind] -= member.size
+            if member.size > MAX_EXTENSION or self._room[kind] < 0:
+                raise ValueError(f"an extension header of {member.size} bytes, more than any name takes")
+            self._extension = bytearray()
+        self._skip = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if _has_content(member) else 0
+        return len(header)
+
+    def _pass(self, content: bytes) -> int:
+        self._skip -= len(content)
+        if self._extension is not None:
+            self._extension += content
+            if self._skip == 0 and any(key in self._extension for key in (b" size=", b" GNU.sparse.")):
+                raise ValueError("a member whose size stands in an extension header")
+            self._extension = None if self._skip == 0 else self._extension
+        return len(content)
+
+
+def _has_content(member: tarfile.TarInfo) -> bool:
+    """As tarfile has it: all but links, devices, folders and pipes, whatever size these say."""
+    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES or member.type in EXTENSIONS
 
 
 def _unpack(path: Path, folder: Path) -> None:
     limit = bounded(path.stat().st_size)
-    try:
-        with path.open("rb") as file:
-            packed = file.read(len(GZIP)) == GZIP
-            file.seek(0)
-            stream: Any = _Bounded(gzip.GzipFile(fileobj=file) if packed else file, limit)
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for count, member in enumerate(archive):
-                    if count >= MAX_MEMBERS:
-                        raise ValueError(f"more than {MAX_MEMBERS} members")
-                    if not is_macos_metadata(member.name):
-                        _write(archive, member, folder, limit)
-            while stream.read(CHUNK):  # to the end, where gzip compares the CRC
-                pass
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{path}: not a whole archive: {one_line(error)}. Download it again.") from error
+    with reading(path, "the archive"), path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        stream: Any = _Blocks(gzip.GzipFile(fileobj=file) if packed else file, limit)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for count, member in enumerate(archive):
+                if count >= MAX_MEMBERS:
+                    raise ValueError(f"more than {MAX_MEMBERS} members")
+                if not is_macos_metadata(member.name):
+                    _write(archive, member, folder, limit)
+        while stream.read(CHUNK):  # to the end, where gzip compares the CRC
+            pass
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, limit: int) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
         raise ValueError(f"member {member.name[:120]!r} leads out of the folder")
+    if len(member.name) > MAX_NAME or len(name.parts) > MAX_DEPTH:
+        raise ValueError(f"member {member.name[:60]!r}… has a name longer or deeper than any checkpoint's")
     if member.issparse() or not (member.isreg() or member.isdir()) or member.size > limit:
         raise ValueError(f"member {member.name[:120]!r} is a link, a device, or larger than the archive justifies")
     target = folder / name

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from converters.errors import CheckpointError
 from converters.files import sha256
 from converters.mapping.layouts import Exact
+from converters.mapping.names import longest_name
 from converters.mapping.tiles import Tile, tiles_of
 from verify.protocols import PoolPadding
 
@@ -34,6 +35,17 @@ MAX_TENSORS = 4096
 slots."""
 MAX_NAME = 1024
 """Characters of a tensor's name."""
+MAX_PARTS = 64
+"""Parts of a name between slashes."""
+MAX_RANK = 8
+"""Dimensions of a tensor; a kernel has four."""
+MAX_PREFIX = 64
+"""Characters, on average, that wrappers and a user's own model put before the names of the table."""
+
+
+def listing_bound(row: int) -> int:
+    """Bytes of a list of the tensors of any BiT, each with its name and ``row`` bytes more."""
+    return MAX_TENSORS * (longest_name() + MAX_PREFIX + row)
 
 
 class TensorFile(ABC):
@@ -183,8 +195,11 @@ def refuse_names(names: Iterable[str], path: str) -> None:
     longest = max(names, key=len, default="")
     if len(longest) > MAX_NAME:
         raise CheckpointError(f"{path}: a tensor name of {len(longest)} characters: {longest[:60]}… Download it again.")
+    odd = next((name for name in names if not is_text(name) or len(name.split("/")) > MAX_PARTS), None)
+    if odd is not None:
+        raise CheckpointError(f"{path}: {odd[:60]!r} is no name of a tensor. Download it again.")
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one short line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+def is_text(name: str) -> bool:
+    """Whether it is free of half characters, which JSON and pickles can spell and UTF-8 cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from converters.errors import reading
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import BY_SCHEME, Exact
 from converters.mapping.names import GOOGLE, Match, infer, match, parameters
@@ -75,13 +76,15 @@ class GoogleView:
     def read(self, name: str) -> Array:
         """The values of one tensor: a fresh, C-contiguous float32 array in Google's layout."""
         row, own = self._rows[name]
-        return self._layout.restore(row.kind, self._source.read(own), self.exact)
+        with reading(self.path, own):
+            return self._layout.restore(row.kind, self._source.read(own), self.exact)
 
     def tiles(self, name: str, most: int) -> Iterator[Tile]:
         """The values of one kernel in tiles of at most ``most`` outputs, each valid until the next is asked for."""
         row, own = self._rows[name]
         if self._layout.is_googles(row.kind) and self.exact == "bits":
-            yield from self._source.tiles(own, most)
+            with reading(self.path, own):
+                yield from self._source.tiles(own, most)
         else:
             yield from tiles_of(self.read(name).reshape(-1, *row.shape[-2:]), most)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from converters.errors import CheckpointError, UsageError
+from converters.errors import CheckpointError, UsageError, reading
 from converters.mapping.architecture import GROUPS, Architecture
 from converters.mapping.names import NO_WEIGHT, PROJECTION, ends, infer, parameters, trunk, words
 from converters.sources.base import (
@@ -43,10 +42,10 @@ from converters.sources.base import (
     as_float32,
     bounded,
     limited_memory,
-    one_line,
     refuse_names,
 )
 from converters.sources.dense import LEAST, Dense, head_among
+from converters.sources.zips import FIRST_BYTES, member_names, open_zip
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MODEL_WEIGHTS, OPTIMIZER_WEIGHTS = "model_weights", "optimizer_weights"
@@ -69,10 +68,6 @@ MAX_PARTS = 100
 NORM_ENDS = ("gamma:0", "beta:0")
 UNIT_TENSORS, TAIL = 9, {2: False, 4: True}
 """Tensors of a unit without projection; of the end of the network, without a head and with one."""
-
-
-BROKEN = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile)
-"""What h5py and zipfile raise on broken input, beside what Python itself does."""
 
 
 class KerasSource(TensorFile):
@@ -287,11 +282,8 @@ class KerasSource(TensorFile):
 
     @contextmanager
     def _blame(self, what: str) -> Iterator[None]:
-        try:
-            with limited_memory(bounded(self._size)):
-                yield
-        except (*BROKEN, KeyError, TypeError, MemoryError, UnicodeError) as error:
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
+        with limited_memory(bounded(self._size)), reading(self.path, what):
+            yield
 
 
 Weight = tuple[str, str, Any]
@@ -479,10 +471,10 @@ class KerasArchive(KerasSource):
 
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
-        return head.startswith(b"PK\x03\x04") and is_keras_archive(path)
+        return head.startswith(FIRST_BYTES[0]) and MEMBER in (member_names(path) or ())
 
     def _opened(self, path: Path) -> Any:
-        self._archive = zipfile.ZipFile(path)
+        self._archive = open_zip(path)
         member = self._archive.getinfo(MEMBER)
         if member.file_size > bounded(self._size):
             raise ValueError("its weights claim to be larger than the file can hold")
@@ -500,15 +492,6 @@ class KerasArchive(KerasSource):
         for opened in ("_member", "_archive"):
             if hasattr(self, opened):
                 getattr(self, opened).close()
-
-
-def is_keras_archive(path: Path) -> bool:
-    """Whether a zip archive holds the weights of a Keras model."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return MEMBER in archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
-        return False
 
 
 def _h5py() -> Any:

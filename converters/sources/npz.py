@@ -10,10 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,19 +22,29 @@ from typing import IO, Any, Literal, Self, cast
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reading
 from converters.files import is_macos_metadata
 from converters.mapping.names import nearest
 from converters.mapping.tiles import Tile, empty_tiles
-from converters.sources.base import Array, Shape, TensorFile, as_float32, bounded, from_bfloat16, not_finite, one_line
+from converters.sources.base import (
+    MAX_RANK,
+    Array,
+    Shape,
+    TensorFile,
+    as_float32,
+    bounded,
+    from_bfloat16,
+    not_finite,
+    refuse_names,
+)
 from converters.sources.checksummed_read import ChecksummedRead
-from converters.sources.zips import FIRST_BYTES, data_start, first_name, is_whole_zip, open_zip
+from converters.sources.zips import FIRST_BYTES, data_start, first_name, member_names, open_zip
 
 SUFFIX = ".npy"
 MAX_MEMBERS = 4096
 """Members are counted before anything is opened; the largest released network has 459."""
-MAX_HEADER = 10_000
-"""Bytes of an npy header that NumPy itself accepts."""
+MAX_HEADER = 256
+"""Bytes of an npy header; those of floats have 118. Each is parsed as an expression of Python, which takes time."""
 CHUNK = 1 << 20
 FLOAT32 = np.dtype("<f4")
 METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
@@ -50,19 +57,6 @@ HEADER_READERS = {
 BFLOAT16 = np.dtype("V2")
 """How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
 TORCH_PICKLE = "/data.pkl"
-BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    struct.error,
-    tokenize.TokenError,
-    SyntaxError,
-    ValueError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-)
-"""What zipfile, zlib and NumPy's header reader raise on broken input."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class NpzSource(TensorFile):
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
         if not head.startswith(FIRST_BYTES):  # an archive may have other data before it, which only its name tells
-            return bool(head) and path.suffix == ".npz" and is_whole_zip(path)
+            return bool(head) and path.suffix == ".npz" and member_names(path) is not None
         return not is_torch_archive(path)
 
     @classmethod
@@ -114,11 +108,13 @@ class NpzSource(TensorFile):
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self._size = path.stat().st_size
-        with self._blame("the archive"):
+        with reading(self.path, "the archive"):
             self._archive = open_zip(path)
         try:
             self._handle = cast(IO[bytes], self._archive.fp).fileno()
-            self._members = {name: self._member(name, *entry) for name, entry in self._entries().items()}
+            entries = self._entries()
+            refuse_names(entries, self.path)
+            self._members = {name: self._member(name, *entry) for name, entry in entries.items()}
         except BaseException:
             self._archive.close()
             raise
@@ -155,7 +151,7 @@ class NpzSource(TensorFile):
             return self._read_plain(name, tensor)
         values = np.empty(math.prod(tensor.shape), tensor.dtype)
         view = values.view(np.uint8).data
-        with self._blame(name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
+        with reading(self.path, name), cast(zipfile.ZipExtFile, self._archive.open(tensor.info)) as member:
             member.read(len(tensor.header))
             filled = 0
             while filled < len(view):
@@ -173,7 +169,7 @@ class NpzSource(TensorFile):
     def _read_plain(self, name: str, tensor: Member) -> Array:
         values = np.empty(tensor.shape, FLOAT32)
         view = values.reshape(-1).view(np.uint8).data
-        with self._blame(name):
+        with reading(self.path, name):
             _read_into(self._handle, view, tensor.start)
             tensor.compare_crc(crc32(view, crc32(tensor.header)))
         return as_float32(values, self.path, name)
@@ -190,7 +186,7 @@ class NpzSource(TensorFile):
             if tile.values is not filled:
                 filled = tile.values
                 rows = [[row.view(np.uint8).data for row in filled[:, w]] for w in range(filled.shape[1])]
-            with self._blame(name):
+            with reading(self.path, name):
                 for w, some in enumerate(rows):
                     value = (w * inputs + tile.inputs.start) * outputs + tile.rows.start
                     place = tensor.start + value * FLOAT32.itemsize
@@ -217,13 +213,13 @@ class NpzSource(TensorFile):
     def _check_whole(self, stopped: Event) -> str:
         """The file's sha256; that of a part once ``stopped``."""
         plain = {name: member for name, member in self._members.items() if member.is_plain}
-        with ChecksummedRead(self._handle) as reading:
+        with ChecksummedRead(self._handle) as whole:
             for name, member in sorted(plain.items(), key=lambda item: item[1].start):
                 crc, finite = crc32(member.header), True
-                with self._blame(name):
-                    for _ in reading.until(member.start):
+                with reading(self.path, name):
+                    for _ in whole.until(member.start):
                         pass
-                    for piece in reading.until(member.start + math.prod(member.shape) * FLOAT32.itemsize):
+                    for piece in whole.until(member.start + math.prod(member.shape) * FLOAT32.itemsize):
                         if stopped.is_set():
                             return ""
                         crc = crc32(piece, crc)
@@ -231,7 +227,7 @@ class NpzSource(TensorFile):
                     member.compare_crc(crc)
                 if not finite and name in self._used:
                     raise not_finite(self.path, name)
-            return reading.hexdigest()
+            return whole.hexdigest()
 
     def _entries(self) -> dict[str, tuple[zipfile.ZipInfo, int]]:
         """Tensor → its entry, and where its bytes begin. Folders, and what macOS puts beside files, are passed over;
@@ -279,7 +275,7 @@ class NpzSource(TensorFile):
         """Whether a member without the suffix holds an array all the same, as one whose name was damaged does."""
         if info.filename.endswith(SUFFIX) or info.compress_type not in METHODS or info.flag_bits & 0x1:
             return False
-        with self._blame(info.filename), self._archive.open(info) as file:
+        with reading(self.path, info.filename), self._archive.open(info) as file:
             return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
     def _starts(self, infos: list[zipfile.ZipInfo]) -> dict[int, int]:
@@ -289,7 +285,7 @@ class NpzSource(TensorFile):
         for info in sorted(infos, key=lambda info: info.header_offset):
             if info.header_offset < end:
                 raise CheckpointError(f"{self.path}: {info.filename} overlaps another member. Download it again.")
-            with self._blame(info.filename):
+            with reading(self.path, info.filename):
                 starts[info.header_offset] = data_start(self._handle, info)
             end = starts[info.header_offset] + info.compress_size
         if end > self._archive.start_dir:
@@ -308,7 +304,7 @@ class NpzSource(TensorFile):
             )
 
     def _member(self, name: str, info: zipfile.ZipInfo, start: int) -> Member:
-        with self._blame(name):
+        with reading(self.path, name):
             with self._archive.open(info) as file:
                 head = io.BytesIO(file.read(MAX_HEADER + 16))
             version = np.lib.format.read_magic(head)
@@ -316,19 +312,13 @@ class NpzSource(TensorFile):
                 raise ValueError(f"its npy format version {version} is unknown")
             shape, fortran, dtype = HEADER_READERS[version](head, max_header_size=MAX_HEADER)
         fills = head.tell() + dtype.itemsize * math.prod(shape) == info.file_size
-        if any(size < 0 for size in shape) or not (fills or dtype.hasobject):
+        if len(shape) > MAX_RANK or any(size < 0 for size in shape) or not (fills or dtype.hasobject):
             raise CheckpointError(
-                f"{self.path}: {name} of shape {shape} does not fill its {info.file_size} bytes. Download it again."
+                f"{self.path}: {name} of shape {shape[:MAX_RANK]} does not fill its {info.file_size} bytes. "
+                "Download it again."
             )
         header = head.getvalue()[: head.tell()]
         return Member(info, shape, dtype, "F" if fortran else "C", header, start + len(header))
-
-    @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (*BROKEN, MemoryError) as error:
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
 
 
 def _read_into(file: int, rest: memoryview, offset: int) -> None:
@@ -354,8 +344,4 @@ def is_torch_archive(path: Path) -> bool:
     no other tool has written it again."""
     if first_name(path).endswith(TORCH_PICKLE.encode()):
         return True
-    try:
-        with open_zip(path) as archive:
-            return any(name.endswith(TORCH_PICKLE) for name in archive.namelist())
-    except BROKEN:
-        return False
+    return any(name.endswith(TORCH_PICKLE) for name in member_names(path) or ())

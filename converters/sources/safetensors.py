@@ -18,15 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reading
 from converters.files import INDEX, WEIGHTS, parse_json, refuse_special
-from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
+from converters.sources.base import MAX_RANK, Array, Shape, as_float32, from_bfloat16, is_text, listing_bound
 from converters.sources.shards import ShardedSource
 
-MAX_HEADER = 100_000_000
-"""Bytes of a header that the format allows."""
-MAX_NUMBER = 1 << 63
-"""More than any length or offset in a header."""
 LENGTH = struct.Struct("<Q")
 METADATA = "__metadata__"
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -35,6 +31,8 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
+ROW = len('"":{"dtype":"F8_E4M3","shape":[,,,],"data_offsets":[,]},') + 6 * len(str(1 << 63))
+"""Bytes of a header that a tensor takes beside its name: the format's own words and six numbers."""
 SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()} | {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8,
 }  # fmt: skip
@@ -59,10 +57,8 @@ class Tensor:
         if self.dtype not in FLOATS:
             raise CheckpointError(f"{self.file}: {name} holds {self.dtype}, not F32. Save it as float32.")
         count = math.prod(self.shape)
-        try:
+        with reading(self.file, name):
             values = np.fromfile(self.file, FLOATS[self.dtype], count, offset=self.offset)
-        except OSError as error:
-            raise CheckpointError(f"{self.file}: {name} cannot be read: {one_line(error)}.") from error
         if values.size != count:
             raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
         return values.reshape(self.shape)
@@ -103,62 +99,55 @@ class SafetensorsSource(ShardedSource[Tensor]):
 
 def tensors_of(file: Path) -> dict[str, Tensor]:
     """Name → tensor of one file. Raises CheckpointError where its header is not that of a whole, safe one."""
-    try:
-        header, start = _header(file)
-        tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items() if name != METADATA}
-        _refuse_gaps(tensors, start, file.stat().st_size)
-    except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(f"{file}: not a whole safetensors file: {one_line(error)}. Download it again.") from error
+    with reading(file, "its header"):
+        size = file.stat().st_size
+        header, start = _header(file, size)
+        tensors = {name: _tensor(file, name, entry, start, size) for name, entry in header.items() if name != METADATA}
+        _refuse_gaps(tensors, start, size)
     return tensors
 
 
 def metadata_of(file: Path) -> dict[str, str]:
     """The texts beside the tensors of a file that ``tensors_of`` has read."""
-    return _header(file)[0].get(METADATA) or {}
+    return _header(file, file.stat().st_size)[0].get(METADATA) or {}
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
+def _header(file: Path, size: int) -> tuple[dict[str, Any], int]:
     """What a file says of its tensors, and where their values begin."""
     refuse_special(file)
-    size = file.stat().st_size
     with file.open("rb") as stream:
         (length,) = LENGTH.unpack(stream.read(LENGTH.size))
-        if length > min(MAX_HEADER, size - LENGTH.size):
-            raise ValueError(f"its header claims {length} bytes")
+        if length > min(listing_bound(ROW), size - LENGTH.size):
+            raise ValueError(f"it claims {length} bytes, more than there are or any BiT needs")
         header = parse_json(stream.read(length))
     _refuse_metadata(header.get(METADATA))
-    if not all(map(_is_unicode, header)):
+    if not all(map(is_text, header)):
         raise ValueError("a name in it is no text")
     return header, LENGTH.size + length
 
 
-def _tensor(file: Path, name: str, entry: Any, start: int) -> Tensor:
+def _tensor(file: Path, name: str, entry: Any, start: int, size: int) -> Tensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:120]} has no dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
-    if (
-        not isinstance(dtype, str)
-        or dtype not in SIZES
-        or len(offsets) != 2
-        or any(type(n) is not int or not 0 <= n < MAX_NUMBER for n in numbers)
-    ):
+    if dtype not in list(SIZES) or not _are_numbers(shape, size, MAX_RANK) or not _are_numbers(offsets, size, 2):
         raise ValueError(f"{name[:120]} has an unknown dtype or odd numbers")
-    if offsets[1] - offsets[0] != math.prod(shape) * SIZES[dtype]:
+    begin, end = offsets
+    if end - begin != math.prod(shape) * SIZES[dtype]:
         raise ValueError(f"{name[:120]} of shape {tuple(shape)} does not take the bytes it has")
-    return Tensor(file, dtype, tuple(shape), start + offsets[0])
+    return Tensor(file, dtype, tuple(shape), start + begin)
+
+
+def _are_numbers(values: Any, size: int, most: int) -> bool:
+    """Whether it is a list of at most ``most`` numbers, none larger than a file of ``size`` bytes could bear out."""
+    return isinstance(values, list) and len(values) <= most and all(type(n) is int and 0 <= n <= size for n in values)
 
 
 def _refuse_metadata(metadata: Any) -> None:
     """The format's own library opens no file whose metadata is anything but texts."""
     texts = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [] if metadata is None else [metadata]
-    if not all(isinstance(text, str) and _is_unicode(text) for text in texts) or isinstance(metadata, str):
+    if not all(isinstance(text, str) and is_text(text) for text in texts) or isinstance(metadata, str):
         raise ValueError("its __metadata__ holds something else than texts")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it is free of half characters, which JSON can spell and UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_gaps(tensors: Mapping[str, Tensor], start: int, size: int) -> None:

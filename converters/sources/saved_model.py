@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from converters.errors import CheckpointError
-from converters.sources.base import one_line
+from converters.errors import CheckpointError, reading
 from converters.sources.tf_checkpoint import TfCheckpoint
-from verify.tensorflow import MAX_GRAPH
+from verify.tensorflow import read_graph
 
 GRAPH, HUB_MODULE, VARIABLES = "saved_model.pb", "tfhub_module.pb", "variables"
 HUB_FORMAT = b"\x08\x03"
@@ -55,18 +54,10 @@ class SavedModel(TfCheckpoint):
 
 
 def _refuse_junk(file: Path) -> None:
-    if file.stat().st_size > MAX_GRAPH:
-        raise CheckpointError(f"{file}: larger than the graph of any BiT. Download it again.")
-    content = file.read_bytes()
-    if file.name == HUB_MODULE:
-        if not content.startswith(HUB_FORMAT):
-            raise CheckpointError(f"{file}: not the mark of a TF-Hub module. Download it again.")
-        return
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Proto
-
-    try:
-        graph = Proto.FromString(content)
-    except Exception as error:  # protobuf's DecodeError, whose package has no types
-        raise CheckpointError(f"{file}: not a SavedModel: {one_line(error)}.\nDownload it again.") from error
-    if not graph.meta_graphs:
-        raise CheckpointError(f"{file}: a SavedModel without any graph. Download it again.")
+    with reading(file, "the graph"):
+        if file.name == HUB_MODULE:
+            with file.open("rb") as mark:
+                if not mark.read(len(HUB_FORMAT)) == HUB_FORMAT:
+                    raise CheckpointError(f"{file}: not the mark of a TF-Hub module. Download it again.")
+        elif not read_graph(file).meta_graphs:
+            raise CheckpointError(f"{file}: a SavedModel without any graph. Download it again.")

@@ -77,15 +77,15 @@ def shards_of(index: Path) -> dict[str, str]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise CheckpointError(f"{index}: has no weight_map. Download it again.")
+    refuse_names(shards, str(index))
     for name, file in shards.items():
         if not isinstance(file, str) or Path(file).name != file or "\\" in file or file in ("", "..", "."):
             raise CheckpointError(
                 f"{index}: {name[:120]} is said to be in {str(file)[:60]!r}, which is no file beside it."
             )
-    missing = next((file for file in shards.values() if not (index.parent / file).is_file()), None)
+    missing = next((file for file in dict.fromkeys(shards.values()) if not (index.parent / file).is_file()), None)
     if missing is not None:
         raise CheckpointError(f"{index}: {missing[:120]} is missing. Download it again.")
-    refuse_names(shards, str(index))
     return shards
 
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from converters.errors import BitConvertError, CheckpointError, UsageError
+from converters.errors import CheckpointError, UsageError, reading
 from converters.files import is_macos_metadata
 from converters.mapping.names import GOOGLE, SLOT, is_slot, match, nearest, trunk
-from converters.sources.base import Array, Shape, TensorFile, as_float32, one_line, refuse_names
+from converters.sources.base import Array, Shape, TensorFile, as_float32, refuse_names
 from converters.sources.dense import LEAST, Found, is_kernel, recognised
 from converters.sources.objects import ObjectGraph
 from verify.tensorflow import import_tensorflow
@@ -66,7 +65,7 @@ class TfCheckpoint(TensorFile):
         folder, name = prefix.parent, prefix.name
         data = sorted(file for file in folder.iterdir() if file.name.startswith(name + DATA))
         self._files = [folder / (name + INDEX), *data]
-        with self._blame("the index"):
+        with reading(self.path, "the index"):
             if self._files[0].stat().st_size > MAX_INDEX:
                 raise ValueError("it is larger than that of any network")
             if not data:
@@ -77,7 +76,7 @@ class TfCheckpoint(TensorFile):
         self._refuse_claims(shapes, types, sum(file.stat().st_size for file in data))
         graph = shapes.pop(OBJECT_GRAPH, None)
         floats = {key: types[key].is_floating for key in shapes}
-        with self._blame("the object graph"):
+        with reading(self.path, "the object graph"):
             found = _of_version_1(shapes, path) if graph is None else self._of_version_2(shapes, floats)
         self.scheme, names, self.dropped, made = found
         self._keys = {name: key for key, name in sorted(names.items(), key=lambda item: item[1])}
@@ -103,7 +102,7 @@ class TfCheckpoint(TensorFile):
         if name not in self._keys:  # the bias of a head that has none
             return np.zeros(self._shapes[name], np.float32)
         self.select([name])
-        with self._blame(name):
+        with reading(self.path, name):
             values: Array = self._reader.get_tensor(self._keys[name])
         return as_float32(values, self.path, name)
 
@@ -137,15 +136,6 @@ class TfCheckpoint(TensorFile):
                     f"{self.path}: two variables of the full name {name}, so that nothing tells which is which.\n"
                     "Save the network from big_transfer's bit_tf2 code with whole names."
                 )
-
-    @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except BitConvertError:
-            raise
-        except Exception as error:  # TensorFlow's errors have no base of their own
-            raise CheckpointError(f"{self.path}: {what} is damaged: {one_line(error)}.\nDownload it again.") from error
 
 
 def _of_version_1(shapes: Mapping[str, Shape], where: str) -> Found:

@@ -11,25 +11,26 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, reading
 from converters.files import TORCH_INDEX, TORCH_WEIGHTS
-from converters.sources.base import Array, Shape, as_float32, from_bfloat16, one_line
+from converters.sources.base import Array, Shape, as_float32, from_bfloat16
 from converters.sources.npz import is_torch_archive
 from converters.sources.safetensors import FLOATS, SIZES
 from converters.sources.shards import ShardedSource
-from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor
+from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor, shown
 from converters.sources.training import state_dict
-from converters.sources.zips import data_start
+from converters.sources.zips import data_start, open_zip
 
 ZIP, PICKLE = b"PK\x03\x04", "data.pkl"
-MAX_MEMBERS = 8192
+SAVE_ALONE = "Download it again, or save the network's state_dict() alone with torch.save."
 ByteOrder = Literal["<", ">"]
 BYTE_ORDERS: Mapping[bytes, ByteOrder] = {b"little": "<", b"big": ">"}
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -64,10 +65,8 @@ class Stored:
         if kind not in FLOATS:
             raise CheckpointError(f"{self.file}: {name} holds {kind}, not F32. Save it as float32.")
         dtype = FLOATS[kind].newbyteorder(self.order)
-        try:
+        with reading(self.file, name):
             run = np.fromfile(self.file, dtype, self.view.span, offset=self.offset)
-        except OSError as error:
-            raise CheckpointError(f"{self.file}: {name} cannot be read: {one_line(error)}.") from error
         if run.size != self.view.span:
             raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
         strides = [stride * dtype.itemsize for stride in self.view.strides]
@@ -97,7 +96,7 @@ class TorchBinSource(ShardedSource[Stored]):
         return path.name == TORCH_INDEX or zipped or MAGIC_BYTES in head[: MAGIC_WITHIN + len(MAGIC_BYTES)]
 
     def _load(self, file: Path) -> Mapping[str, Stored]:
-        try:
+        with reading(file, "the list of its tensors", SAVE_ALONE), _refusing_more(file):
             size = file.stat().st_size
             with file.open("rb") as stream:
                 zipped = stream.read(len(ZIP)) == ZIP
@@ -111,16 +110,6 @@ class TorchBinSource(ShardedSource[Stored]):
             if not all(isinstance(name, str) for name in tensors):
                 raise ValueError("it has tensors without names")
             _refuse_claims(tensors, size)
-        except Forbidden as error:
-            raise CheckpointError(
-                f"{file}: not a file of weights alone: {error}.\n"
-                "Load it where you trust it, and save the network's state_dict() alone with torch.save."
-            ) from error
-        except (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
-            raise CheckpointError(
-                f"{file}: not a file of weights alone: {one_line(error)}.\n"
-                "Download it again, or save the network's state_dict() alone with torch.save."
-            ) from error
         return {name: _stored(file, tensor, content) for name, tensor in tensors.items()}
 
     @property
@@ -145,6 +134,17 @@ class TorchBinSource(ShardedSource[Stored]):
         return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
+@contextmanager
+def _refusing_more(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Forbidden as error:
+        raise CheckpointError(
+            f"{file}: not a file of weights alone: {error}.\n"
+            "Load it where you trust it, and save the network's state_dict() alone with torch.save."
+        ) from error
+
+
 def _stored(file: Path, tensor: Tensor, content: Content) -> Stored:
     start = content.starts[tensor.storage.key] + tensor.offset * SIZES[tensor.storage.dtype]
     return Stored(file, tensor, start, content.order)
@@ -160,21 +160,23 @@ def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
 
 
 def _archive(file: Path, size: int) -> Content:
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         members = {member.filename: member for member in archive.infolist()}
         _refuse_packed(archive, size)
-        pickles = [name for name in members if name.endswith(".pkl")]
-        if len(pickles) != 1 or not pickles[0].endswith(PICKLE) or members[pickles[0]].file_size > MAX_PICKLE:
+        found = [name for name in members if name.endswith(".pkl")]
+        if len(found) != 1 or not found[0].endswith(PICKLE):
             raise ValueError("it has not the one pickle that torch.save writes for a state dict")
-        folder = pickles[0].removesuffix(PICKLE)
-        reading = Reading(archive.read(pickles[0]))
-        value = reading.value()
+        if members[found[0]].file_size > MAX_PICKLE:
+            raise ValueError(f"a pickle of {members[found[0]].file_size} bytes, more than any network has")
+        folder = found[0].removesuffix(PICKLE)
+        pickles = Reading(archive.read(found[0]))
+        value = pickles.value()
         order = archive.read(folder + "byteorder") if folder + "byteorder" in members else b"little"
         if order not in BYTE_ORDERS:
             raise ValueError("its values are of an unknown byte order")
         with file.open("rb") as stream:
             starts = {}
-            for key, storage in reading.storages.items():
+            for key, storage in pickles.storages.items():
                 member = members.get(f"{folder}data/{key}")
                 if member is None or member.file_size < _bytes(storage):
                     raise ValueError(f"the values of its storage {key[:40]} are missing or cut short")
@@ -185,7 +187,7 @@ def _archive(file: Path, size: int) -> Content:
 def _refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
     members = archive.infolist()
     packed = any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members)
-    if packed or len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > size:
+    if packed or sum(m.file_size for m in members) > size:
         raise ValueError("its members are packed, or more than any network has")
     damaged = archive.testzip()
     if damaged:
@@ -195,19 +197,19 @@ def _refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
 def _legacy(file: Path, size: int) -> Content:
     """magic number, version, the writer's platform, the value, the storages' keys; then the storages, in that order."""
     with file.open("rb") as stream:
-        reading = Reading(stream.read(MAX_PICKLE))
-        magic, version, _, value, keys = (reading.value() for _ in range(5))
+        pickles = Reading(stream.read(MAX_PICKLE))
+        magic, version, _, value, keys = (pickles.value() for _ in range(5))
         if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION) or not isinstance(keys, list):
             raise ValueError("it is no file of torch.save")
-        starts, place = {}, reading.position
+        starts, place = {}, pickles.position
         for key in keys:
-            storage = reading.storages.get(key) if isinstance(key, str) else None
+            storage = pickles.storages.get(key) if isinstance(key, str) else None
             stream.seek(place)
             if storage is None or COUNT.unpack(stream.read(COUNT.size)) != (storage.count,):
-                raise ValueError(f"its storage {str(key)[:40]} is not as long as it says")
+                raise ValueError(f"its storage {shown(key)} is not as long as it says")
             starts[key] = place + COUNT.size
             place = starts[key] + _bytes(storage)
-        if place != size or starts.keys() != reading.storages.keys():
+        if place != size or starts.keys() != pickles.storages.keys():
             raise ValueError(f"its values end at {place}, the file at {size}")
     return Content(value, starts, BYTE_ORDERS[b"little"])
 

@@ -15,10 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_PICKLE = 2 << 20
-"""Bytes of a file's pickles. Those of the largest network have 60 kB, 300 kB with Adam's state beside it."""
-MAX_INSTRUCTIONS = 1 << 19
-"""Of which a tensor with its name takes some 40."""
+from converters.sources.base import MAX_RANK, MAX_TENSORS, listing_bound
+
+MAX_NUMBER = 1 << 63
+"""More than any size, stride or offset."""
+MAX_PICKLE = listing_bound(160)
+"""Bytes of a file's pickles, of which a tensor takes some 130. Those of the largest network have 60 kB, 300 kB with
+Adam's state beside it."""
+MAX_INSTRUCTIONS = 40 * MAX_TENSORS
+"""Of which a tensor with its name takes some 30."""
 STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
@@ -65,11 +70,10 @@ OPAQUE = object()
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    numbers = [offset, *shape, *strides]
-    if not isinstance(storage, Storage) or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError("a tensor of odd numbers")
-    if len(shape) != len(strides):
+    if not isinstance(storage, Storage) or not len(shape) == len(strides) <= MAX_RANK:
         raise ValueError("a tensor without a stride for each dimension")
+    if not all(map(_is_number, (offset, *shape, *strides))):
+        raise ValueError("a tensor of odd numbers")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -80,6 +84,17 @@ def _subclass(call: Any, kind: Any, arguments: Any, state: Any) -> Any:
     return _tensor(*arguments)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_NUMBER
+
+
+def _ordered(pairs: Any = ()) -> dict[Any, Any]:
+    made: dict[Any, Any] = {}
+    for pair in pairs:
+        _set(made, list(pair))
+    return made
+
+
 CALLS: Mapping[str, Callable[..., Any]] = {
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
@@ -88,7 +103,7 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "torch._tensor _rebuild_from_type_v2": _subclass,
     "torch Size": lambda sizes: sizes,
     "torch device": lambda *where: OPAQUE,
-    "collections OrderedDict": dict,
+    "collections OrderedDict": _ordered,
     "collections defaultdict": lambda factory=None: {},
     "collections Counter": lambda counts: counts,
     **dict.fromkeys(("builtins set", "__builtin__ set"), lambda items: items),
@@ -156,7 +171,7 @@ class Reading:
                 if self._left < 0:
                     raise ValueError(f"more than {MAX_INSTRUCTIONS} instructions")
                 machine.run(instruction.name, argument)
-        except (IndexError, KeyError, TypeError, AttributeError) as error:
+        except (IndexError, KeyError) as error:
             raise ValueError(f"a damaged pickle: {error!r}") from error
         return machine.result
 
@@ -212,7 +227,7 @@ class _Machine:
             case "REDUCE":
                 arguments, called = stack.pop(), stack.pop()
                 if not isinstance(called, Name) or called.text not in CALLS:
-                    raise ValueError(f"it calls {str(called)[:60]}")
+                    raise ValueError(f"it calls {shown(called)}")
                 stack.append(CALLS[called.text](*arguments))
             case "BUILD":  # attributes, of an OrderedDict say: nothing of the weights
                 stack.pop()
@@ -238,6 +253,11 @@ def _name(text: str) -> Name:
     return Name(text)
 
 
+def shown(value: Any) -> str:
+    """What a value is. A list that holds another twice, which holds another twice, … is never written out."""
+    return repr(value)[:60] if isinstance(value, str | Name) else type(value).__name__
+
+
 def _set(target: Any, items: list[Any]) -> None:
     if not isinstance(target, dict) or len(items) % 2:
         raise ValueError("items of no dict")
@@ -257,10 +277,10 @@ def _storage(identity: Any) -> Storage:
     """What a persistent id is: ``("storage", class, key, device, number of values)``, in old files with a view more."""
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
         what = identity[0] if isinstance(identity, tuple) and identity else identity
-        raise Forbidden(f"a {str(what)[:40]}")
+        raise Forbidden(f"a {shown(what)}")
     _, kind, key, _, count, *view = identity
     name = kind.text.removeprefix("torch ") if isinstance(kind, Name) else ""
     whole = view in ([], [None])
-    if not whole or name not in STORAGES or not isinstance(key, str) or type(count) is not int or count < 0:
+    if not whole or name not in STORAGES or not isinstance(key, str) or not _is_number(count):
         raise ValueError("a storage of an unknown kind")
     return Storage(key, STORAGES[name], count)

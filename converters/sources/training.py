@@ -11,6 +11,7 @@ from typing import Any
 
 from converters.errors import CheckpointError
 from converters.mapping.names import nearest
+from converters.sources.base import MAX_TENSORS
 from converters.sources.google import understand
 from converters.sources.torch_pickle import Tensor
 
@@ -62,6 +63,8 @@ def state_dict(content: Any, schemes: tuple[str, ...], path: str) -> tuple[dict[
     candidates = list(_candidates(content))
     if len(candidates) > MOST:
         raise ValueError(f"it has {len(candidates)} dicts of tensors, more than any training")
+    if sum(len(candidate.tensors) for candidate in candidates) > MAX_TENSORS:
+        raise ValueError(f"it has more than {MAX_TENSORS} named tensors, more than any training")
     networks = [candidate for candidate in candidates if not candidate.is_optimisers] or candidates
     whole = [candidate for candidate in networks if candidate.is_whole(schemes)]
     if len(whole) > 1:

@@ -13,10 +13,15 @@ import struct
 import zipfile
 from pathlib import Path
 
+from converters.errors import CheckpointError, reading
+from converters.sources.base import MAX_TENSORS, listing_bound
+
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
-END_RECORD = struct.Struct("<4sHHHHIIH")
-IN_ZIP64 = 0xFFFF
-"""Instead of the number of members, where a writer gives it in the zip64 end record alone."""
+END_RECORD_SIZE = 22
+MAX_MEMBERS = 2 * MAX_TENSORS
+"""Members of an archive: what a training keeps beside its network is twice as much at most."""
+ROW = 160
+"""Bytes that a member takes in the archive's directory beside its name: 46, and what writers add (times, zip64)."""
 FIRST_BYTES = (b"PK\x03\x04", b"PK\x05\x06")
 """Of an archive without data before it: a member's local header, or the end record of an empty one."""
 
@@ -24,32 +29,32 @@ FIRST_BYTES = (b"PK\x03\x04", b"PK\x05\x06")
 def open_zip(path: Path) -> zipfile.ZipFile:
     """The archive, its directory read; the caller closes it.
 
-    Raises BadZipFile for no archive, and, which zipfile would not mind, where the file goes on past the archive's end
-    or the directory has not the entries that the end record counts.
+    Raises BadZipFile for no archive, for a directory larger than that of any BiT, which is not read, and, which zipfile
+    would not mind, where the file goes on past the archive's end or the directory has not the entries that are counted.
     """
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # what ZipFile believes, and not another reading
+    if end is None:
+        raise zipfile.BadZipFile("it has no end record")
+    *_, count, size, _, length, comment, place = end
+    if count > MAX_MEMBERS or size > 2 * listing_bound(ROW):
+        raise zipfile.BadZipFile(f"{count} members in a directory of {size} bytes, more than any BiT checkpoint has")
+    if length != len(comment) or place + END_RECORD_SIZE + length != path.stat().st_size:
+        raise zipfile.BadZipFile("it does not end where its archive ends")
     archive = zipfile.ZipFile(path)
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - END_RECORD.size - len(archive.comment)))
-            end = file.read(END_RECORD.size).ljust(END_RECORD.size, b"\0")
-        magic, *_, count, _, _, comment = END_RECORD.unpack(end)
-        if (magic, comment) != (b"PK\x05\x06", len(archive.comment)):
-            raise zipfile.BadZipFile("it does not end where its archive ends")
-        if count not in (len(archive.infolist()), IN_ZIP64):
-            raise zipfile.BadZipFile(f"it is said to have {count} members, its directory has {len(archive.infolist())}")
-    except BaseException:
+    if count != len(archive.infolist()):
         archive.close()
-        raise
+        raise zipfile.BadZipFile(f"it is said to have {count} members, its directory has {len(archive.infolist())}")
     return archive
 
 
-def is_whole_zip(path: Path) -> bool:
-    """Whether the file is a zip archive whose directory can be read, with nothing behind it."""
+def member_names(path: Path) -> list[str] | None:
+    """The names in a zip archive's directory; None where the file is none, or goes on behind it."""
     try:
-        open_zip(path).close()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, struct.error):
-        return False
-    return True
+        with reading(path), open_zip(path) as archive:
+            return archive.namelist()
+    except CheckpointError:
+        return None
 
 
 def data_start(handle: int, info: zipfile.ZipInfo) -> int:

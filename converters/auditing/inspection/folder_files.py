@@ -28,7 +28,7 @@ from converters.files import (
 )
 from converters.folder.stored_weights import Weights, open_file, open_index
 from converters.mapping.dtypes import round_to, widened
-from converters.sources.base import one_line
+from converters.redaction import one_line
 from converters.sources.safetensors import LENGTH, metadata_of
 from converters.sources.shards import shards_of
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from verify.oracles.graph.operations import OPERATIONS, RESIZING
 from verify.protocols import OracleError
-from verify.tensorflow import MAX_GRAPH
+from verify.tensorflow import read_graph
 
 GRAPH = "saved_model.pb"
 SIGNATURES = ("default", "serving_default", "image_classification", "image_feature_vector", "__call__", "call")
@@ -86,11 +86,7 @@ def load(folder: Path, object_graph: bytes | None) -> Program:
     file = folder / GRAPH
     if not file.is_file():
         raise OracleError(f"there is no {GRAPH}, only variables")
-    if file.stat().st_size > MAX_GRAPH:
-        raise OracleError(f"its {GRAPH} is larger than that of any BiT")
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    metas = SavedModel.FromString(file.read_bytes()).meta_graphs
+    metas = read_graph(file).meta_graphs
     serving = [meta for meta in metas if "train" not in meta.meta_info_def.tags]
     if not serving:
         raise OracleError("it holds no graph but for training")
