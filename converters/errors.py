@@ -47,6 +47,12 @@ class HubError(BitConvertError):
     exit_status = 4
 
 
+class DefectError(BitConvertError):
+    """Something that nobody foresaw: a defect of bit-convert. The commands alone say so; in Python it is what it is."""
+
+    exit_status = 70
+
+
 @contextmanager
 def reading(path: Path | str, what: str = "the file", remedy: str = "Download it again.") -> Iterator[None]:
     """Turns whatever a reader of foreign bytes raises inside into a CheckpointError that names the file.
@@ -95,5 +101,5 @@ def _redact_chain(error: BaseException) -> None:
     redact_chain(error)
 
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
+INTERRUPTED, TERMINATED, OUTPUT_CLOSED = 130, 143, 141
+"""Exit statuses after Ctrl-C, after SIGTERM, and where nobody reads stdout any more: 128 and the signal's number."""

@@ -28,10 +28,8 @@ T = TypeVar("T")
 
 HIDDEN = "***"
 """What stands where a secret stood."""
-SHORTEST = 4
-"""Characters of a secret that is looked for in running text: a shorter one is also a part of words."""
-SHORTEST_ENCODED = 6
-"""Characters of a secret that is looked for in base64."""
+SHORTEST = 6
+"""Characters of a secret that is looked for in running text and in base64: a shorter one is also a part of words."""
 ORDINARY = frozenset({"tf-hub-format", "tfhub-redirect", "download", "alt", "format", "raw", "rev", "revision", "ref"})
 """Parameters of URLs that hold no secret: their values are ordinary words."""
 SECRET_VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|KAGGLE_KEY)$")
@@ -39,7 +37,7 @@ SECRET_VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KE
 
 _ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?/{2,}(?P<rest>.*)|(?P<bare>[^\s/@]+:[^\s@]*@.*)", re.DOTALL)
 _URL = re.compile(
-    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,20}:/{2,}|\b(?:https?|hf|gs|s3|ftps?|kaggle):/|(?<![\w:/])//(?=[^\s/@]*@))"
+    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,20}:/{2,}|\b(?:https?|hf|gs|s3|ftps?|kaggle):/|(?<![\w/])//(?=[^\s/@]*@))"
     r"(?P<rest>[^\s<>\"`]*)"
 )
 _CLOSING = "'),.;:]}"
@@ -76,7 +74,7 @@ _remembered: set[str] = set()
 
 def printable(text: object) -> str:
     """The text as it may be shown and written: ``redacted`` and ``visible``. Once more changes nothing."""
-    return visible(redacted(str(text)))
+    return redacted(visible(str(text)))
 
 
 def one_line(text: object, longest: int = 300) -> str:
@@ -98,13 +96,13 @@ def redacted(text: str) -> str:
 def printable_values(value: T) -> T:
     """A value, all of whose texts are ``printable``: of mappings (keys too), sequences and dataclasses in it."""
     secrets = _secrets()
+    return _changed(value, lambda text: _redacted(visible(text), secrets))
 
-    @cache
-    def one(text: str) -> str:
-        return visible(_redacted(text, secrets))
 
-    clean: T = _mapped(value, one)
-    return clean
+def redacted_values(value: T) -> T:
+    """A value, all of whose texts are ``redacted``; control characters in them stay."""
+    secrets = _secrets()
+    return _changed(value, lambda text: _redacted(text, secrets))
 
 
 def remember(given: object) -> None:
@@ -140,9 +138,15 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def _changed(value: T, change: Callable[[str], str]) -> T:
+    changed: T = _mapped(value, cache(change))
+    return changed
+
+
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return change(value)
+        changed = change(value)
+        return value if changed == value else changed  # a member of an enumeration stays one
     if isinstance(value, Mapping):
         return {_mapped(key, change): _mapped(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -202,7 +206,7 @@ def _holds_secret(run: str, secrets: Iterable[str]) -> bool:
     """Whether base64 decodes, from any of its first four characters on, to text that holds a secret."""
     if run == run.lower():  # hexadecimal digits, paths and words: base64 has capitals
         return False
-    wanted = [secret.encode(errors="surrogateescape") for secret in secrets if len(secret) >= SHORTEST_ENCODED]
+    wanted = [secret.encode(errors="surrogateescape") for secret in secrets]
     letters = run.rstrip("=").replace("-", "+").replace("_", "/")
     for start in range(4):
         piece = letters[start:]
@@ -222,6 +226,7 @@ def _secrets() -> tuple[str, ...]:
 
 def _forms(secret: str) -> Iterator[str]:
     yield secret
+    yield visible(secret)
     with suppress(UnicodeError):
         for encoded in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
             yield encoded
@@ -260,7 +265,7 @@ def _secrets_of(given: str) -> Iterator[str]:
     for part in re.split(r"[?#&;]", rest[len(user_info) :])[1:]:
         name, equals, value = part.partition("=")
         if equals and name.lower() not in ORDINARY:
-            yield from _long_enough(_decoded(value), SHORTEST_ENCODED)
+            yield from _long_enough(_decoded(value))
 
 
 def _user_info(rest: str) -> str:
@@ -275,5 +280,5 @@ def _decoded(value: str) -> set[str]:
     return {value, unquote(value), unquote_plus(value)}
 
 
-def _long_enough(values: Iterable[str], shortest: int = SHORTEST) -> Iterator[str]:
-    return (value for value in values if len(value) >= shortest)
+def _long_enough(values: Iterable[str]) -> Iterator[str]:
+    return (value for value in values if len(value) >= SHORTEST)

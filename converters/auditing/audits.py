@@ -27,6 +27,7 @@ from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadat
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
 from converters.mapping.names import GOOGLE, infer
 from converters.options import AuditOptions, Proof
+from converters.redaction import printable, printable_values
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report
@@ -67,7 +68,7 @@ def audit_folder(
         pixels = IMAGES[options.inputs]() + (photographs(images, folder) if images and can_prepare else [])
         pixels += _images_of_the_graph(source, pixels)
         rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
-        return audit(
+        report = audit(
             target,
             source,
             AuditSettings(
@@ -84,6 +85,7 @@ def audit_folder(
             ),
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
         )
+        return printable_values(report)
 
 
 def _of_the_checkpoint(changes: Mapping[str, str]) -> dict[str, str]:
@@ -203,7 +205,7 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     from verify.report.html import render
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((PARITY, report.to_json()), (PARITY_PAGE, render(report, environment(), command))):
+    for name, text in ((PARITY, report.to_json()), (PARITY_PAGE, render(report, environment(), printable(command)))):
         unfinished = folder / (name + ".partial")
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(folder / name)

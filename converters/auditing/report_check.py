@@ -25,6 +25,7 @@ from converters.mapping.dtypes import DTYPES
 from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS
 from converters.mapping.names import GOOGLE, parameters
 from converters.mapping.storage import Storage
+from converters.redaction import printable
 from converters.sources import GoogleView
 from verify import Report, default_images
 from verify.oracles.numpy import NumpyOracle
@@ -130,11 +131,13 @@ def read_report(parity: Path) -> Report:
 def _file_lines(report: Report, folder: Path) -> list[str]:
     """Files of a folder that are not those of the report."""
 
+    names = {printable(name): name for name in model_files(folder)}  # as a report has them
+
     def found(name: str) -> str | None:
-        path = folder / name
+        path = folder / names.get(name, name)
         return sha256(path) if Path(name).name == name and path.is_file() else None
 
-    unknown = sorted(set(model_files(folder)) - set(report.files))
+    unknown = sorted(set(names) - set(report.files))
     return [*changed_files(report, found), *(f"{name} is not in the report" for name in unknown)]
 
 

@@ -6,36 +6,49 @@ Until a command knows what it has to do, only click and the catalogue are import
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from converters import choices
-from converters.errors import INTERRUPTED, BitConvertError, UsageError, system_errors
+from converters.cli.endings import Ending, terminable
+from converters.cli.output import guarded_libraries, say_own, tolerant_streams
+from converters.errors import UsageError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class Command(click.Command):
-    """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong."""
+    """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong.
+
+    With ``--json``, stdout has one JSON document in any case.
+    """
 
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else map(str, args))
+        empty: dict[str, Any] = {"results": []} if self.name == "bit-convert" else {}
         name = prog_name or self.name or ""
-        debug = "--debug" in (sys.argv[1:] if args is None else args)
-        if sys.platform == "win32":
-            _end(name, "needs Linux or macOS: Windows has no POSIX file locks.", UsageError.exit_status, debug=False)
-        try:
-            with system_errors():
-                status = super().main(args, prog_name, standalone_mode=False)
-        except click.ClickException as error:
-            _end(name, f"{error.format_message()} See {name} --help.", UsageError.exit_status, debug)
-        except BitConvertError as error:
-            _end(name, str(error), error.exit_status, debug)
-        except (KeyboardInterrupt, click.Abort):
-            _end(name, "interrupted; run it again to go on.", INTERRUPTED, debug)
-        sys.exit(status or 0)
+        ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)
+        with tolerant_streams(), terminable():
+            if sys.platform == "win32":
+                status = ending.with_error(UsageError("needs Linux or macOS: Windows has no POSIX file locks."))
+            else:
+                _remember_addresses(words)
+                status = ending.of(lambda: super(Command, self).main(args, prog_name, standalone_mode=False))
+        sys.exit(status)
+
+
+def _remember_addresses(words: Sequence[str]) -> None:
+    """The secrets in them: whatever echoes one does not tell it."""
+    addresses = [word for word in words if ":" in word]
+    if addresses:
+        from converters.redaction import remember
+
+        for address in addresses:
+            remember(address)
 
 
 class Size(click.ParamType[int]):
@@ -54,20 +67,11 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-def _end(name: str, message: str, status: int, debug: bool) -> None:
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-    click.echo(f"{name}: {message}", err=True)
-    sys.exit(status)
-
-
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        click.echo(f"{context.command.name} {version('bit-convert')}")
+        say_own(f"{context.command.name} {version('bit-convert')}\n")
         context.exit()
 
 
@@ -174,16 +178,17 @@ def convert(list_only: bool, **options: Any) -> int:
     """Convert Google's Big Transfer (BiT) checkpoints to PyTorch, verify that they are the same models, publish them.
 
     Exit status: 0 done, 1 parity failed, 2 wrong usage, 3 unreadable or unrecognised checkpoint, 4 network or hub
-    failure, 130 interrupted.
+    failure, 70 a defect of bit-convert, 130 interrupted.
     """
     if list_only:
         from converters.catalogue.released import listing
 
-        click.echo(listing(options["variant"], as_json=options["as_json"]), nl=False)
+        say_own(listing(options["variant"], as_json=options["as_json"]))
         return 0
     from converters.cli.runs import Run, convert_all
 
-    return convert_all(Run.of(options))
+    with guarded_libraries():
+        return convert_all(Run.of(options))
 
 
 @click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
@@ -254,13 +259,14 @@ def verify(
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
 
     Exit status: 0 passed, 1 failed or inconclusive, or a report that does not hold, 2 wrong usage, 3 unreadable
-    checkpoint, 4 network failure, 130 interrupted.
+    checkpoint, 4 network failure, 70 a defect of bit-convert, 130 interrupted.
     """
     from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run
     from converters.options import AuditOptions, taken
 
     audit, output = taken(AuditOptions, options), taken(Output, options)
-    if check_report is not None:
-        return check(check_report, target, against, audit, output)
-    return run(target, against, report_folder, audit, output)
+    with guarded_libraries():
+        if check_report is not None:
+            return check(check_report, target, against, audit, output)
+        return run(target, against, report_folder, audit, output)

@@ -16,16 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
-
 from converters.auditing.audits import VERSION, audit_target, write_report
 from converters.catalogue import variants
+from converters.cli.endings import failure_of
+from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
 from converters.conversion import Conversion, Request, convert, plan_of, publish
 from converters.download.locations import checkpoint_of, locate, target_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.hub.guard import Publication
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, taken
+from converters.redaction import printable
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
@@ -119,7 +120,7 @@ def convert_all(run: Run) -> int:
     status = failed[0].exit_status if failed else 0
     if run.shown.as_json:
         content = {"release": VERSION, "exit_status": status, "results": [result.to_json() for result in results]}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+        say_json(content)
     return status
 
 
@@ -132,36 +133,26 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
         report = audit_target(folder, against, options, progress)
     write_report(report, report_folder, _command_line("bit-verify"))
     if output.as_json:
-        click.echo(report.to_json(), nl=False)
+        say_json(json.loads(report.to_json()))
     elif output.as_markdown:
-        click.echo(_markdown(report, target), nl=False)
+        say(_markdown(report, target), nl=False)
     else:
         from converters.cli import summary
 
-        click.echo(summary.render_report(folder, report), nl=False)
+        say_styled(summary.render_report(folder, report))
     return 0 if report else ParityError.exit_status
 
 
 def _markdown(report: Report, target: str | Path) -> str:
     from verify.report.markdown import document
 
-    title = _printable(target) if isinstance(target, str) and "://" in target else Path(target).resolve().name
+    title = target if isinstance(target, str) and "://" in target else Path(target).resolve().name
     return document(report, title, _command_line("bit-verify"))
 
 
 def _command_line(command: str) -> str:
     """What the user typed, to be typed again, but for the credentials in a URL."""
-    return shlex.join([command, *map(_printable, sys.argv[1:])])
-
-
-def _printable(word: str) -> str:
-    """A path, or a URL without the credentials that it may hold; after an option's name too."""
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    if "://" not in value:
-        return word
-    from converters.redaction import printable
-
-    return option + equals + printable(value)
+    return shlex.join([command, *map(printable, sys.argv[1:])])
 
 
 def check(parity: Path, target: str | None, against: str | None, options: AuditOptions, output: Output) -> int:
@@ -180,12 +171,12 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
     report = found.report
     if output.as_json:
         content = json.loads(report.to_json()) | {"checked": found.to_json()}
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+        say_json(content)
     elif output.as_markdown:
-        click.echo(_markdown(report, target or parity.resolve().parent), nl=False)
+        say(_markdown(report, target or parity.resolve().parent), nl=False)
     else:
-        click.echo(f"{parity}: holds ({found.what}); {report.verdict}: {report.reason}")
-        click.echo(f"This compares {found.proves}." if found.against_source else f"This proves {found.proves}.")
+        say(f"{parity}: holds ({found.what}); {report.verdict}: {report.reason}")
+        say(f"This compares {found.proves}." if found.against_source else f"This proves {found.proves}.")
     return 0 if report else ParityError.exit_status
 
 
@@ -201,7 +192,7 @@ def _requests(run: Run) -> list[Request]:
 
 
 def _run(request: Request, run: Run) -> Result:
-    result = Result(request.variant.name if request.variant else _printable(str(request.checkpoint)))
+    result = Result(request.variant.name if request.variant else printable(request.checkpoint))
     try:
         with shown(result.name, run.shown.quiet) as progress:
             if run.dry_run:
@@ -211,12 +202,10 @@ def _run(request: Request, run: Run) -> Result:
             result.name = result.conversion.plan.name
             if run.push:
                 result.publication = publish(result.conversion, run.publish, progress, bars=True)
-    except BitConvertError as error:
+    except Exception as error:
         if run.shown.debug:
-            import traceback
-
-            traceback.print_exc()
-        result.error = error
+            say_traceback()
+        result.error = failure_of(error)
     return result
 
 
@@ -249,10 +238,10 @@ def _plan(request: Request, run: Run) -> dict[str, str]:
 
 def _say(result: Result, alone: bool) -> None:
     if result.error is not None:
-        click.echo(f"bit-convert: {result.error}", err=True)
+        say(f"bit-convert: {result.error}", err=True)
     elif result.plan:
-        click.echo(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
+        say(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
     elif result.conversion is not None:
         from converters.cli import summary
 
-        click.echo(summary.render(result.conversion, result.publication, VERSION, short=not alone), nl=False)
+        say_styled(summary.render(result.conversion, result.publication, VERSION, short=not alone))

@@ -13,6 +13,7 @@ from rich.table import Table
 from converters.conversion import Conversion
 from converters.folder.plan import Plan
 from converters.folder.snippet import loading_here, stock_remedy
+from converters.redaction import printable
 from verify.compare import in_words
 from verify.precision import precision_named
 from verify.report.parity import HeldOutReport, ReaderReport, Report
@@ -30,7 +31,7 @@ def render(conversion: Conversion, publication: Publication | None, version: str
     """The text for a job that succeeded, in the terminal's width."""
     console = _console()
     if short:
-        console.print(f"{conversion.plan.name}: {_one_line(conversion, publication)}", soft_wrap=True)
+        console.print(_shown(f"{conversion.plan.name}: {_one_line(conversion, publication)}"), soft_wrap=True)
     else:
         console.print(_table(conversion, publication, version))
         console.print(_how_to_load(conversion), soft_wrap=True)
@@ -41,12 +42,12 @@ def render(conversion: Conversion, publication: Publication | None, version: str
 def render_report(target: Path, report: Report) -> str:
     """The text for an audit."""
     console = _console()
-    table = Table(title=f"{target.resolve().name} · {report.verdict}", show_header=False, title_justify="left")
+    table = Table(title=f"{_shown(target.resolve().name)} · {report.verdict}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("why", escape(report.reason))
+    table.add_row("why", _shown(report.reason))
     for fault in report.faults[:FAULTS]:
-        table.add_row("fault", escape(str(fault)))
+        table.add_row("fault", _shown(str(fault)))
     _add_report(table, report)
     if report.held_out:
         _add_held_out(table, report.held_out, None)
@@ -65,6 +66,11 @@ def _text(console: Console) -> str:
     return output.getvalue()
 
 
+def _shown(text: object) -> str:
+    """A text that may quote anything, as rich is to show it: no markup, nothing that a terminal obeys."""
+    return escape(printable(text))
+
+
 def _one_line(conversion: Conversion, publication: Publication | None) -> str:
     state = "converted" if conversion.made else "was already there"
     verdict = conversion.report.verdict if conversion.report else "not verified"
@@ -78,7 +84,7 @@ def _table(conversion: Conversion, publication: Publication | None, version: str
     table.add_column(overflow="fold")
     table.add_row("architecture", str(plan.architecture))
     if conversion.left_out:
-        table.add_row("left out", escape(conversion.left_out))
+        table.add_row("left out", _shown(conversion.left_out))
     if report is not None:
         _add_tensors(table, report)
         for reader in report.readers:
@@ -87,9 +93,9 @@ def _table(conversion: Conversion, publication: Publication | None, version: str
             _add_held_out(table, report.held_out, plan.labels)
     state = "" if conversion.made else " (was already there)"
     table.add_row("seconds", f"{conversion.seconds:.1f}{state}")
-    table.add_row("folder", str(conversion.folder))
+    table.add_row("folder", _shown(conversion.folder))
     if publication:
-        table.add_row("published", _published(publication))
+        table.add_row("published", _shown(_published(publication)))
     return table
 
 
@@ -120,9 +126,9 @@ def _add_tensors(table: Table, report: Report) -> None:
     if report.unknown:
         places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
         more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
-        table.add_row("unknown", f"{len(report.unknown)} files and fields: {escape(places)}{more}")
+        table.add_row("unknown", f"{len(report.unknown)} files and fields: {_shown(places)}{more}")
     for other in report.other_oracles:
-        reason = f": {escape(other.reason)}" if other.reason else ""
+        reason = f": {_shown(other.reason)}" if other.reason else ""
         table.add_row(f"oracle {other.oracle}", f"{other.verdict}{reason}")
 
 
@@ -135,21 +141,21 @@ def _distance(reader: ReaderReport, plan: Plan, folder: str) -> str:
     if not reader.reason:
         return f"exact; largest error {reader.max_abs_error or 0:.1e}"
     remedy = stock_remedy(plan, folder)
-    return escape(reader.reason + (f"; {remedy} makes a loaded model exact" if remedy else ""))
+    return _shown(reader.reason + (f"; {remedy} makes a loaded model exact" if remedy else ""))
 
 
 def _reader_line(reader: ReaderReport) -> str:
     colour = "green" if reader.verdict == "passed" else "yellow"
     if reader.ratio is None or reader.max_abs_error is None:
-        return f"[{colour}]{reader.verdict}[/]: {escape(reader.reason)}"
+        return f"[{colour}]{reader.verdict}[/]: {_shown(reader.reason)}"
     error = in_words(reader.ratio, precision_named(reader.name))
     line = f"[{colour}]{reader.verdict}[/], error is {error}, largest {reader.max_abs_error:.1e}"
-    return f"{line}; {escape(reader.reason)}" if reader.reason else line
+    return f"{line}; {_shown(reader.reason)}" if reader.reason else line
 
 
 def _add_held_out(table: Table, found: HeldOutReport, labels: list[str] | None) -> None:
     def name(index: int) -> str:
-        return labels[index] if labels and 0 <= index < len(labels) else f"class {index}"
+        return _shown(labels[index]) if labels and 0 <= index < len(labels) else f"class {index}"
 
     if labels:
         shown, source, folder = map(name, (found.label, found.source_class, found.target_class))
@@ -166,4 +172,4 @@ def _published(publication: Publication) -> str:
 
 
 def _how_to_load(conversion: Conversion) -> str:
-    return escape("\n" + "\n".join(loading_here(conversion.plan, str(conversion.folder))) + "\n")
+    return _shown("\n" + "\n".join(loading_here(conversion.plan, str(conversion.folder))) + "\n")

@@ -14,6 +14,7 @@ from converters.catalogue.variants import Preprocessing
 from converters.folder.config import model_config
 from converters.folder.plan import Plan
 from converters.folder.snippet import loading, stock_remedy
+from converters.redaction import printable
 from converters.sources import GoogleView
 from converters.sources.left_out import left_out_line
 from verify.report import markdown
@@ -32,7 +33,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         plan=plan,
         report=report,
         source=source,
-        file=PurePath(source.path).name,
+        file=printable(PurePath(source.path).name),
         version=version,
         metadata=_metadata(plan),
         input=_input(plan),
@@ -99,7 +100,7 @@ def _label_note(plan: Plan) -> str:
 
 def _against(plan: Plan, source: GoogleView) -> str:
     """What an audit is given to repeat this one: ``--against`` and, where it needs them, further options."""
-    file, variant = PurePath(source.path).name, plan.variant
+    file, variant = printable(PurePath(source.path).name), plan.variant
     released = PurePath(str(variant.file or variant.url)).name if variant else ""
     if variant is None:
         words = ["--against", file]

@@ -232,7 +232,7 @@ def test_force_never_replaces_the_working_folder(checkpoint, tmp_path, monkeypat
 
 
 def test_unverified_folder_says_so(checkpoint, tmp_path):
-    for state in ("none: --no-verify", "already there"):
+    for state in ("not verified: --no-verify", "already there"):
         result = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--no-verify")
         assert result.exit_code == 0
         assert state in result.stdout

@@ -1,0 +1,120 @@
+"""How a command ends: what is said of whatever ended it, on stderr and with ``--json`` on stdout; the exit status."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from converters.cli.output import OutputClosed, say, say_json, say_traceback
+from converters.errors import (
+    INTERRUPTED,
+    OUTPUT_CLOSED,
+    TERMINATED,
+    BitConvertError,
+    DefectError,
+    UsageError,
+    system_errors,
+)
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
+"""What libraries raise RuntimeErrors of."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: what was begun is cleared away, as after Ctrl-C."""
+
+
+class Ending:
+    """How the command ``name`` was told to end.
+
+    ``empty`` is what the JSON of a run that did nothing has besides.
+    """
+
+    def __init__(self, name: str, *, debug: bool, as_json: bool, empty: Mapping[str, Any]) -> None:
+        self.name, self.debug, self.as_json, self.empty = name, debug, as_json, empty
+
+    def of(self, work: Callable[[], int | None]) -> int:
+        """The exit status of ``work``, and what is said of it where that is an error."""
+        try:
+            return work() or 0
+        except click.ClickException as error:
+            return self.with_error(UsageError(f"{error.format_message()} See {self.name} --help."))
+        except (KeyboardInterrupt, click.Abort):
+            return self._say("interrupted; run it again to go on.", INTERRUPTED)
+        except Terminated:
+            return self._say("terminated; run it again to go on.", TERMINATED)
+        except OutputClosed:
+            return OUTPUT_CLOSED
+        except Exception as error:
+            return self.with_error(failure_of(error))
+
+    def with_error(self, error: BitConvertError) -> int:
+        return self._say(str(error), error.exit_status)
+
+    def _say(self, message: str, status: int) -> int:
+        if self.debug:
+            say_traceback()
+        say(f"{self.name}: {message}", err=True)
+        if self.as_json:
+            try:
+                version, _ = _version_and_issues()
+                say_json({"release": version, "exit_status": status, "error": message, **self.empty})
+            except (OutputClosed, UsageError):
+                return status
+        return status
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises ``Terminated``, so that nothing half made is left; in the main thread alone."""
+
+    def end(*_: Any) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def failure_of(error: Exception) -> BitConvertError:
+    """The error to say: itself, the system's as wrong usage, and of anything unforeseen a defect of ours."""
+    if isinstance(error, BitConvertError | OSError):
+        try:
+            with system_errors():
+                raise error
+        except BitConvertError as found:
+            return found
+    from converters.redaction import one_line
+
+    if isinstance(error, MemoryError) or any(what in str(error).lower() for what in OUT_OF_MEMORY):
+        what = one_line(error, 200)
+        return UsageError(
+            f"not enough memory{': ' + what if what else ''}. Close other programs, or run it where there is more."
+        )
+    version, address = _version_and_issues()
+    return DefectError(
+        f"a defect in bit-convert {version}: {type(error).__name__}: {one_line(error, 200) or 'no message'}.\n"
+        f"Please report it, with what --debug prints, at {address}"
+    )
+
+
+def _version_and_issues() -> tuple[str, str]:
+    """This version, and where its defects are reported."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        found = metadata("bit-convert")
+    except PackageNotFoundError:
+        return "not installed", "the place that you have it from"
+    addresses = dict(line.split(", ", 1) for line in found.get_all("Project-URL") or [])
+    return found["Version"], addresses.get("Issues", "the place that you have it from")

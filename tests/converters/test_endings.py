@@ -1,0 +1,194 @@
+"""How commands end: defects, signals, a reader that has gone, names that no encoding has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters.cli import runs
+from converters.cli.commands import convert, verify
+from tests.checkpoints import make_checkpoint
+from tests.command_line import refused, run
+
+ISSUES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["urls"]["Issues"]
+PROGRAM = "import sys; from converters.cli import {command}; {command}(sys.argv[1:])"
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    return make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64))
+
+
+@pytest.fixture
+def checkpoint(tensors, tmp_path) -> Path:
+    np.savez(tmp_path / "tiny.npz", **tensors)
+    return tmp_path / "tiny.npz"
+
+
+def strict(text: str) -> dict:
+    return json.loads(text, parse_constant=lambda token: pytest.fail(token))
+
+
+def raising(error: BaseException):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+# What nobody foresaw
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x\x1b"), RecursionError(), ZeroDivisionError("division by zero")], ids=repr
+)
+def test_a_defect_is_70_in_two_lines_that_say_where_to_report_it(error, checkpoint, monkeypatch, tmp_path):
+    for module, name, command, words in (
+        (runs, "convert", convert, ["--checkpoint", checkpoint, "--output", tmp_path / "model"]),
+        (runs, "audit_target", verify, [tmp_path, "--against", checkpoint, "--report", tmp_path / "report"]),
+    ):
+        monkeypatch.setattr(module, name, raising(error))
+        said = refused(70, *words, command=command)
+        for part in (type(error).__name__, version("bit-convert"), "--debug", ISSUES):
+            assert part in said
+        assert "Traceback" not in said
+        result = run(*words, "--json", "--debug", command=command)
+        assert result.exit_code == 70
+        assert "Traceback" in result.stderr
+        assert "\x1b" not in result.stderr
+        content = strict(result.stdout)
+        assert content["exit_status"] == 70
+        assert type(error).__name__ in str(content)
+
+
+def test_a_defect_ends_one_job_and_not_the_others(tmp_path, monkeypatch):
+    def fail_once(request, progress):
+        monkeypatch.undo()
+        raise KeyError("first")
+
+    monkeypatch.setattr(runs, "convert", fail_once)
+    result = run("--variant", "BiT-[Md]*R50x1", "--offline", "--json", "--output", tmp_path / "models")
+    assert result.exit_code == 70
+    states = [entry["exit_status"] for entry in strict(result.stdout)["results"]]
+    assert states[0] == 70
+    assert set(states[1:]) <= {0, 4}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), np.exceptions.AxisError("x"), RuntimeError("can't allocate memory")])
+def test_too_little_memory_is_no_defect(error, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "convert", raising(error))
+    status = 70 if isinstance(error, np.exceptions.AxisError) else 2
+    said = refused(status, "--checkpoint", checkpoint, "--output", tmp_path / "model")
+    assert ("not enough memory" in said) == (status == 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--bogus"], 2), (["--variant", "nothing"], 2), (["--checkpoint", "none.npz"], 3)]
+)
+def test_every_error_is_json_too_where_json_was_asked_for(words, status):
+    result = run(*words, "--json")
+    assert result.exit_code == status
+    content = strict(result.stdout)
+    assert content["exit_status"] == status
+    assert len(result.stderr.splitlines()) <= 2
+    assert "release" in content
+
+
+def test_errors_of_bit_verify_are_json_too():
+    result = run("nowhere", "--against", "nothing", "--json", command=verify)
+    assert strict(result.stdout)["exit_status"] == result.exit_code == 2
+
+
+def test_interrupted_is_130_also_in_json(checkpoint, monkeypatch):
+    monkeypatch.setattr(runs, "convert", raising(KeyboardInterrupt()))
+    assert "run it again" in refused(130, "--checkpoint", checkpoint)
+    assert strict(run("--checkpoint", checkpoint, "--json").stdout)["exit_status"] == 130
+
+
+# Signals and pipes
+
+
+def start(command: str, *words: object, stdout=subprocess.PIPE, **environment: str) -> subprocess.Popen:
+    program = [sys.executable, "-c", PROGRAM.format(command=command), *map(os.fspath, map(str, words))]
+    return subprocess.Popen(
+        program, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_terminated_is_143_and_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def terminate(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(5)
+
+    monkeypatch.setattr("converters.conversion.model.write", terminate)
+    said = refused(143, "--checkpoint", checkpoint, "--output", tmp_path / "out" / "model")
+    assert "terminated" in said
+    assert list((tmp_path / "out").iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is not None
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    process = start("convert", "--list")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(30) == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_stdout_on_a_full_disk_is_said():
+    with open("/dev/full", "w") as full:
+        process = start("convert", "--list", stdout=full)
+        assert "standard output cannot be written: No space left" in process.stderr.read()
+    assert process.wait(30) == 2
+
+
+# Names
+
+
+ODD = "mod\udcffel-\u00e8\u65e5\x1b[31m\u202e"
+"""Not UTF-8, not ASCII, not latin-1, and with what a terminal obeys."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=["UTF-8", "C", "ASCII", "latin-1"],
+)
+def test_any_name_survives(environment, checkpoint, tmp_path):
+    source, folder = tmp_path / f"{ODD}.npz", tmp_path / ODD
+    checkpoint.rename(source)
+    converting = ("convert", "--checkpoint", source, "--output", folder)
+    commands = (
+        (0, *converting),
+        (0, *converting, "--json"),
+        (0, "verify", folder, "--against", source, "--report", tmp_path / "report"),
+        (3, "convert", "--checkpoint", folder / "none", "--json"),
+    )
+    printed = []
+    for status, command, *words in commands:
+        process = start(command, *words, **environment)
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == status, err
+        assert "\x1b" not in out + err
+        assert "\u202e" not in out + err
+        assert len(err.splitlines()) <= 2
+        printed.append(out)
+    assert strict(printed[1])["results"][0]["folder"] == str(folder)
+    strict(printed[3])
+    strict((tmp_path / "report" / "parity.json").read_text(encoding="utf-8"))
