@@ -365,15 +365,13 @@ def study(seed: int) -> dict[str, Any]:
 def write(folder: Path, checkpoint: Path, reader: Honest, padding: Any) -> None:
     """The folder that a conversion writes for this reader."""
     from converters.folder.plan import Plan
-    from converters.mapping.names import GOOGLE, infer
+    from converters.mapping.storage import Storage
     from converters.sources import open_checkpoint
     from converters.writers import model as repository
 
     folder.mkdir()
     with open_checkpoint(checkpoint) as source:
-        architecture = infer(source.shapes, GOOGLE, checkpoint.name)
-        exact: Any = reader.exact
-        plan = Plan("network", architecture, None, exact, padding, reader.layout)
+        plan = Plan.of(source, None, Storage(reader.layout, reader.exact), padding)
         repository.write(folder, source, plan, lambda *_: None, hashed=False)
 
 

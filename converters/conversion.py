@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.auditing.audits import VERSION, audit_folder, oracles_of, write_report
@@ -21,15 +21,16 @@ from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import card
 from converters.folder.config import json_files
 from converters.folder.placing import install, workspace
-from converters.folder.plan import Plan, preprocessing_of
+from converters.folder.plan import Plan
 from converters.hub.guard import Publication
+from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.left_out import left_out_line
 from converters.writers import model
 from converters.writers.weights import weight_files
 from verify import Report
-from verify.protocols import PoolPadding, Progress
+from verify.protocols import Progress
 
 DEFAULT_OUTPUT = Path("models")
 
@@ -80,31 +81,16 @@ def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions
             f"{source.path}: holds {architecture}, but {variant.name} is {variant.network}.\n"
             "Give the file of that variant, or leave --variant out."
         )
-    plan = Plan(
-        name=variant.repository_name if variant else f"BiT-{architecture.name}",
-        architecture=architecture,
-        variant=variant,
-        exact=options.exact,
-        pool_padding=options.pool_padding or _attainable(source, options),
-        layout=options.layout,
-        dtype=options.dtype,
-        max_shard_bytes=options.max_shard_size,
-        found=None if variant else preprocessing_of(source),
-    )
-    json_files(plan)  # refuses what the layout cannot hold
-    if plan.layout == "timm" and len(weight_files(plan)) > 1:
-        raise UsageError(f"{plan.name}: timm reads one file of weights alone. Raise or leave out --max-shard-size.")
-    return plan
-
-
-def _attainable(source: GoogleView, options: ConvertOptions) -> PoolPadding:
-    """The padding that the checkpoint's format has. Raises UsageError where no stock library could read it."""
-    if options.exact == "logits" and source.pool_padding == "-inf":
+    plan = Plan.of(source, variant, Storage.of(options), options.pool_padding)
+    if plan.storage.exact == "logits" and plan.pool_padding == "-inf":
         raise UsageError(
             f"{source.path}: its max-pool pads with -inf, which stock libraries, that --exact logits is for, cannot.\n"
             "Choose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
         )
-    return source.pool_padding
+    json_files(plan)  # refuses what the layout cannot hold
+    if plan.layout == "timm" and len(weight_files(plan)) > 1:
+        raise UsageError(f"{plan.name}: timm reads one file of weights alone. Raise or leave out --max-shard-size.")
+    return plan
 
 
 def convert(request: Request, progress: Progress) -> Conversion:
@@ -212,8 +198,9 @@ def _held_report(
         report = read_report(place / PARITY)
     except (OSError, ParityError) as error:
         return None, str(error)
-    wanted = (source.sha256, plan.layout, plan.dtype, plan.exact, plan.pool_padding, VERSION)
-    held = (report.source.get("sha256"), report.layout, report.dtype, report.exact, report.pool_padding, report.release)
+    stored = replace(plan.storage, max_shard_size=None)
+    wanted = (source.sha256, stored, plan.pool_padding, VERSION)
+    held = (report.source.get("sha256"), Storage.of(report), report.pool_padding, report.release)
     if held != wanted or {other.oracle for other in report.other_oracles} != set(oracles) or not report.passed:
         return None, f"{PARITY} is of another conversion"
     progress("comparing with the checkpoint", 0, 1)

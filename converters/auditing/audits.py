@@ -15,24 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.auditing.effective_values import effective
 from converters.auditing.heldout import held_out
-from converters.auditing.inspection import inspect_folder
 from converters.auditing.inspection.processor_fields import SMALLEST
-from converters.auditing.target import Folder, RoundedSource, audit_readers
+from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.variants import Variant, find_one
 from converters.download.locations import checkpoint_of, target_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files, refuse_special
-from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan, preprocessing_of
-from converters.mapping.names import GOOGLE, infer
+from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
 from converters.options import AuditOptions, Proof
 from converters.redaction import printable, printable_values
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
 from verify import Reader, Report
 from verify.oracles.agreement import MAKERS, OracleRequest
-from verify.protocols import PoolPadding, Progress, Source
+from verify.protocols import Progress, Source
 
 VERSION = version("bit-convert")
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
@@ -52,35 +49,37 @@ def audit_folder(
     """The report on a folder: the default images, and the photographs that the options name.
 
     ``variant`` is what the source is said to be: its labels and preprocessing are then compared as well. ``digests``
-    are the sha256 of the folder's files, as far as they are known. ``as_loaded`` compares what the installed library
-    gets from the folder, too: labels and prepared images.
+    and ``as_loaded`` are as Folder has them.
     """
     from verify.auditing import AuditSettings, audit
     from verify.images import IMAGES
 
-    images, pool_padding = options.images, options.pool_padding or source.pool_padding
-    with Folder(folder, source, choose_readers, digests or {}) as target:
-        plan = plan_of_folder(target, source, variant, pool_padding)
-        target.inspection = inspect_folder(folder, plan, target.weights)
-        if as_loaded and not target.misleading and not target.inspection.unmet:
-            target.effective = effective(target.for_libraries, plan)
-        can_prepare = images is not None and not target.inspection.wrong(PREPROCESSOR)
-        pixels = IMAGES[options.inputs]() + (photographs(images, folder) if images and can_prepare else [])
-        pixels += _images_of_the_graph(source, pixels)
-        rounded = source if target.dtype == "float32" else RoundedSource(source, target.dtype, target.exact)
+    with Folder(
+        folder,
+        source,
+        choose_readers,
+        variant=variant,
+        pool_padding=options.pool_padding,
+        digests=digests or {},
+        as_loaded=as_loaded,
+    ) as target:
+        can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
+        pixels = IMAGES[options.inputs]()
+        pixels += photographs(options.images, folder) if options.images and can_prepare else []
+        pixels += _images_of_the_graph(target.plan, pixels)
         report = audit(
             target,
             source,
             AuditSettings(
                 images=pixels,
-                pool_padding=pool_padding,
-                judged_by=rounded,
+                pool_padding=target.plan.pool_padding,
+                judged_by=target.judged_by,
                 other_oracles=[
                     OracleRequest(name, MAKERS[name], required=name in options.oracles)
                     for name in oracles_of(source, options.oracles)
                 ],
                 version=VERSION,
-                held_out=lambda: held_out(target, source, variant, pool_padding),
+                held_out=lambda: held_out(target),
                 changes=lambda: target.changes() | _of_the_checkpoint(source.changes()),
             ),
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
@@ -92,11 +91,11 @@ def _of_the_checkpoint(changes: Mapping[str, str]) -> dict[str, str]:
     return {f"the checkpoint's {name}": what for name, what in changes.items()}
 
 
-def _images_of_the_graph(source: Source, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+def _images_of_the_graph(plan: Plan, pixels: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
     """The default images in the one size that a SavedModel's graph takes, where none is of that size."""
     from verify.images import default_images
 
-    found = preprocessing_of(source)
+    found = plan.found
     if found is None or found.size == UNKNOWN_PREPROCESSING.size:
         return []
     size = found.size["height"], found.size["width"]
@@ -107,20 +106,6 @@ def oracles_of(source: Source, asked: Sequence[str]) -> list[str]:
     """The oracles beside the first one: those that were asked for, and a SavedModel's own graph in any case."""
     own = ["graph"] if source.format == SavedModel.format else []
     return list(dict.fromkeys([*own, *asked]))
-
-
-def plan_of_folder(target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding) -> Plan:
-    """What a conversion of the source into this folder's layout and dtype would be."""
-    return Plan(
-        name=target.folder.name,
-        architecture=infer(source.shapes, GOOGLE, source.path),
-        variant=variant,
-        exact=target.exact,
-        pool_padding=pool_padding,
-        layout=target.layout,
-        dtype=target.dtype,
-        found=None if variant else preprocessing_of(source),
-    )
 
 
 def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.auditing.target import Folder
-from converters.catalogue.variants import Preprocessing, Variant
+from converters.catalogue.variants import Preprocessing
 from converters.folder.config import preprocessor_config
 from verify.compare import U
 from verify.oracles.numpy import NumpyOracle
-from verify.protocols import PoolPadding, Source
 from verify.report.parity import HeldOutReport
 
 DATA = "digits/heldout.npz"
@@ -24,13 +23,12 @@ BATCH = 60
 """Images that run together."""
 
 
-def held_out(
-    target: Folder, source: Source, variant: Variant | None, pool_padding: PoolPadding
-) -> HeldOutReport | None:
+def held_out(target: Folder) -> HeldOutReport | None:
     """Both on the images that ship with the variant; None where none do, or where the folder cannot be run.
 
     Images are prepared as the catalogue says, whatever the folder's files say: those are compared by themselves.
     """
+    variant = target.plan.variant
     if variant is None or not variant.embedded or target.misleading or not target.readers:
         return None
     images, labels = _images(variant.preprocessing)
@@ -41,7 +39,7 @@ def held_out(
         return None
     finally:
         reader.close()
-    oracle = NumpyOracle(source, float32_runs=0, pool_padding=pool_padding)
+    oracle = NumpyOracle(target.source, float32_runs=0, pool_padding=target.plan.pool_padding)
     truth = np.concatenate([oracle.forward(batch)["logits"].argmax(1) for batch in images])
     found = np.concatenate(given)
     return HeldOutReport(

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.auditing.audits import plan_of_folder, refuse_own_source
-from converters.auditing.inspection import inspect_folder
+from converters.auditing.audits import refuse_own_source
 from converters.auditing.target import Folder
 from converters.catalogue.variants import Variant
 from converters.errors import CheckpointError, ParityError
@@ -95,7 +94,7 @@ def check(
     if source is not None:
         if folder is not None:
             refuse_own_source(folder, source)
-        found += source_departures(report, source, folder, variant, pool_padding or source.pool_padding)
+        found += source_departures(report, source, folder, variant, pool_padding)
     if folder is not None:
         found += _file_lines(report, folder) + _tensor_lines(report, folder)
     if found:
@@ -105,7 +104,7 @@ def check(
 
 
 def held_departures(
-    report: Report, source: GoogleView, folder: Path, variant: Variant | None, pool_padding: PoolPadding
+    report: Report, source: GoogleView, folder: Path, variant: Variant | None, pool_padding: PoolPadding | None
 ) -> list[str]:
     """What speaks against a folder that claims, by its report, to be a converted checkpoint already."""
     found = contradictions(report) or source_departures(report, source, folder, variant, pool_padding)
@@ -155,7 +154,7 @@ def _tensor_lines(report: Report, folder: Path) -> list[str]:
 
 
 def source_departures(
-    report: Report, source: GoogleView, folder: Path | None, variant: Variant | None, pool_padding: PoolPadding
+    report: Report, source: GoogleView, folder: Path | None, variant: Variant | None, pool_padding: PoolPadding | None
 ) -> list[str]:
     """What of a report, and of the folder that it is of, does not follow from the checkpoint."""
     if source.sha256 != report.source.get("sha256"):
@@ -165,16 +164,17 @@ def source_departures(
     found = [*_network_departures(report, source)]
     if source.format != report.source.get("format"):
         found.append(f"the report is of a checkpoint in {report.source.get('format')!r}, this one is {source.format}")
-    if report.pool_padding != pool_padding:
-        found.append(f"the report is of the pool padding {report.pool_padding}, the checkpoint has {pool_padding}")
+    padding = pool_padding or source.pool_padding
+    if report.pool_padding != padding:
+        found.append(f"the report is of the pool padding {report.pool_padding}, the checkpoint has {padding}")
     if folder is None:
         return found + _wrong_values(report, _expected(report, source))
     try:
-        target = Folder(folder, source, lambda _: ())
+        target = Folder(folder, source, lambda _: (), variant=variant, pool_padding=pool_padding)
     except CheckpointError as error:
         return [*found, str(error)]
     with target:
-        if (target.layout, target.dtype, target.exact) != (report.layout, report.dtype, report.exact):
+        if target.storage != Storage.of(report):
             found.append(f"the folder is {target.layout}, {target.dtype}, {target.exact}, the report of another")
         stored = check_stored(target, source, lambda _: None)
         found += [f"{line}, which the report does not say" for line in stored.misfits if line not in report.misfits]
@@ -182,9 +182,8 @@ def source_departures(
             found += _wrong_values(report, {a.pair.target: (a.pair.source, a.expected_sha256) for a in stored.compared})
         else:
             found += _misreported(report, stored)
-        plan = plan_of_folder(target, source, variant, pool_padding)
         known = {str(expectation) for expectation in report.expectations if not expectation.met}
-        unmet = map(str, inspect_folder(folder, plan, target.weights).unmet)
+        unmet = map(str, target.inspection.unmet)
         found += [line for line in unmet if line not in known]
     return found
 
@@ -212,7 +211,7 @@ def _network_departures(report: Report, source: GoogleView) -> Iterator[str]:
 
 def _expected(report: Report, source: GoogleView) -> dict[str, tuple[str, str]]:
     """Parameter → its source tensor, and the sha256 of what a folder of the report's kind must store."""
-    storage = Storage(LAYOUTS[report.layout], "logits" if report.exact == "logits" else "bits", report.dtype)
+    storage = Storage.of(report)
     rows = [(storage.name(row), row.names[GOOGLE], row) for row in parameters(source.architecture)]
     return {name: (google, digest(storage.values(row, source.read(google)))) for name, google, row in rows}
 

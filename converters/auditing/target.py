@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -16,28 +17,23 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from converters.auditing.inspection import Inspection
+from converters.auditing.effective_values import effective
+from converters.auditing.inspection import Inspection, inspect_folder
+from converters.catalogue.variants import Variant
 from converters.errors import UsageError
 from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
 from converters.folder.placing import temporary_folder
+from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights, open_weights
-from converters.mapping.architecture import Architecture
-from converters.mapping.dtypes import DTYPES, round_to, widened
-from converters.mapping.layouts import (
-    KERNEL_FACTOR,
-    LAYOUTS,
-    NPZ,
-    STANDARDIZATION_EPSILON,
-    TRANSFORMERS,
-    Exact,
-    Layout,
-)
-from converters.mapping.names import GOOGLE, Kind, Parameter, infer, nearest, parameters
+from converters.mapping.dtypes import DTYPES, widened
+from converters.mapping.layouts import LAYOUTS, NPZ, STANDARDIZATION_EPSILON, TRANSFORMERS, Exact, Layout
+from converters.mapping.names import GOOGLE, Kind, Parameter, nearest, parameters
 from converters.mapping.storage import Storage
+from converters.sources import GoogleView
 from converters.sources.declared import declared
 from converters.watch import Watch, loaded_files
 from verify.precision import DEFAULT, Computing
-from verify.protocols import Correspondence, Expectation, Inspected, Reader, Source
+from verify.protocols import Correspondence, Expectation, Inspected, PoolPadding, Reader, Source
 from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
@@ -56,29 +52,34 @@ float16, whose numbers near zero lie 2⁻²⁴ apart, so that it is off by a qua
 class Folder:
     """A folder in any layout that is written, held against a source. Open with ``with``.
 
-    ``choose_readers`` gives the libraries that run it, the declared one first; ``digests`` are the sha256 of files, as
-    far as they are known. Raises CheckpointError where config.json or the weights cannot be read.
+    ``choose_readers`` gives the libraries that run it, the declared one first. ``variant`` and ``pool_padding`` are
+    what is known of the source beside its tensors. ``digests`` are the sha256 of files, as far as they are known.
+    ``as_loaded`` compares what the installed library gets from the folder, too: labels and prepared images.
+    Raises CheckpointError where config.json or the weights cannot be read.
     """
 
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        source: GoogleView,
         choose_readers: Callable[[Folder], Sequence[Reader]],
+        *,
+        variant: Variant | None = None,
+        pool_padding: PoolPadding | None = None,
         digests: Mapping[str, str] = MappingProxyType({}),
+        as_loaded: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.source = folder, source
         self._watch = Watch(lambda: loaded_files(folder))
+        self._variant, self._pool_padding, self._as_loaded = variant, pool_padding, as_loaded
         self._digests, self._choose_readers = digests, choose_readers
         self._copy = ExitStack()
-        self.source = source
+        self._wanted = parameters(source.architecture)
         self.weights: Weights = open_weights(folder)
         self.form = self._recognise()
         needed = self.form.name in STOCK or (folder / CONFIG).is_file()
         self.config = read_json(folder / CONFIG) if needed else {}
         self.dtype = self.weights.dtype
-        self.inspection = Inspection((), (), "")
-        self.effective: Sequence[Expectation] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -87,9 +88,25 @@ class Folder:
         self.weights.close()
         self._copy.close()
 
-    @property
-    def has_head(self) -> bool:
-        return self._architecture.classes is not None
+    @cached_property
+    def storage(self) -> Storage:
+        """How a conversion would store what this folder says it is."""
+        return Storage(self.layout, self.exact, self.dtype)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What a conversion of the source into this folder's layout and dtype would be."""
+        return Plan.of(self.source, self._variant, self.storage, self._pool_padding)
+
+    @cached_property
+    def inspection(self) -> Inspection:
+        """What the files say, against that."""
+        return inspect_folder(self.folder, self.plan, self.weights)
+
+    @cached_property
+    def judged_by(self) -> Source:
+        """The source as this folder's dtype rounds it."""
+        return self.source if self.dtype == "float32" else RoundedSource(self.source, self.storage)
 
     @cached_property
     def kernel_spread(self) -> float:
@@ -140,7 +157,13 @@ class Folder:
     @property
     def expectations(self) -> Sequence[Expectation]:
         """Of the files' fields, and of what the library gets from them."""
-        return [*self.inspection.expectations, *self.effective]
+        return [*self.inspection.expectations, *self._effective]
+
+    @cached_property
+    def _effective(self) -> Sequence[Expectation]:
+        if not self._as_loaded or self.misleading or self.inspection.unmet:
+            return ()
+        return effective(self.for_libraries, self.plan)
 
     @property
     def inspected(self) -> Sequence[Inspected]:
@@ -175,9 +198,9 @@ class Folder:
         name, values = self.form.parameter_name(row), self.source.read(row.names[GOOGLE])
         if name not in self.weights.shapes:
             return False
-        stored = self.weights.read(name)
-        larger, same = (round_to(self.form.store(row, values, exact), self.dtype) for exact in ("logits", "bits"))
-        return np.array_equal(stored, larger) and not np.array_equal(stored, same)
+        stored, same = self.weights.read(name), Storage(self.layout, "bits", self.dtype)
+        larger = replace(same, exact="logits").values(row, values)
+        return np.array_equal(stored, larger) and not np.array_equal(stored, same.values(row, values))
 
     @cached_property
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
@@ -206,7 +229,7 @@ class Folder:
 
     def bit_ref_config(self) -> dict[str, Any]:
         """What bit_ref is to be for this folder."""
-        architecture = self._architecture
+        architecture = self.source.architecture
         return {
             "embedding_size": architecture.root_width,
             "hidden_sizes": [4 * width for width in architecture.widths],
@@ -226,19 +249,6 @@ class Folder:
 
         return {TRANSFORMERS.parameter_name(p): torch.from_numpy(value(p).copy()) for p in self._wanted}
 
-    @cached_property
-    def _storage(self) -> Storage:
-        """How a conversion would store what this folder says it is."""
-        return Storage(self.form, self.exact, self.dtype)
-
-    @cached_property
-    def _wanted(self) -> list[Parameter]:
-        return parameters(self._architecture)
-
-    @cached_property
-    def _architecture(self) -> Architecture:
-        return infer(self.source.shapes, GOOGLE, self.source.path)
-
     def _recognise(self) -> Layout:
         if self.weights.is_npz:
             return NPZ
@@ -249,7 +259,7 @@ class Folder:
         name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)
 
         def expected() -> Array:
-            return self._storage.values(parameter, self.source.read(name))
+            return self.storage.values(parameter, self.source.read(name))
 
         return Correspondence(name, target, expected, lambda: self.weights.read(target))
 
@@ -257,22 +267,15 @@ class Folder:
 class RoundedSource:
     """A source whose values are what a folder of another dtype stores of them: what that folder is judged by."""
 
-    def __init__(self, source: Source, dtype: str, exact: Exact) -> None:
-        self._source, self._dtype = source, dtype
-        self._factor = KERNEL_FACTOR[exact]
-        self._kernels = {
-            p.names[GOOGLE] for p in parameters(infer(source.shapes, GOOGLE, source.path)) if p.kind is Kind.KERNEL
-        }
+    def __init__(self, source: GoogleView, storage: Storage) -> None:
+        self._source, self._storage = source, storage
+        self._parameters = {row.names[GOOGLE]: row for row in parameters(source.architecture)}
         self.path, self.location, self.format = source.path, source.location, source.format
         self.sha256, self.shapes = source.sha256, source.shapes
 
     def read(self, name: str) -> Array:
-        """float32; of kernels stored ten times as large, float64, in which the division by ten leaves no trace."""
-        factor = self._factor if name in self._kernels else 1
-        values = self._source.read(name)
-        scaled = values if factor == 1 else values * np.float32(factor)
-        rounded = widened(round_to(scaled, self._dtype), self._dtype)
-        return rounded if factor == 1 else rounded.astype(np.float64) / factor
+        """As ``Storage.kept`` has it."""
+        return self._storage.kept(self._parameters[name], self._source.read(name))
 
 
 class RemappedReader(BitRefReader):
@@ -367,7 +370,8 @@ def _stock(folder: Folder, computing: Computing = DEFAULT) -> list[Reader]:
 
 
 def _library(library: type[TransformersReader | TimmReader], folder: Folder, computing: Computing) -> Reader:
-    return library(folder.for_libraries, computing, folder.has_head, folder.dtype)
+    has_head = folder.source.architecture.classes is not None
+    return library(folder.for_libraries, computing, has_head, folder.dtype)
 
 
 RUNNERS: Mapping[str, Callable[[Folder, Computing], Reader]] = {

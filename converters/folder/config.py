@@ -25,8 +25,8 @@ def json_files(plan: Plan) -> dict[str, dict[str, Any]]:
 def declarations(plan: Plan) -> dict[str, Any]:
     """What every config.json says of the stored values, whatever the layout."""
     return {
-        "weight_standardization_eps": STANDARDIZATION_EPSILON[plan.exact],
-        "exact": plan.exact,
+        "weight_standardization_eps": STANDARDIZATION_EPSILON[plan.storage.exact],
+        "exact": plan.storage.exact,
         "pool_padding": plan.pool_padding,
     }
 
@@ -40,7 +40,7 @@ def model_config(plan: Plan) -> dict[str, Any]:
     config: dict[str, Any] = {
         "model_type": "bit",
         "architectures": ["BitModel" if architecture.classes is None else "BitForImageClassification"],
-        "dtype": plan.dtype,
+        "dtype": plan.storage.dtype,
         "num_channels": 3,
         "embedding_size": architecture.root_width,
         "hidden_sizes": [4 * width for width in architecture.widths],

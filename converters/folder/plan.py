@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from converters.catalogue.labels import id2label
 from converters.catalogue.variants import Preprocessing, Variant
 from converters.mapping.architecture import Architecture
-from converters.mapping.layouts import LAYOUTS, Exact
 from converters.mapping.storage import Storage
-from converters.options import MAX_SHARD_SIZE
+from converters.sources import GoogleView
 from verify.protocols import PoolPadding, Source
 
 UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
@@ -25,18 +25,24 @@ class Plan:
     """Of the model and its repository: a variant's, or made from the architecture."""
     architecture: Architecture
     variant: Variant | None
-    exact: Exact
-    pool_padding: PoolPadding
-    layout: str = "transformers"
-    dtype: str = "float32"
-    max_shard_bytes: int = MAX_SHARD_SIZE
+    storage: Storage
+    """How its tensors are stored."""
+    pool_padding: PoolPadding = "zeros"
     found: Preprocessing | None = None
     """What the checkpoint's own graph says of its images, where it does."""
 
+    @classmethod
+    def of(
+        cls, source: GoogleView, variant: Variant | None, storage: Storage, pool_padding: PoolPadding | None = None
+    ) -> Self:
+        """Of a checkpoint that is said to be ``variant``, and to pad its max-pool otherwise than it says itself."""
+        name = variant.repository_name if variant else f"BiT-{source.architecture.name}"
+        padding = pool_padding or source.pool_padding
+        return cls(name, source.architecture, variant, storage, padding, preprocessing_of(source))
+
     @property
-    def storage(self) -> Storage:
-        """How its tensors are stored."""
-        return Storage(LAYOUTS[self.layout], self.exact, self.dtype)
+    def layout(self) -> str:
+        return self.storage.layout
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -52,7 +52,7 @@ def loading_here(plan: Plan, folder: str) -> list[str]:
 
 def stock_remedy(plan: Plan, folder: str) -> str:
     """Returns the call that makes a loaded model of the layout's stock library exact; empty where there is none."""
-    if plan.exact != "bits" or plan.pool_padding != "zeros" or plan.layout not in ("transformers", "timm"):
+    if plan.storage.exact != "bits" or plan.pool_padding != "zeros" or plan.layout not in ("transformers", "timm"):
         return ""
     given = f', "{folder}"' if plan.layout == "timm" else ""
     return f"bit_ref.use_config_epsilon(model{given})"

@@ -2,17 +2,20 @@
 
 source, parameter → ``Storage.pieces()`` → rows of the stored tensor, which whoever writes it asks for
 a whole array     → ``Storage.values()`` → the whole stored tensor, which an audit compares
+a whole array     → ``Storage.kept()`` → what the stored tensor keeps of it, which an audit computes with
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
 
-from converters.mapping.dtypes import round_to
-from converters.mapping.layouts import Array, Exact, Layout, scaled
-from converters.mapping.names import GOOGLE, Parameter, Shape
+import numpy as np
+
+from converters.mapping.dtypes import DTYPES, round_to, widened
+from converters.mapping.layouts import LAYOUTS, NPZ, Array, Exact, Layout, scaled
+from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
 from converters.mapping.tiles import Tile
 
 
@@ -55,19 +58,44 @@ class Rows:
 class Storage:
     """How a folder stores tensors."""
 
-    layout: Layout
+    layout: str = "transformers"
+    """A key of LAYOUTS."""
     exact: Exact = "bits"
     dtype: str = "float32"
+    max_shard_size: int | None = None
+    """Bytes of one file's tensors; None: all are in one."""
+
+    @classmethod
+    def of(cls, other: object) -> Self:
+        """As options or a report say it, under the same names."""
+        return cls(**{field.name: getattr(other, field.name) for field in fields(cls) if hasattr(other, field.name)})
+
+    @property
+    def form(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return DTYPES[self.dtype].storage.itemsize
 
     def name(self, parameter: Parameter) -> str:
-        return self.layout.parameter_name(parameter)
+        return self.form.parameter_name(parameter)
 
     def shape(self, parameter: Parameter) -> Shape:
-        return self.layout.shape(parameter)
+        return self.form.shape(parameter)
 
     def values(self, parameter: Parameter, google: Array) -> Array:
         """The stored tensor of one in Google's layout, float32; bfloat16 is given as its uint16 bits."""
-        return round_to(self.layout.store(parameter, google, self.exact), self.dtype)
+        return round_to(self.form.store(parameter, google, self.exact), self.dtype)
+
+    def kept(self, parameter: Parameter, google: Array) -> Array:
+        """What the stored values are of, in Google's layout: float32; of kernels stored ten times as large, float64, in
+        which the division by ten leaves no trace."""
+        values = widened(replace(self, layout=NPZ.name).values(parameter, google), self.dtype)
+        if self.exact == "logits" and parameter.kind is Kind.KERNEL:
+            values = values.astype(np.float64)
+        return NPZ.restore(parameter.kind, values, self.exact)
 
     def pieces(self, parameter: Parameter, source: GoogleTensors, most: int) -> Iterator[Piece]:
         """The same values, read from ``source`` as they are asked for, at most ``most`` rows at a time.
@@ -75,7 +103,7 @@ class Storage:
         Raises CheckpointError as ``source.tiles`` and ``source.read`` do.
         """
         name = parameter.names[GOOGLE]
-        if self.layout.forms[parameter.kind].is_outputs_first:
+        if self.form.forms[parameter.kind].is_outputs_first:
             for tile in source.tiles(name, most):
                 values = scaled(tile.values, parameter.kind, self.exact, out=tile.values)
                 yield Tile(tile.inputs, tile.rows, round_to(values, self.dtype))

@@ -85,10 +85,8 @@ def _open(path: Path) -> TensorFile:
     if fits:
         return fits[0].open(path)
     if inside:
-        source = open_source(inside[0])
         config = declared(path)
-        source.exact, source.pool_padding = config.exact, config.pool_padding
-        return source
+        return open_source(inside[0]).declared_as(config)
     looked_for = "; ".join(reader.looked_for for reader in READERS)
     raise CheckpointError(f"{path}: not a BiT checkpoint: {_describe(path, head)}.\nLooked for {looked_for}.")
 

@@ -9,6 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,6 +22,7 @@ from converters.files import sha256
 from converters.mapping.layouts import Exact
 from converters.mapping.names import longest_name
 from converters.mapping.tiles import Tile, tiles_of
+from converters.sources.declared import Declared
 from verify.protocols import PoolPadding
 
 Array = npt.NDArray[Any]
@@ -91,6 +93,12 @@ class TensorFile(ABC):
         float16 and bfloat16 are widened exactly; float64 is rounded to float32, in which all of Google's code computes.
         Raises CheckpointError, naming file and tensor, for anything broken or not finite.
         """
+
+    def declared_as(self, config: Declared) -> Self:
+        """The same file, of which the config.json beside it says this."""
+        told = copy(self)
+        told.exact, told.pool_padding = config.exact, config.pool_padding
+        return told
 
     def select(self, names: Collection[str]) -> None:  # noqa: B027 - most readers look at a tensor when it is read
         """Says which tensors will be read; what the others hold is of no account.

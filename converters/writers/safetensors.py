@@ -38,8 +38,14 @@ class TensorToWrite:
     """At most so many rows at a time → the values, in order."""
 
 
-def write_safetensors(path: Path, tensors: Sequence[TensorToWrite], dtype: str = "float32", hashed: bool = True) -> str:
-    """Writes a new file, tensor by tensor.
+def write_safetensors(
+    path: Path,
+    tensors: Sequence[TensorToWrite],
+    dtype: str = "float32",
+    hashed: bool = True,
+    step: Callable[[str], None] = lambda name: None,
+) -> str:
+    """Writes a new file, tensor by tensor; ``step`` is called with the name of each.
 
     Returns the file's sha256, hexadecimal, if ``hashed``. Values of bfloat16 are their uint16 bits. Raises ValueError
     where a tensor's pieces are not its rows, and OSError as the file system does.
@@ -50,6 +56,7 @@ def write_safetensors(path: Path, tensors: Sequence[TensorToWrite], dtype: str =
     with FileSink(path, size, digest.update if hashed else None) as file:
         file.write(header)
         for tensor in tensors:
+            step(tensor.name)
             _write(tensor, storage, file)
         file.close()
     return digest.hexdigest() if hashed else ""

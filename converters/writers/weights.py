@@ -5,8 +5,9 @@ source, Plan → tensors of the layout, one at a time → model.safetensors | mo
 
 from __future__ import annotations
 
+import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,11 @@ import numpy as np
 
 from converters.files import INDEX, WEIGHTS, write_json
 from converters.folder.plan import Plan
-from converters.mapping.dtypes import DTYPES
-from converters.mapping.names import GOOGLE, Parameter, parameters
-from converters.mapping.storage import Piece
+from converters.mapping.names import GOOGLE, parameters
 from converters.sources import GoogleView
 from converters.writers.safetensors import TensorToWrite, write_safetensors
 from verify.protocols import Progress
+from verify.steps import Steps
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member of an npz: what is written depends on the source alone."""
@@ -30,35 +30,30 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, 
 
     Returns file → sha256 if ``hashed``, of safetensors files alone.
     """
-    tensors = _tensors(source, plan, step)
+    tensors = _tensors(source, plan)
+    steps = Steps(lambda name, done, total: step(f"writing {name}", done, total), len(tensors))
     homes = weight_files(plan)
     digests: dict[str, str] = {}
     with source.checking():
         for file, names in homes.items():
             of_file = [tensors[name] for name in names]
             if plan.layout == GOOGLE:
-                write_npz(folder / file, of_file)
+                write_npz(folder / file, of_file, steps)
             else:
-                digests[file] = write_safetensors(folder / file, of_file, plan.dtype, hashed)
+                digests[file] = write_safetensors(folder / file, of_file, plan.storage.dtype, hashed, steps)
     if len(homes) > 1:
-        total = sum(_bytes(tensor.shape, DTYPES[plan.dtype].storage.itemsize) for tensor in tensors.values())
+        total = sum(_bytes(tensor.shape, plan.storage.itemsize) for tensor in tensors.values())
         weight_map = {name: file for file, names in homes.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return digests if hashed else {}
 
 
-def _tensors(source: GoogleView, plan: Plan, step: Progress) -> dict[str, TensorToWrite]:
-    """Name → tensor of the folder, in order; ``step`` is called when its values are first asked for."""
-    wanted = parameters(plan.architecture)
-
-    def pieces(parameter: Parameter, place: int, most: int) -> Iterator[Piece]:
-        step(f"writing {parameter.names[GOOGLE]}", place, len(wanted))
-        return plan.storage.pieces(parameter, source, most)
-
+def _tensors(source: GoogleView, plan: Plan) -> dict[str, TensorToWrite]:
+    """Name → tensor of the folder, in order."""
+    storage = plan.storage
     return {
-        name: TensorToWrite(name, plan.storage.shape(parameter), partial(pieces, parameter, place))
-        for place, parameter in enumerate(wanted)
-        for name in [plan.storage.name(parameter)]
+        storage.name(row): TensorToWrite(storage.name(row), storage.shape(row), partial(storage.pieces, row, source))
+        for row in parameters(plan.architecture)
     }
 
 
@@ -67,7 +62,7 @@ def weight_files(plan: Plan) -> dict[str, list[str]]:
     shapes = {plan.storage.name(p): plan.storage.shape(p) for p in parameters(plan.architecture)}
     if plan.layout == GOOGLE:
         return {f"{plan.name}.npz": list(shapes)}
-    return split(shapes, DTYPES[plan.dtype].storage.itemsize, plan.max_shard_bytes)
+    return split(shapes, plan.storage.itemsize, plan.storage.max_shard_size or sys.maxsize)
 
 
 def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:
@@ -91,10 +86,11 @@ def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
     return int(np.prod(shape, dtype=np.int64)) * itemsize
 
 
-def write_npz(path: Path, tensors: Sequence[TensorToWrite]) -> None:
+def write_npz(path: Path, tensors: Sequence[TensorToWrite], step: Callable[[str], None] = lambda name: None) -> None:
     """Writes float32 tensors as stored members under 128-byte npy headers, as the released files have them."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for tensor in tensors:
+            step(tensor.name)
             info = zipfile.ZipInfo(f"{tensor.name}.npy", EPOCH)
             info.external_attr = 0o600 << 16
             info.file_size = _bytes(tensor.shape, 4)

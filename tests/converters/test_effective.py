@@ -1,6 +1,7 @@
 """What installed libraries get from a folder's files: honest ones give Google's pixels, and wrong ones are named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from converters.auditing.effective_values import effective
 from converters.catalogue import variants as catalogue
 from converters.folder.config import model_config, preprocessor_config, timm_config
 from converters.folder.plan import Plan
+from converters.mapping.storage import Storage
 from verify.pixels import LIBRARY_LIMIT, LIBRARY_MEAN, kinds, library_difference
 
 SQUASHED, CROPPED = "BiT-M-R50x1-ILSVRC2012", "distill/R50x1_224"
@@ -17,7 +19,7 @@ SQUASHED, CROPPED = "BiT-M-R50x1-ILSVRC2012", "distill/R50x1_224"
 def written(folder, name, layout, **changes):
     """A folder's configs, some fields of them others, and the plan that they are of."""
     variant = catalogue.find(name)[0]
-    plan = Plan(name, variant.network, variant, "bits", "zeros", layout)
+    plan = Plan(name, variant.network, variant, Storage(layout))
     config = model_config(plan) if layout == "transformers" else timm_config(plan)
     files = {"config.json": config, "preprocessor_config.json": preprocessor_config(plan.preprocessing)}
     for file, fields in changes.items():
@@ -86,7 +88,7 @@ def test_another_preparation_is_found_in_timm(tmp_path, fields, place):
 
 def test_nothing_is_compared_of_layouts_without_a_library(tmp_path):
     folder, plan = written(tmp_path, SQUASHED, "transformers")
-    assert effective(folder, Plan(plan.name, plan.architecture, plan.variant, "bits", "zeros", "original")) == []
+    assert effective(folder, replace(plan, storage=Storage("original"))) == []
 
 
 @pytest.mark.parametrize(("step", "passes"), [(1, True), (2, True), (3, False)])

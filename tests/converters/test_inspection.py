@@ -26,12 +26,12 @@ from converters.errors import CheckpointError, UsageError
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import open_weights
 from converters.mapping.architecture import Architecture
-from converters.mapping.names import GOOGLE, infer
+from converters.mapping.storage import Storage
 from converters.options import ConvertOptions
 from tests.checkpoints import make_checkpoint
 from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, UNREADABLE, Case, set_fields
 from tests.verify.folders import write_folder
-from tests.verify.support import MemorySource
+from tests.verify.support import OpenedSource
 
 IMAGENET = "BiT-M-R50x1-ILSVRC2012"
 RECIPE = {
@@ -72,11 +72,8 @@ def made(case: Case, honest: Path, folder: Path) -> Path:
 
 
 def inspected(folder: Path, tensors, variant: Variant | None) -> Inspection:
-    source = MemorySource(tensors)
-    with Folder(folder, source, lambda _: []) as target:
-        architecture = infer(source.shapes, GOOGLE, "tiny")
-        plan = Plan("tiny", architecture, variant, target.exact, "zeros", target.layout, target.dtype)
-        return inspect_folder(folder, plan, target.weights)
+    with Folder(folder, OpenedSource(tensors), lambda _: [], variant=variant) as target:
+        return target.inspection
 
 
 @pytest.fixture
@@ -145,7 +142,7 @@ def inspected_as_timm(case: Case, folder: Path) -> Inspection:
         (folder / "config.json").write_text(json.dumps(set_fields(json.loads(json.dumps(TIMM)), case.config)))
     if case.change is not None:
         case.change(folder)
-    plan = Plan("timm", Architecture.released("R50x1", 3), None, "bits", "zeros", "timm")
+    plan = Plan("timm", Architecture.released("R50x1", 3), None, Storage("timm"))
     with closing(open_weights(folder)) as weights:
         return inspect_folder(folder, plan, weights)
 

@@ -21,10 +21,11 @@ from converters.files import read_json
 from converters.folder.config import model_config, plain_config, preprocessor_config, timm_config
 from converters.folder.plan import Plan
 from converters.mapping.architecture import Architecture
+from converters.mapping.storage import Storage
 
 TINY = Architecture.regular((1, 1), 32, 10)
-PLANS = {layout: Plan("tiny", TINY, None, "bits", "zeros", layout) for layout in ("transformers", "original")}
-PLANS["timm"] = Plan("timm", Architecture.released("R50x1", 10), None, "bits", "zeros", "timm")
+PLANS = {layout: Plan("tiny", TINY, None, Storage(layout)) for layout in ("transformers", "original")}
+PLANS["timm"] = Plan("timm", Architecture.released("R50x1", 10), None, Storage("timm"))
 WRITERS = {
     "transformers": (model_config, inspect_model), "original": (plain_config, inspect_plain),
     "timm": (timm_config, inspect_timm),
@@ -102,7 +103,7 @@ def test_junk_inside_labels(name, key, value):
     known=st.booleans(),
 )
 def test_junk_in_the_preprocessor(name, value, known):
-    plan = Plan("tiny", TINY, find("BiT-M-R50x1-ILSVRC2012")[0] if known else None, "bits", "zeros")
+    plan = Plan("tiny", TINY, find("BiT-M-R50x1-ILSVRC2012")[0] if known else None, Storage())
     recipe = {**json.loads(json.dumps(preprocessor_config(plan.preprocessing))), name: copy.deepcopy(value)}
     noted(inspect_processor, "preprocessor_config.json", recipe, plan)
 

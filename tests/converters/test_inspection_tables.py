@@ -15,6 +15,7 @@ from converters.auditing.inspection import inspect_folder, model_fields, process
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import open_weights
 from converters.mapping.architecture import Architecture
+from converters.mapping.storage import Storage
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import write_folder
 
@@ -192,7 +193,7 @@ def test_nothing_that_transformers_saves_is_unknown(folder, tmp_path):
     model.save_pretrained(tmp_path / "again", max_shard_size="20KB")
     AutoImageProcessor.from_pretrained(folder, local_files_only=True).save_pretrained(tmp_path / "again")
     (tmp_path / "again" / "config.json").write_text(json.dumps(model.config.to_dict() | {"pool_padding": "zeros"}))
-    plan = Plan("tiny", Architecture((1,), 32, (32,), 4), None, "bits", "zeros")
+    plan = Plan("tiny", Architecture((1,), 32, (32,), 4), None, Storage())
     with closing(open_weights(tmp_path / "again")) as weights:
         inspection = inspect_folder(tmp_path / "again", plan, weights)
     assert inspection.unknown == []
@@ -207,7 +208,7 @@ def test_nothing_that_timm_saves_is_unknown(tmp_path):
 
     model = timm.create_model("resnetv2_50x1_bit.goog_in21k", pretrained=False, num_classes=3)
     save_for_hf(model, tmp_path / "saved", model_config={"label_names": ["a", "b", "c"]}, safe_serialization="both")
-    plan = Plan("timm", Architecture.released("R50x1", 3), None, "bits", "zeros", "timm")
+    plan = Plan("timm", Architecture.released("R50x1", 3), None, Storage("timm"))
     with closing(open_weights(tmp_path / "saved")) as weights:
         inspection = inspect_folder(tmp_path / "saved", plan, weights)
     assert [str(each) for each in inspection.unmet] == []

@@ -58,7 +58,7 @@ SAVERS = {
 @pytest.mark.parametrize("exact", ["bits", "logits"])
 def test_pieces_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, layout, exact):
     saver(tmp_path / "model.npz", **tensors)
-    storage = Storage(layout, exact)
+    storage = Storage(layout.name, exact)
     with open_checkpoint(tmp_path / "model.npz") as source:
         with source.checking():
             for parameter in parameters(source.architecture):

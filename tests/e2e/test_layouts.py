@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from converters.catalogue.variants import find, npz_bytes, variants
 from converters.folder.config import timm_config
 from converters.mapping.architecture import Architecture
+from converters.mapping.storage import Storage
 from converters.sources import open_checkpoint
 from converters.writers.model import Plan
 from tests.checkpoints import LARGE, make_checkpoint
@@ -221,7 +222,7 @@ def test_timm_prepares_images_by_the_recipe(name: str) -> None:
 
     (variant,) = find(name)
     recipe = variant.preprocessing
-    config = timm_config(Plan(variant.repository_name, variant.network, variant, "bits", "zeros", layout="timm"))
+    config = timm_config(Plan(variant.repository_name, variant.network, variant, Storage("timm")))
     with torch.device("meta"):
         model = timm.create_model(
             config["architecture"], num_classes=config["num_classes"], pretrained_cfg=config["pretrained_cfg"]

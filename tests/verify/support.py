@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,6 +53,18 @@ class MemorySource:
 
     def changes(self):
         return {}
+
+
+class OpenedSource(MemorySource):
+    """The same as a conversion has it: with the network that the tensors make."""
+
+    pool_padding = "zeros"
+
+    @cached_property
+    def architecture(self):
+        from converters.mapping.names import GOOGLE, infer
+
+        return infer(self.shapes, GOOGLE, self.path)
 
 
 @dataclass

@@ -6,17 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from converters.auditing.inspection import inspect_folder
 from converters.auditing.target import Folder
 from converters.catalogue.variants import EMBEDDED_NAME, find
 from converters.errors import CheckpointError
 from converters.folder.config import model_config, preprocessor_config
 from converters.folder.plan import Plan
-from converters.mapping.names import GOOGLE, infer
+from converters.mapping.storage import Storage
 from tests.checkpoints import make_checkpoint
 from tests.verify.fault_catalogue import CATALOGUE, Planted
 from tests.verify.folders import transformers_name, write_folder
-from tests.verify.support import MemorySource, TorchModel
+from tests.verify.support import OpenedSource, TorchModel
 from verify import AuditSettings, BitRefReader, Report, audit, default_images
 from verify.images import SIDE
 
@@ -30,8 +29,8 @@ def tensors():
 
 def planted_report(folder, tensors, fault: Planted, size: int = SIDE, variant=None) -> Report:
     """The audit of a folder that is honest but for the fault. Raises CheckpointError where it cannot be read."""
-    source = MemorySource(tensors)
-    plan = Plan("tiny", infer(source.shapes, GOOGLE, "tiny"), variant, "bits", "zeros")
+    source = OpenedSource(tensors)
+    plan = Plan.of(source, variant, Storage())
     held = fault.store(dict(tensors)) if fault.store else tensors
     write_folder(folder, {n: t for n, t in held.items() if n in tensors})
     if "extra" in held:
@@ -44,8 +43,7 @@ def planted_report(folder, tensors, fault: Planted, size: int = SIDE, variant=No
     computed = fault.reads(dict(tensors)) if fault.reads else tensors
     wrong = fault.compute or fault.reads
     reader = TorchModel(computed, **fault.compute) if wrong else BitRefReader(folder)
-    with Folder(folder, source, lambda _: [reader]) as target:
-        target.inspection = inspect_folder(folder, plan, target.weights)
+    with Folder(folder, source, lambda _: [reader], variant=variant) as target:
         return audit(target, source, AuditSettings(images=default_images(size)))
 
 

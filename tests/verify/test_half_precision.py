@@ -8,11 +8,11 @@ from safetensors.torch import load_file, save_file
 from converters.auditing.audits import audit_folder
 from converters.auditing.target import audit_readers, own_readers
 from converters.folder.plan import Plan
-from converters.mapping.names import GOOGLE, infer
+from converters.mapping.storage import Storage
 from converters.options import Proof
 from converters.writers import model
 from tests.checkpoints import make_checkpoint
-from tests.verify.support import MemorySource
+from tests.verify.support import OpenedSource
 from verify import Report
 
 NAME = "bit.encoder.stages.1.layers.0.norm2.bias"
@@ -21,13 +21,12 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 @pytest.fixture(scope="module")
 def source():
-    return MemorySource(make_checkpoint((1, 1), 32, 5, seed=3, mids=(32, 64)))
+    return OpenedSource(make_checkpoint((1, 1), 32, 5, seed=3, mids=(32, 64)))
 
 
 def written(folder, source, dtype, exact="bits"):
-    architecture = infer(source.shapes, GOOGLE, "tiny")
     folder.mkdir(exist_ok=True)
-    plan = Plan("tiny", architecture, None, exact, "zeros", dtype=dtype)
+    plan = Plan.of(source, None, Storage(exact=exact, dtype=dtype))
     model.write(folder, source, plan, lambda *_: None, hashed=False)
     return folder
 
@@ -56,7 +55,7 @@ def test_float16_runs_of_kernels_too_small_for_it_are_not_judged(tmp_path):
     """PyTorch's float16 batch norm rounds a kernel's mean to multiples of 2⁻²⁴."""
     names = {}
     for std in (1e-5, 1e-2):
-        source = MemorySource(make_checkpoint((1, 1), 32, 5, seed=3, kernel_std=std))
+        source = OpenedSource(make_checkpoint((1, 1), 32, 5, seed=3, kernel_std=std))
         folder = written(tmp_path / str(std), source, "float16")
         report = audit_folder(folder, source, audit_readers, Proof(pool_padding="zeros"), lambda *_: None)
         assert report, report.reason

@@ -10,14 +10,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.auditing.inspection import inspect_folder
-from converters.auditing.target import Folder, RoundedSource, own_readers
+from converters.auditing.target import Folder, own_readers
 from converters.cli.commands import convert, verify
 from converters.folder.plan import Plan
-from converters.mapping.names import GOOGLE, infer
+from converters.mapping.storage import Storage
 from converters.writers import model
 from tests.checkpoints import make_checkpoint
-from tests.verify.support import MemorySource
+from tests.verify.support import OpenedSource
 from verify import AuditSettings, Report, audit, default_images
 from verify.compare import FACTOR
 
@@ -38,21 +37,18 @@ def networks(draw):
 
 def converted_report(network: dict, size: tuple[int, int], exact: str, padding: str, dtype: str, layout: str) -> Report:
     """A network written as a folder and audited, all with the code that conversions run."""
-    source = MemorySource(make_checkpoint(**network))
+    source = OpenedSource(make_checkpoint(**network))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        architecture = infer(source.shapes, GOOGLE, "tiny")
-        plan = Plan("tiny", architecture, None, exact, padding, layout, dtype)
+        plan = Plan.of(source, None, Storage(layout, exact, dtype), padding)
         model.write(folder, source, plan, lambda *_: None, hashed=False)
-        with Folder(folder, source, own_readers) as target:
-            target.readers = target.readers[:1]
-            target.inspection = inspect_folder(folder, plan, target.weights)
+        with Folder(folder, source, lambda folder: own_readers(folder)[:1], pool_padding=padding) as target:
             assert (target.dtype, target.layout) == (dtype, layout)
             return audit(
                 target,
                 source,
                 AuditSettings(
-                    judged_by=source if dtype == "float32" else RoundedSource(source, dtype, exact),
+                    judged_by=target.judged_by,
                     images=default_images(*size, seed=network["seed"]),
                     pool_padding=padding,
                 ),

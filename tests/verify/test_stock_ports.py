@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from converters.auditing.target import Folder, audit_readers
 from tests.checkpoints import make_checkpoint
 from tests.verify.folders import write_folder
-from tests.verify.support import MemorySource, MemoryTarget
+from tests.verify.support import MemoryTarget, OpenedSource
 from verify import AuditSettings, Correspondence, Report, TimmReader, audit, default_images
 
 KERNEL_STDS = [1e-2, 1e-3, 1e-4]
@@ -39,7 +39,7 @@ def test_port_to_transformers(tmp_path, std):
     config = json.loads((folder / "config.json").read_text())
     del config["weight_standardization_eps"]
     (folder / "config.json").write_text(json.dumps(config))
-    source = MemorySource(tensors)
+    source = OpenedSource(tensors)
     with Folder(folder, source, audit_readers) as target:
         report = audit(target, source, AuditSettings(images=default_images(64)))
     refuses(report, "transformers", std)
@@ -85,7 +85,7 @@ def timm_target(folder, tensors: dict, factor: int) -> MemoryTarget:
 @pytest.mark.parametrize("std", KERNEL_STDS)
 def test_port_to_timm(tmp_path, std):
     tensors = make_checkpoint((3, 4, 6, 3), 64, 100, seed=3, kernel_std=std)
-    report = audit(timm_target(tmp_path, tensors, 1), MemorySource(tensors), AuditSettings(images=default_images(64)))
+    report = audit(timm_target(tmp_path, tensors, 1), OpenedSource(tensors), AuditSettings(images=default_images(64)))
     refuses(report, "timm", std)
 
 
@@ -93,7 +93,7 @@ def test_port_to_timm(tmp_path, std):
 @pytest.mark.parametrize("std", KERNEL_STDS)
 def test_timm_is_exact_with_kernels_ten_times_as_large(tmp_path, std):
     tensors = make_checkpoint((3, 4, 6, 3), 64, 100, seed=3, kernel_std=std)
-    report = audit(timm_target(tmp_path, tensors, 10), MemorySource(tensors), AuditSettings(images=default_images(64)))
+    report = audit(timm_target(tmp_path, tensors, 10), OpenedSource(tensors), AuditSettings(images=default_images(64)))
     assert report, report.reason
     assert len(report.layers) == 20
     assert report.ratio < 2.5

@@ -201,7 +201,7 @@ def inspect_model(fields: Fields, plan: Plan) -> None:
     """Notes every field of a config.json in the transformers layout."""
     follow_nothing(fields)
     _inspect_network(fields, plan)
-    inspect_dtype(fields, plan.dtype)
+    inspect_dtype(fields, plan.storage.dtype)
     inspect_declarations(fields, plan)
     inspect_labels(fields, plan)
     inspect_problem(fields, plan)
@@ -255,7 +255,7 @@ def inspect_declarations(fields: Fields, plan: Plan) -> None:
     if "weight_standardization_eps" in fields:
         fields.equal("weight_standardization_eps", wanted["weight_standardization_eps"])
     if "exact" in fields:
-        fields.equal("exact", plan.exact)
+        fields.equal("exact", plan.storage.exact)
     fields.equal("pool_padding", wanted["pool_padding"], DEFAULTS["pool_padding"])
 
 

@@ -23,7 +23,7 @@ def inspect_plain(fields: Fields, plan: Plan) -> None:
     wanted = json.loads(json.dumps(plain_config(plan)))
     for name in sorted(wanted.keys() & fields.content.keys() - {*LABELS, "problem_type", "dtype"}):
         fields.equal(name, wanted[name])
-    inspect_dtype(fields, plan.dtype)
+    inspect_dtype(fields, plan.storage.dtype)
     inspect_problem_where_said(fields, plan)
     if any(name in fields for name in LABELS):
         inspect_labels(fields, plan)

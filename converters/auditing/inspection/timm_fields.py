@@ -36,6 +36,7 @@ from converters.errors import UsageError
 from converters.folder.config import timm_config
 from converters.folder.plan import Plan
 from converters.mapping.architecture import Architecture
+from converters.mapping.storage import Storage
 
 RECIPE: Mapping[str, Any] = {
     "input_size": [3, 224, 224],
@@ -142,7 +143,7 @@ def inspect_timm(fields: Fields, plan: Plan) -> None:
     _inspect_names(fields, inner, plan)
     _inspect_arguments(fields, plan)
     _inspect_recipe(inner, plan)
-    inspect_dtype(fields, plan.dtype)
+    inspect_dtype(fields, plan.storage.dtype)
     inspect_declarations(fields, plan)
     inspect_problem(fields, plan)
     fields.one_of("model_type", ["timm_wrapper"])
@@ -164,7 +165,7 @@ def inspect_architecture(fields: Fields, architecture: Architecture) -> None:
 def registered_name(architecture: Architecture) -> str:
     """timm's name of a network, or that it has none."""
     try:
-        return str(timm_config(Plan("", architecture, None, "bits", "zeros", "timm"))["architecture"])
+        return str(timm_config(Plan("", architecture, None, Storage("timm")))["architecture"])
     except UsageError:
         return "one of timm's, which the weights are not of"
 
@@ -268,8 +269,7 @@ def _inspect_recipe(fields: Fields, plan: Plan) -> None:
 def _wanted_recipe(plan: Plan) -> dict[str, Any]:
     """Mean and standard deviation of every BiT; size and crop of a variant."""
     architecture = Architecture.released("R50x1", plan.architecture.classes)  # the recipe is the same for every network
-    plain = replace(plan, architecture=architecture, layout="timm")
-    recipe = timm_config(plain)["pretrained_cfg"]
+    recipe = timm_config(replace(plan, architecture=architecture))["pretrained_cfg"]
     return {name: _rounded(recipe[name]) for name in (RECIPE if plan.variant else ("mean", "std"))}
 
 
