@@ -1,10 +1,14 @@
-"""What surrounds the code: one version and one address, help of make, one clear line on Windows."""
+"""What surrounds the code: its layers, one version and one address, help of make, one clear line on Windows."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -122,3 +126,78 @@ TERMS = "floor limit reader oracle exactness layout checkpoint source variant fo
 def test_a_term_is_defined_once(term):
     table = (ROOT / "docs/vocabulary.md").read_text(encoding="utf-8").splitlines()
     assert sum(line.startswith(f"| {term} |") for line in table) == 1
+
+
+PACKAGES = ("converters", "verify", "bit_ref")
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+}
+MOST_PARAMETERS = 8
+FRONT_DOOR = {"converters.api"}
+MIRRORS = {("bit_ref.config", "__init__")}
+"""Methods that have the parameters of transformers' own."""
+
+
+def imports(module: str) -> Iterator[str]:
+    """The modules of ours that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        named = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        for name in named:
+            if name.partition(".")[0] in PACKAGES:
+                yield name if name in SOURCES else name.rpartition(".")[0] or name
+
+
+def part(module: str) -> str:
+    """``verify.report`` of verify.report.parity: what stands in one line of CONTRIBUTING.md, a package or a module."""
+    return ".".join(module.split(".")[:2])
+
+
+@cache
+def dependencies() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for module in SOURCES:
+        found.setdefault(part(module), set()).update({part(name) for name in imports(module)} - {part(module)})
+    return found
+
+
+def test_no_circle_of_packages():
+    assert list(TopologicalSorter(dependencies()).static_order())
+    roots = {package: {name.partition(".")[0] for name in found} for package, found in dependencies().items()}
+    for package, below in roots.items():
+        assert below <= set(PACKAGES[PACKAGES.index(package.partition(".")[0]) :]), package
+
+
+@pytest.mark.parametrize("package", PACKAGES[:2])
+def test_packages_import_downward_as_contributors_are_told(package):
+    (line,) = re.findall(rf"^    {package}/ +(.*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    order = [f"{package}.{name.removesuffix('.py').rstrip('/')}" for name in line.split()]
+    assert set(order) <= dependencies().keys()
+    for place, name in enumerate(order):
+        above = set(order[:place])
+        assert not dependencies()[name] & above, f"{name} imports what stands before it"
+
+
+def test_no_function_has_many_parameters():
+    many = []
+    for module, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                arguments = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                allowed = module in FRONT_DOOR or (module, node.name) in MIRRORS
+                if len([name for name in arguments if name not in ("self", "cls")]) > MOST_PARAMETERS and not allowed:
+                    many.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert many == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_has_the_name_of_what_its_package_exports(package):
+    """Importing it would put the module in the other's place."""
+    exported = set(import_module(package).__all__)
+    assert exported
+    assert not {name for name in exported if f"{package}.{name}" in SOURCES}

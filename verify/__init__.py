@@ -5,7 +5,8 @@ straight on the source's tensors, and returns a frozen ``Report``, truthy when p
 handed through the small protocols of ``protocols.py``: it knows neither how a checkpoint is read nor how a folder is
 made. Everything heavy is imported when first asked for.
 
-    source, target  →  auditing (stored values; readers; oracle)  →  compare (the rules)  →  report
+    source, target  →  auditing (weights; readers, oracles in forward)  →  compare (the rules)  →  report, verdict
+    parity.json     →  checking (does it follow from its own figures?)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from verify.auditing import AuditSettings as AuditSettings
     from verify.auditing import audit as audit
-    from verify.diagnosis.faults import Fault as Fault
+    from verify.faults import Fault as Fault
     from verify.images import default_images as default_images
     from verify.images import thorough_images as thorough_images
     from verify.oracles.numpy import NumpyOracle as NumpyOracle
@@ -38,7 +39,7 @@ _HOME = {
     "AuditSettings": "verify.auditing",
     "default_images": "verify.images",
     "thorough_images": "verify.images",
-    "Fault": "verify.diagnosis.faults",
+    "Fault": "verify.faults",
     "NumpyOracle": "verify.oracles.numpy",
     "Correspondence": "verify.protocols",
     "Expectation": "verify.protocols",

@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from verify import compare, weights
-from verify.diagnosis.faults import Fault, Kind, causes
+from verify.faults import Fault, Kind, causes
 from verify.forward import Evidence, Run, gather, run_reader, walk_length
 from verify.images import Image, Images, default_images, separate
+from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
 from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
 from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
-from verify.report.measured import layer_reports, logit_reports, reader_report, top
 from verify.report.parity import HeldOutReport, ReaderReport, Report, Role, WeightReport, figure, image_report
-from verify.report.verdict import derived_verdict, explained, other_classes
 from verify.steps import Steps
+from verify.verdict import derived_verdict, explained, other_classes
 
 Array = npt.NDArray[Any]
 

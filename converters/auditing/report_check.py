@@ -27,9 +27,9 @@ from converters.mapping.storage import Storage
 from converters.redaction import printable
 from converters.sources import GoogleView
 from verify import Report, default_images
+from verify.checking import changed_files, changed_tensors, contradictions
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError, PoolPadding
-from verify.report.checking import changed_files, changed_tensors, contradictions
 from verify.report.parity import image_report
 from verify.weights import Stored, digest
 from verify.weights import check as check_stored

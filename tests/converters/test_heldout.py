@@ -16,7 +16,7 @@ from converters.options import Proof
 from converters.sources import open_checkpoint
 from tests.command_line import run
 from verify import Report
-from verify.report.checking import contradictions
+from verify.checking import contradictions
 
 DIGITS = Path(str(files("converters.catalogue"))) / "digits"
 

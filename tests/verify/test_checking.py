@@ -9,9 +9,9 @@ import pytest
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import AuditSettings, Report, audit, default_images
-from verify.report.checking import changed_files, changed_tensors, contradictions
+from verify.checking import changed_files, changed_tensors, contradictions
 from verify.report.parity import content_digest, schema
-from verify.report.verdict import derived_verdict
+from verify.verdict import derived_verdict
 
 
 @pytest.fixture(scope="module")

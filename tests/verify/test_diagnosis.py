@@ -11,7 +11,7 @@ from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import AuditSettings, Correspondence, audit, default_images
 from verify.compare import FACTOR
-from verify.diagnosis.faults import KINDS, Fault, Kind
+from verify.faults import KINDS, Fault, Kind
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
 

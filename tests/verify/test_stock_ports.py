@@ -28,7 +28,7 @@ def refuses(report: Report, library: str, std: float) -> None:
     assert (report.fault.kind, report.fault.place) == ("standardisation epsilon", "root")
     assert "1e-08" in report.reason
     assert "error" in report.reason
-    assert "over the limit" in report.reason
+    assert "exceeds its limit" in report.reason
     assert report.max_abs_error > OFF[std] * report.floor
 
 

@@ -1,5 +1,5 @@
 """The diagnosis of a port that failed: which kind of fault, and where.
 
-In: what a folder stores or computes, and the oracle. Out: ``Fault`` objects (``faults.py``). ``changes.py`` names
-faults of stored values, ``arithmetic.py`` and ``computed.py`` those of what is computed, ``head.py`` those of the head.
+In: what a folder stores or computes, and the oracle. Out: faults (``verify/faults.py``). ``changes.py`` names those of
+stored values, ``arithmetic.py`` and ``computed.py`` those of what is computed, ``head.py`` those of the head.
 """

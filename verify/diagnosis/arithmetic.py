@@ -26,7 +26,7 @@ from verify.diagnosis.alternatives import (
     leaky,
     windows,
 )
-from verify.diagnosis.faults import Kind
+from verify.faults import Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Tensors
 

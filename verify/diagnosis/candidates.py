@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from verify.diagnosis.arithmetic import DEVIATIONS, Deviation, parts_of
 from verify.diagnosis.changes import LAYOUT_ORDERS, REORDERINGS, REVALUATIONS, Change, reread
-from verify.diagnosis.faults import Fault, Kind
+from verify.faults import Fault, Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Source, Tensors
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verify.compare import bits, dtype_name
-from verify.diagnosis.faults import Kind
+from verify.faults import Kind
 
 Array = npt.NDArray[Any]
 Spatial = tuple[int, int] | None

@@ -32,8 +32,8 @@ from verify.diagnosis.candidates import (
     tensors_of,
 )
 from verify.diagnosis.changes import Spatial, identify
-from verify.diagnosis.faults import Fault, Kind
 from verify.diagnosis.head import head_faults
+from verify.faults import Fault, Kind
 from verify.forward import Run
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Correspondence, Layer, OracleError, Source

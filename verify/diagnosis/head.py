@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from verify.compare import U, in_words
 from verify.diagnosis.changes import REORDERINGS, REVALUATIONS, bfloat16, float16, reread
-from verify.diagnosis.faults import Fault, Kind
+from verify.faults import Fault, Kind
 from verify.forward import Run
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import Source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from verify.compare import FACTOR, in_words
-from verify.diagnosis.faults import KINDS
+from verify.faults import KINDS
 from verify.precision import precision_named
 from verify.report.parity import LayerReport, LogitReport, Report
 

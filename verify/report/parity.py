@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from verify.diagnosis.faults import Fault
+from verify.faults import Fault
 from verify.protocols import Expectation, Inspected
 from verify.report.schema import json_schema, parse
 

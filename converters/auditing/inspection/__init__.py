@@ -30,8 +30,8 @@ from converters.auditing.inspection.timm_fields import inspect_timm
 from converters.files import CONFIG, INDEX, PARITY, WEIGHTS, model_files, read_json, sha256
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights
+from verify.checking import contradictions
 from verify.protocols import Expectation, Inspected
-from verify.report.checking import contradictions
 from verify.report.parity import SCHEMA, Report
 
 ALWAYS_RECORDED = (CONFIG, WEIGHTS, INDEX)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from verify.compare import FACTOR
 from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
 from verify.report.parity import HeldOutReport, LogitReport, Report
-from verify.report.verdict import ROUNDED, derived_verdict, explained
+from verify.verdict import ROUNDED, derived_verdict, explained
 
 
 def contradictions(report: Report) -> list[str]:
