@@ -3,10 +3,13 @@
 import doctest
 import inspect
 import io
+import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +27,7 @@ from converters.catalogue.variants import EMBEDDED_FILE
 from converters.cli import commands
 from converters.mapping.dtypes import DTYPES
 from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS
-from tests.command_line import audited, converted, refused
+from tests.command_line import audited, converted, refused, run
 from verify.images import IMAGES
 from verify.oracles.agreement import MAKERS
 from verify.precision import UNITS
@@ -304,3 +307,27 @@ def test_threads_may_share_a_checkpoint():
             names = [*checkpoint.shapes] * 4
             for name, values in zip(names, pool.map(checkpoint.read, names), strict=True):
                 np.testing.assert_array_equal(values, wanted[name].reshape(values.shape))
+
+
+def figures_blanked(line: str) -> str:
+    """Without what differs between machines: digits of errors, the width of the table."""
+    return re.sub(r"\d[\d.]*(e-\d+)?", "#", " ".join(line.split()))
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_print_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("verify.readers._found", lambda library: library == "torch")  # as after `pip install .`
+    page = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    starts = [number for number, line in enumerate(page) if line.startswith("    $ ")]
+    assert len(starts) == 3
+    for start in starts:
+        name, *arguments = shlex.split(page[start].removeprefix("    $ "))
+        shown = list(itertools.takewhile(lambda line: line.startswith("    "), page[start + 1 :]))
+        result = run(*arguments, command={"bit-convert": commands.convert, "bit-verify": commands.verify}[name])
+        assert result.exit_code == 0
+        printed = {figures_blanked(line) for line in result.stdout.splitlines()}
+        assert not [line for line in shown if figures_blanked(line) not in printed]
+    code = "\n".join(page)
+    start = code.index("    from bit_ref import")
+    exec(textwrap.dedent(code[start : code.index("\n\n", start)]), {})
