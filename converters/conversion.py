@@ -20,11 +20,11 @@ from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
 from converters.folder import card
 from converters.folder.config import json_files
-from converters.folder.placing import install, workspace
 from converters.folder.plan import Plan
 from converters.hub.guard import Publication
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
+from converters.placing import install, workspace
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.left_out import left_out_line
 from converters.writers import model

@@ -32,10 +32,10 @@ def stops(title: str) -> list[Stop]:
 
 
 class Calls:
-    """Notes, of each stop, when it is first called, and which of our files are then waiting for it, outermost first."""
+    """Notes when each stop is first called, and which of our files wait for it, from the first stop on."""
 
     def __init__(self, walk: list[Stop]) -> None:
-        self.walk = set(walk)
+        self.walk, self.door = set(walk), walk[0]
         self.found: dict[Stop, list[str]] = {}
 
     def __call__(self, frame, event, _) -> None:
@@ -61,7 +61,7 @@ class Calls:
             place = self._place(frame)
             if place and (not files or files[-1] != place[0]):
                 files.append(place[0])
-            frame = frame.f_back
+            frame = frame.f_back if place != self.door else None
         return files[::-1]
 
     def _place(self, frame) -> Stop | None:

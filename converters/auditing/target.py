@@ -22,13 +22,13 @@ from converters.auditing.inspection import Inspection, inspect_folder
 from converters.catalogue.variants import Variant
 from converters.errors import UsageError
 from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
-from converters.folder.placing import temporary_folder
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights, open_weights
 from converters.mapping.dtypes import DTYPES, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, STANDARDIZATION_EPSILON, TRANSFORMERS, Exact, Layout
 from converters.mapping.names import GOOGLE, Kind, Parameter, nearest, parameters
 from converters.mapping.storage import Storage
+from converters.placing import temporary_folder
 from converters.sources import GoogleView
 from converters.sources.declared import declared
 from converters.watch import Watch, loaded_files

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 
 from converters.errors import CheckpointError, reading
 from converters.files import is_macos_metadata
-from converters.folder.placing import temporary_folder
+from converters.placing import temporary_folder
 from converters.sources.base import MAX_NAME, Array, Shape, TensorFile, bounded
 
 GZIP, TAR, TAR_AT = b"\x1f\x8b", b"ustar", 257

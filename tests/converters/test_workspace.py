@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from converters.errors import UsageError
-from converters.folder.placing import install, workspace
+from converters.placing import install, workspace
 
 
 def fill(folder, content="new"):
@@ -57,7 +57,7 @@ def test_leftover_of_a_killed_process_is_removed_and_a_living_ones_folder_is_not
         f"""
         import sys, time
         from pathlib import Path
-        from converters.folder.placing import workspace
+        from converters.placing import workspace
         with workspace(Path({str(place)!r})) as folder:
             (folder / "file").write_text("half")
             print(folder.name, flush=True)
