@@ -15,7 +15,7 @@ MAX_GRAPH = 512 << 20
 MAX_MESSAGES = 1 << 21
 """Messages and texts of one; each takes some hundred bytes of memory, and two of the file."""
 LENGTH_DELIMITED, WIRE_TYPE = 2, 7
-"""How the first byte of each begins, and which of its bits say so
+"""The bits of the first byte that tell the kinds apart, and their values
 (https://protobuf.dev/programming-guides/encoding/)."""
 
 
