@@ -152,21 +152,25 @@ def test_files_and_tensors_are_held_against_the_report(report):
 def test_shipped_schema_is_that_of_the_report(report):
     shipped = json.loads(files("verify.report").joinpath("parity.schema.json").read_text(encoding="utf-8"))
     assert shipped == schema()
-    assert shipped["properties"]["verdict"] == {"enum": ["passed", "failed", "inconclusive"]}
+    assert shipped["properties"]["verdict"] == {"enum": ["failed", "inconclusive", "passed"]}
     assert set(shipped["required"]) == set(json.loads(report.to_json()))
-    layer = shipped["properties"]["layers"]["items"]
+    assert shipped["properties"]["layers"] == {"type": "array", "items": {"$ref": "#/$defs/LayerReport"}}
+    layer = shipped["$defs"]["LayerReport"]
     assert layer["properties"]["floor"] == {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    assert {"name", "floor", "limit"} <= set(layer["required"])
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (set_path("ratio", "small"), "/ratio is 'small'"),
-        (set_path("layers", 0, "image", 0.5), "/layers/0/image is 0.5"),
-        (set_path("verdict", "fine"), "/verdict is 'fine'"),
-        (set_path("files", ["a"]), r"/files is \['a'\]"),
-        (set_path("tensors", None), "/tensors is None, no object"),
-        (set_path("weights", 0, {"name": "x"}), "/weights/0/source is missing"),
+        (set_path("ratio", "small"), r"got `str` - at `\$.ratio`"),
+        (set_path("layers", 0, "image", 0.5), r"Expected `int`, got `float` - at `\$.layers\[0\].image`"),
+        (set_path("layers", 0, "image", True), r"Expected `int`, got `bool` - at `\$.layers\[0\].image`"),
+        (set_path("verdict", "fine"), r"'fine' - at `\$.verdict`"),
+        (set_path("files", ["a"]), r"got `array` - at `\$.files`"),
+        (set_path("tensors", None), r"got `null` - at `\$.tensors`"),
+        (set_path("weights", 0, {"name": "x"}), r"missing required field `source` - at `\$.weights\[0\]`"),
+        (lambda content: content.pop("weights"), "it has no `weights`"),
         (set_path("passed", True), None),
     ],
 )

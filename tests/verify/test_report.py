@@ -85,6 +85,7 @@ def test_same_audit_writes_the_same_bytes_and_no_path(report, tensors):
         (lambda text: text.replace('"verdict": "passed"', '"verdict": "failed"', 1), "says passed: True beside"),
         (lambda text: text.replace('"reason": "', '"because": "', 1), "not a parity.json"),
         (lambda text: text.replace('"ratio": ', '"ratio": NaN, "x": ', 1), "not strict JSON: NaN"),
+        (lambda text: text.replace('"ratio": ', '"ratio": 1e999, "x": ', 1), "not strict JSON: 1e999"),
     ],
 )
 def test_other_texts_are_refused(report, change, message):

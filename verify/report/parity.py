@@ -11,12 +11,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from verify.faults import Fault
 from verify.protocols import Expectation, Inspected
-from verify.report.schema import json_schema, parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,12 +235,17 @@ class Report:
 
         Raises ValueError where the text is not such a file, or was edited without its digest.
         """
+        import msgspec
+
         content = _strict(text)
         if content.get("schema") != SCHEMA:
             raise ValueError(f"not a parity.json of schema {SCHEMA}")
+        missing = [each.name for each in fields(cls) if each.name not in content]
+        if missing:
+            raise ValueError(f"not a parity.json: it has no `{missing[0]}`")
         try:
-            report: Report = parse(cls, content, "")
-        except ValueError as error:
+            report = msgspec.convert(content, cls)
+        except msgspec.ValidationError as error:
             raise ValueError(f"not a parity.json: {error}") from error
         if content.get("passed") is not report.passed:
             raise ValueError(f"parity.json says passed: {content.get('passed')} beside the verdict {report.verdict!r}")
@@ -258,18 +262,27 @@ def content_digest(content: Mapping[str, Any]) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of parity.json, as the package ships it."""
-    content = json_schema(Report)
-    content["required"] = ["passed", *content["required"], "schema", "digest"]
+    """Returns the JSON Schema of parity.json, as the package ships it; objects may have more keys."""
+    import msgspec
+
+    _, definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
+    content: dict[str, Any] = definitions.pop("Report")
+    for each in content["properties"].values():
+        each.pop("default", None)  # of the class; a file has every key
+    content["required"] = ["passed", *(field_.name for field_ in fields(Report)), "schema", "digest"]
     content["properties"] |= {"passed": {"type": "boolean"}, "schema": {"const": SCHEMA}, "digest": {"type": "string"}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "parity.json", **content}
+    header = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "parity.json"}
+    return {**content, **header, "$defs": definitions}
 
 
 def _strict(text: str) -> dict[str, Any]:
     def refuse(token: str) -> Any:
         raise ValueError(f"not strict JSON: {token}")
 
-    content = json.loads(text, parse_constant=refuse)
+    def finite(token: str) -> float:
+        return float(token) if math.isfinite(float(token)) else refuse(token)
+
+    content = json.loads(text, parse_constant=refuse, parse_float=finite)
     if not isinstance(content, dict):
         raise ValueError("not a parity.json: no object")
     return content
