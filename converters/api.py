@@ -32,6 +32,7 @@ from converters.options import (
     as_size,
     as_text,
 )
+from converters.placing import refuse_unwritable
 from converters.sources import GoogleView
 from converters.sources import open_checkpoint as opened
 from converters.sources.base import Array
@@ -150,6 +151,8 @@ def audit(
             offline=offline,
         )
         place = None if report is None else as_path(report)
+        if place is not None:
+            refuse_unwritable(place, "report=")
         found = audit_target(_place(folder), _place(against, names=True), options, progress or _silent)
         if place is not None:
             write_report(found, place, f"bit-verify {os.fspath(folder)} --against {os.fspath(against)}")

@@ -24,7 +24,7 @@ from converters.folder.plan import Plan
 from converters.hub.guard import Publication
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
-from converters.placing import install, workspace
+from converters.placing import install, refuse_place, workspace
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.left_out import left_out_line
 from converters.writers import model
@@ -101,6 +101,8 @@ def convert(request: Request, progress: Progress) -> Conversion:
     pass; its report is then all there is, in ``OUTPUT.failed``.
     """
     variant, options = request.variant, request.options
+    if variant is not None or request.output is not None:  # what is wrong with the folder is said before a download
+        refuse_place(request.place(variant.repository_name if variant else ""), options.force)
     place = locate(request.checkpoint, variant)
     size = variant.bytes if variant and request.checkpoint is None else None
     checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
@@ -113,7 +115,7 @@ def _convert(source: GoogleView, request: Request, progress: Progress) -> Conver
     options, variant = request.options, request.variant
     plan, left_out = plan_of(source, variant, options), left_out_line(source)
     place = request.place(plan.name)
-    _refuse_place(place, options.force)
+    refuse_place(place, options.force)
     held, otherwise = _held_report(place, plan, source, oracles_of(source, options.oracles), progress)
     if held is not None:
         return Conversion(plan, place, held, False, time.monotonic() - start, left_out)
@@ -167,14 +169,6 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
 def failed_folder(place: Path) -> Path:
     """Where the report of a conversion that did not pass is left."""
     return place.with_name(place.name + ".failed")
-
-
-def _refuse_place(place: Path, force: bool) -> None:
-    """What can never be replaced by a folder, --force or not."""
-    if place.is_symlink() or (place.exists() and not place.is_dir()):
-        raise UsageError(f"{place}: is not a folder. Choose another with --output.")
-    if force and any(place.resolve() in (here, *here.parents) for here in (Path.cwd(), Path.home())):
-        raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
 
 
 def _refuse_occupied(place: Path, force: bool, why: str) -> None:

@@ -7,8 +7,10 @@ process: leftovers are removed by the next run.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +19,54 @@ from pathlib import Path
 from secrets import token_hex
 
 from converters.errors import UsageError
-from converters.files import fsync
+from converters.files import PARITY, fsync
+
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
+"""What writing to a file that is open may fail with: the system does not say which file it was."""
+
+
+def refuse_place(place: Path, force: bool) -> None:
+    """Raises UsageError for what can never be replaced by a folder, ``force`` or not."""
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise UsageError(f"{place}: is not a folder. Choose another with --output.")
+    if os.path.ismount(place):
+        raise UsageError(f"{place}: is a mount point, which cannot be replaced. Choose a folder in it with --output.")
+    if force and any(place.resolve() in (here, *here.parents) for here in _needed_folders()):
+        raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
+    if force and (repository := _repository_in(place)) is not None:
+        raise UsageError(
+            f"{place}: holds a git repository, {repository}, and is not replaced. Choose another --output."
+        )
+
+
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Raises UsageError where ``folder``, with what is missing on the way to it, cannot be made or written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        if (folder / PARITY).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / PARITY))
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}. Choose another with {option}.") from error
+
+
+@contextmanager
+def writing_to(folder: Path, remedy: str) -> Iterator[None]:
+    """Inside, what the system refuses to write without saying where is an error of ``folder``, a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE:
+            raise
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}. {remedy}") from error
 
 
 @contextmanager
 def workspace(place: Path) -> Iterator[Path]:
     """A new, empty folder beside ``place``, on the same file system; removed on the way out unless installed.
 
-    Raises UsageError where it cannot be made.
+    Raises UsageError where it cannot be made, and inside, where nothing more can be written to it.
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +75,7 @@ def workspace(place: Path) -> Iterator[Path]:
         raise UsageError(
             f"{place.parent}: cannot be written: {error.strerror}. Choose another folder with --output."
         ) from error
-    with _held(folder, lock):
+    with writing_to(place.parent, "Make room, or choose another folder with --output."), _held(folder, lock):
         yield folder
 
 
@@ -53,6 +95,29 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         raise UsageError(
             f"{place}: cannot be written: {error.strerror}. Set TMPDIR to a folder that has room."
         ) from error
+
+
+@contextmanager
+def openable(folder: Path) -> Iterator[Path]:
+    """The folder by a path that any library can open: itself, or a link where its own is no UTF-8.
+
+    Libraries in Rust and C++ take paths as UTF-8; a path of other bytes is no text for them.
+    """
+    if _is_text(folder):
+        yield folder
+        return
+    with temporary_folder("bit-verify-") as temporary:
+        link = temporary / (re.sub(r"[^A-Za-z0-9._-]+", "_", folder.name) or "model")
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
+
+
+def _is_text(path: Path) -> bool:
+    """Whether Python's text of the path, as UTF-8, is the path's own bytes."""
+    try:
+        return os.fspath(path).encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager
@@ -77,6 +142,20 @@ def install(folder: Path, place: Path) -> None:
     folder.rename(place)
     fsync(place.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _needed_folders() -> Iterator[Path]:
+    yield Path.cwd()
+    with suppress(RuntimeError):  # a user without a home
+        yield Path.home()
+
+
+def _repository_in(place: Path) -> Path | None:
+    """The first .git, a folder or a file, at any depth."""
+    for folder, folders, files in os.walk(place):
+        if ".git" in (*folders, *files):
+            return Path(folder, ".git")
+    return None
 
 
 def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, int]:

@@ -19,11 +19,12 @@ from converters.auditing.heldout import held_out
 from converters.auditing.inspection.processor_fields import SMALLEST
 from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.variants import Variant, find_one
-from converters.download.locations import checkpoint_of, target_of
+from converters.download.locations import checkpoint_of, target_of, variant_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files, refuse_special
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
 from converters.options import AuditOptions, Proof
+from converters.placing import openable, writing_to
 from converters.redaction import printable, printable_values
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.saved_model import SavedModel
@@ -54,18 +55,21 @@ def audit_folder(
     from verify.auditing import AuditSettings, audit
     from verify.images import IMAGES
 
-    with Folder(
-        folder,
-        source,
-        choose_readers,
-        variant=variant,
-        pool_padding=options.pool_padding,
-        digests=digests or {},
-        as_loaded=as_loaded,
-    ) as target:
+    with (
+        openable(folder) as path,
+        Folder(
+            path,
+            source,
+            choose_readers,
+            variant=variant,
+            pool_padding=options.pool_padding,
+            digests=digests or {},
+            as_loaded=as_loaded,
+        ) as target,
+    ):
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
         pixels = IMAGES[options.inputs]()
-        pixels += photographs(options.images, folder) if options.images and can_prepare else []
+        pixels += photographs(options.images, path) if options.images and can_prepare else []
         pixels += _images_of_the_graph(target.plan, pixels)
         report = audit(
             target,
@@ -145,6 +149,7 @@ def audit_target(target: Path | str, against: Path | str, options: AuditOptions,
     ``target`` is a folder or a repository of the Hub, ``against`` a checkpoint: a name of the catalogue, a path or an
     address. Raises UsageError where the target is its own source.
     """
+    variant_of(against)  # what is missing is said before a download
     folder = target_of(target, options.offline, progress)
     checkpoint, variant = checkpoint_of(against, options.offline, progress)
     if options.variant is not None:
@@ -189,11 +194,13 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     """parity.json and parity.html, each whole or not at all."""
     from verify.report.html import render
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((PARITY, report.to_json()), (PARITY_PAGE, render(report, environment(), printable(command)))):
-        unfinished = folder / (name + ".partial")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(folder / name)
+    texts = {PARITY: report.to_json(), PARITY_PAGE: render(report, environment(), printable(command))}
+    with writing_to(folder, "Make room, or choose another folder with --report."):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            unfinished = folder / (name + ".partial")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(folder / name)
 
 
 def environment() -> dict[str, str]:

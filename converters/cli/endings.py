@@ -102,9 +102,9 @@ def failure_of(error: Exception) -> BitConvertError:
             f"not enough memory{': ' + what if what else ''}. Close other programs, or run it where there is more."
         )
     version, address = _version_and_issues()
+    what = f"{type(error).__name__}: {one_line(error, 200).rstrip('.') or 'no message'}"
     return DefectError(
-        f"a defect in bit-convert {version}: {type(error).__name__}: {one_line(error, 200) or 'no message'}.\n"
-        f"Please report it, with what --debug prints, at {address}"
+        f"a defect in bit-convert {version}: {what}.\nPlease report it, with what --debug prints, at {address}"
     )
 
 

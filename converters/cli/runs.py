@@ -22,10 +22,11 @@ from converters.cli.endings import failure_of
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
 from converters.conversion import Conversion, Request, convert, plan_of, publish
-from converters.download.locations import checkpoint_of, locate, target_of
+from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.hub.guard import Publication
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, taken
+from converters.placing import refuse_unwritable
 from converters.redaction import printable
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
@@ -128,6 +129,8 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     """``bit-verify``: audits a folder against a checkpoint; returns the exit status."""
     if target is None or against is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
+    refuse_unwritable(report_folder, "--report")
+    variant_of(against)
     with shown(target, output.quiet) as progress:
         folder = target_of(target, options.offline, progress)
         report = audit_target(folder, against, options, progress)

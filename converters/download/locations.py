@@ -49,14 +49,22 @@ def checkpoint_of(against: Path | str, offline: bool, progress: Progress) -> tup
     """
     if isinstance(against, Path):
         return against, None
+    variant = variant_of(against)
+    place = locate(None if variant else against, variant)
+    return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
+
+
+def variant_of(against: Path | str) -> Variant | None:
+    """The variant that is meant; None for a path or an address. Raises UsageError for text that is none of these."""
+    if isinstance(against, Path):
+        return None
     variant = named(against)
     if variant is None and "://" not in against and not _is_checkpoint(against):
         try:
-            variant = find_one(against)
+            return find_one(against)
         except UsageError as error:
             raise UsageError(f"{against}: no such file; {error}") from None
-    place = locate(None if variant else against, variant)
-    return fetch(place, size=variant.bytes if variant else None, offline=offline, progress=progress), variant
+    return variant
 
 
 def _is_checkpoint(path: str) -> bool:

@@ -57,7 +57,10 @@ def publish_to_folder(
     """
     _check_names(repo_id, revision, tag)
     files = verified_files(folder, report)
-    hub = hub.expanduser().absolute()
+    try:
+        hub = hub.expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{hub}: there is no home directory. Give the folder of --hub by its whole path.") from error
     try:
         with _opened(hub, repo_id) as repository:
             return repository.publish(files, report, repo_id, revision, tag)

@@ -121,7 +121,7 @@ def test_interrupted_is_130_also_in_json(checkpoint, monkeypatch):
 def start(command: str, *words: object, stdout=subprocess.PIPE, **environment: str) -> subprocess.Popen:
     program = [sys.executable, "-c", PROGRAM.format(command=command), *map(os.fspath, map(str, words))]
     return subprocess.Popen(
-        program, stdout=stdout, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+        program, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, **environment}
     )
 
 
