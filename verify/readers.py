@@ -2,18 +2,17 @@
 
 Each names its modules in one way, so one set of hooks takes the trunk's tensors from any. A model is loaded at the
 first image and let go by ``close``. A stock library is run as a user runs it: it is given the folder and nothing else,
-never runs code that lies in it, asks the network for nothing and the user for nothing, and writes nothing on stdout.
+never runs code that lies in it, and asks the network for nothing and the user for nothing.
 
     folder → library's own from_pretrained → hooks → {"root", "block1/unit01", …, "norm", "features", "logits"}
 """
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +73,7 @@ class _TorchReader:
         import torch
 
         device, dtype = self.computing.device, self.computing.dtype
-        with alone() if self.stock else nullcontext():
+        with ALONE if self.stock else nullcontext():
             if self._model is None:
                 self._model = self._load().to(device, dtype).eval()
             with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
@@ -168,8 +167,7 @@ class _StockReader(_TorchReader):
         return [Expectation(f"{self.library}: dtype of a plain load", expected, self._found)]
 
     def _load(self) -> torch.nn.Module:
-        with offline():
-            model = self._plain()
+        model = self._plain()
         self._found = str(next(model.parameters()).dtype).removeprefix("torch.")
         return model
 
@@ -221,27 +219,8 @@ def _found(library: str) -> bool:
         return False
 
 
-_ALONE = threading.RLock()
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """One thread at a time, and nothing on stdout: what a stock library needs, as it changes settings of the process
-    while it loads a model, and so do ``offline`` and ``quiet``."""
-    with _ALONE, redirect_stdout(io.StringIO()):
-        yield
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """No library built on huggingface_hub asks the network for anything, whatever a file says."""
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+ALONE = threading.RLock()
+"""Held while a stock library works: it changes settings of the process while it loads a model, as ``quiet`` does."""
 
 
 @contextmanager

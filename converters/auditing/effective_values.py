@@ -21,7 +21,7 @@ from converters.files import CONFIG, PREPROCESSOR, read_json
 from converters.folder.plan import Plan
 from verify.pixels import kinds, library_difference
 from verify.protocols import Expectation
-from verify.readers import TimmReader, TransformersReader, alone, offline, quiet
+from verify.readers import ALONE, TimmReader, TransformersReader, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,7 @@ def effective(folder: Path, plan: Plan) -> list[Expectation]:
     reader, compare = libraries.get(plan.layout, (None, None))
     if reader is None or compare is None or not reader.available():
         return []
-    with alone(), offline():
+    with ALONE:
         return list(compare(folder, plan))
 
 

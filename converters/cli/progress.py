@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 from verify.protocols import Progress
 
 
 @contextmanager
 def shown(title: str, quiet: bool) -> Iterator[Progress]:
-    """A callback (what, done, total); it shows nothing when ``quiet`` or when stderr is no terminal."""
+    """A callback (what, done, total); it shows nothing when ``quiet`` or when stderr is no terminal.
+
+    Inside, what libraries print is lost: stdout is for what the command says at the end.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -22,7 +26,8 @@ def shown(title: str, quiet: bool) -> Iterator[Progress]:
         TextColumn("{task.description}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    is_hidden = quiet or not console.is_terminal
+    with redirect_stdout(StringIO()), Progress(*columns, console=console, transient=True, disable=is_hidden) as bar:
         task = bar.add_task("", title=title, total=None)
 
         def step(what: str, done: int, total: int) -> None:

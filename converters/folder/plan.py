@@ -10,11 +10,10 @@ from converters.catalogue.variants import Preprocessing, Variant
 from converters.mapping.architecture import Architecture
 from converters.mapping.storage import Storage
 from converters.sources import GoogleView
-from verify.protocols import PoolPadding, Source
+from verify.protocols import PoolPadding
 
 UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
 """big_transfer's recipe for images that are not tiny, for checkpoints that the catalogue does not know."""
-SAVED_MODEL = "saved-model"
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,12 @@ class Plan:
         return id2label(self.variant.labels)
 
 
-def preprocessing_of(source: Source) -> Preprocessing | None:
+def preprocessing_of(source: GoogleView) -> Preprocessing | None:
     """What a SavedModel's graph is given: the range of colours that its network sees, and the size if it has but one.
 
     None where that is not known, as for any other format.
     """
-    if source.format != SAVED_MODEL:
-        return None
-    from verify.oracles.graph import graph_input
-
-    found = graph_input(source)
+    found = source.graph_input
     if found is None:
         return None
     size = dict(zip(("height", "width"), found.size, strict=True)) if found.size else UNKNOWN_PREPROCESSING.size

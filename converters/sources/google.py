@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from converters.errors import reading
 from converters.mapping.architecture import Architecture
@@ -20,6 +20,9 @@ from converters.mapping.tiles import Tile, tiles_of
 from converters.sources.base import Array, Shape, TensorFile
 from converters.watch import Watch
 from verify.protocols import PoolPadding
+
+if TYPE_CHECKING:
+    from verify.oracles.graph import GraphInput
 
 DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
 """big_vision's network pads the max-pool with -inf (models/bit_paper.py: flax's max_pool); all others with zeros."""
@@ -63,6 +66,17 @@ class GoogleView:
     def sha256(self) -> str:
         """Of the file, or over the folder's files, as TensorFile has it."""
         return self._source.sha256
+
+    @cached_property
+    def graph_input(self) -> GraphInput | None:
+        """What the graph of a SavedModel takes; None where that is not known, as for any other format."""
+        from converters.sources.saved_model import SavedModel
+
+        if self.format != SavedModel.format:
+            return None
+        from verify.oracles.graph import graph_input
+
+        return graph_input(self)
 
     @property
     def files(self) -> Mapping[str, Path]:

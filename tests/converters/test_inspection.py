@@ -166,7 +166,7 @@ def test_honest_timm_folder_is_not_refused(case, tmp_path):
 
 def test_shards_that_timm_would_not_read_are_not_written():
     source: Any = SimpleNamespace(
-        architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz", format="npz"
+        architecture=Architecture.released("R50x1", 3), pool_padding="zeros", path="x.npz", graph_input=None
     )
     options = ConvertOptions(layout="timm")
     assert plan_of(source, None, options).layout == "timm"

@@ -59,6 +59,7 @@ class OpenedSource(MemorySource):
     """The same as a conversion has it: with the network that the tensors make."""
 
     pool_padding = "zeros"
+    graph_input = None
 
     @cached_property
     def architecture(self):

@@ -55,18 +55,10 @@ def graph_input(source: Source) -> GraphInput | None:
     """Returns the input of a SavedModel's graph; None without a graph that can be run and that shows it."""
     if source.format != FORMAT:
         return None
-    key = source.location, source.sha256
-    if key not in _inputs:
-        _inputs.clear()
-        try:
-            _inputs[key] = GraphOracle(source).input
-        except (OracleError, ImportError):
-            _inputs[key] = None
-    return _inputs[key]
-
-
-_inputs: dict[tuple[str, str], GraphInput | None] = {}
-"""The input of the last source's graph: a conversion asks before it writes, and again when it verifies."""
+    try:
+        return GraphOracle(source).input
+    except (OracleError, ImportError):
+        return None
 
 
 class GraphOracle:
