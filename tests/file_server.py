@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mmap import mmap
@@ -186,3 +187,32 @@ class _Handler(BaseHTTPRequestHandler):
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+
+
+class RawServer:
+    """Answers every connection with these bytes, whatever it was asked: ``with RawServer(b"HTTP/1.1 …") as url``."""
+
+    def __init__(self, answer: bytes, *, pause: float = 0.0) -> None:
+        self._answer = answer
+        self._pause = pause
+        self._socket = socket.create_server(("127.0.0.1", 0))
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer_one, args=(self._socket.accept()[0],), daemon=True).start()
+
+    def _answer_one(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(1 << 16)
+            for at in range(0, len(self._answer), 1) if self._pause else ():
+                connection.sendall(self._answer[at : at + 1])
+                time.sleep(self._pause)
+            connection.sendall(b"" if self._pause else self._answer)

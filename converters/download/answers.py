@@ -8,8 +8,10 @@ For httpx's and httpx2's answers alike, which have the same interface.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Any
 
 from converters.download.retry import Patience, Refusal, Trouble
@@ -21,14 +23,16 @@ LONGEST_ERROR = 1 << 16
 """Bytes that are read of an answer that says what went wrong."""
 
 
-def led_on(send: Callable[[Any], Any], request: Any, follow: bool = True) -> Any:
+def led_on(send: Callable[[Any], Any], request: Any, patience: Patience, follow: bool = True) -> Any:
     """The answer to a request, wherever it leads, its body still to be read.
 
     The bodies of redirects are not read: they may be of any length, and come at any pace. Raises Refusal for redirects
     without end, and for one from https to http.
     """
     for _ in range(MAX_REDIRECTS + 1):
-        answer = send(request)
+        with _in_time(request, sum(patience.timeouts()[kind] for kind in ("connect", "read"))):
+            answer = send(request)
+        patience.answered()
         if not follow or answer.next_request is None:
             return answer
         answer.close()
@@ -37,6 +41,33 @@ def led_on(send: Callable[[Any], Any], request: Any, follow: bool = True) -> Any
             raise Refusal("leads from https to unprotected http. Fetch it by hand if you trust it")
         request = following
     raise Refusal("redirects without end. Check the URL")
+
+
+@contextmanager
+def _in_time(request: Any, seconds: float) -> Iterator[None]:
+    """Ends a request without a body whose answer has not begun by then: each byte of it begins another time-out."""
+    sockets: list[socket.socket] = []
+
+    def trace(event: str, info: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def end() -> None:
+        for each in sockets:
+            with suppress(OSError):
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+    if request.method not in ("GET", "HEAD"):
+        yield
+        return
+    request.extensions = {**request.extensions, "trace": trace}
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def whole(answer: Any, patience: Patience) -> Any:

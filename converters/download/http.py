@@ -118,7 +118,11 @@ class _Server:
         self.patience = Patience(pace, urlsplit(url).netloc)
         self._credentials = credentials
         try:
-            self._client = httpx.Client(verify=_trust(), headers={"User-Agent": "bit-convert"})
+            self._client = httpx.Client(
+                verify=_trust(),
+                headers={"User-Agent": "bit-convert"},
+                limits=httpx.Limits(max_keepalive_connections=0),
+            )
         except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
             # Not the error's text: it may quote a proxy's password.
             raise UsageError(
@@ -150,7 +154,9 @@ class _Server:
             fields = {"Accept-Encoding": "identity", **headers}  # else a server may send other bytes than the file's
             extensions = {"timeout": self.patience.timeouts()}
             asked = self._client.build_request("GET", self.url, headers=fields, extensions=extensions)
-            with closing(led_on(lambda request: self._send(request, request is asked), asked)) as response:
+            with closing(
+                led_on(lambda request: self._send(request, request is asked), asked, self.patience)
+            ) as response:
                 yield response
         except (BitConvertError, Trouble, OSError):
             raise
@@ -170,9 +176,7 @@ class _Server:
     def _send(self, request: httpx.Request, first: bool) -> httpx.Response:
         """Credentials go with the first request; httpx takes them out of one that leads to another host."""
         auth = self._credentials if first else None
-        response = self._client.send(request, stream=True, follow_redirects=False, auth=auth)
-        self.patience.answered()
-        return response
+        return self._client.send(request, stream=True, follow_redirects=False, auth=auth)
 
     def _failed(self, error: httpx.TransportError) -> Exception:
         if "location header" in str(error):

@@ -91,8 +91,7 @@ def _send(send: Callable[..., Any], request: Any, *, stream: bool = False, **opt
         patience.admit()
         request.headers["Accept-Encoding"] = "identity"
         request.extensions = {**request.extensions, "timeout": patience.timeouts()}
-        response = led_on(partial(send, stream=True, follow_redirects=False, **options), request, follow)
-        patience.answered()
+        response = led_on(partial(send, stream=True, follow_redirects=False, **options), request, patience, follow)
         if not stream or response.status_code >= 400:
             response = whole(response, patience)
     except _http_error() as error:

@@ -120,7 +120,8 @@ class Patience:
 
         Exponential with jitter over its upper half, and never shorter than the server asked for.
         """
-        wait = min(self.pace.longest, self.pace.first * 2.0 ** min(self._failures, MAX_DOUBLINGS))
+        longest = self.pace.longest if self._host in _answered else UNANSWERED / 5
+        wait = min(longest, self.pace.first * 2.0 ** min(self._failures, MAX_DOUBLINGS))
         wait *= (1 + self.pace.random()) / 2
         now = self.pace.now()
         self._since = now if self._since is None else self._since

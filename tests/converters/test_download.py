@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +24,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converters.download.addresses import fetchable
+from converters.download import retry
+from converters.download.addresses import MIRRORS, fetchable
 from converters.download.cache import cache_folder
 from converters.download.http import cached
 from converters.download.retry import Pace
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.redaction import printable
-from tests.file_server import Fault, FileServer
+from tests.file_server import Fault, FileServer, RawServer
 
 ROOT = Path(__file__).parents[2]
 PATH = "/vtab/BiT-tiny.npz"
 QUICK = {"pace": Pace(first=0.001, silence=5.0, patience=5.0)}
 BRIEF = {"pace": Pace(first=0.001, silence=0.1)}
+HASTY = {"pace": Pace(first=0.001, silence=0.01, patience=0.01)}
 
 
 def npz(kilobytes: int = 1024, seed: int = 0) -> bytes:
@@ -40,7 +47,7 @@ def npz(kilobytes: int = 1024, seed: int = 0) -> bytes:
 
 
 TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-DATA, OTHER = npz(seed=0), npz(seed=1)
+DATA, OTHER, TINY = npz(seed=0), npz(seed=1), npz(0)
 
 
 @pytest.fixture(autouse=True)
@@ -216,14 +223,15 @@ def test_the_cached_file_serves_when_the_server_cannot_be_asked(server, caplog):
     assert "503" in caplog.text
 
 
-def test_offline_asks_nothing(server, monkeypatch):
+@pytest.mark.parametrize("variable", ["BIT_CONVERT_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_asks_nothing(server, monkeypatch, variable):
     with pytest.raises(HubError, match="not in the cache") as caught:
         cached(server.url(PATH), offline=True)
     assert caught.value.exit_status == 4
     path = cached(server.url(PATH), **QUICK)
     asked = len(server.requests)
     assert cached(server.url(PATH), offline=True) == path
-    monkeypatch.setenv("BIT_CONVERT_OFFLINE", "1")
+    monkeypatch.setenv(variable, "1")
     assert cached(server.url(PATH)) == path
     assert len(server.requests) == asked
 
@@ -525,6 +533,272 @@ def test_the_environments_proxy_is_used(monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", proxy.url("", user=f"me:{SECRET}"))
         assert cached("http://bit.invalid" + PATH, **QUICK).read_bytes() == DATA
         assert "Proxy-Authorization" in proxy.requests[0].headers
+
+
+# What a server says is not believed
+
+GZIP = {"Content-Encoding": "gzip"}
+ENDLESS = bytes(64 << 20)
+"""Longer than what is read of any answer that is not the file."""
+
+
+@pytest.mark.parametrize("headers", [{}, GZIP, {"Content-Length": "1" * 18}], ids=["plain", "compressed", "announced"])
+@pytest.mark.parametrize("pause", [0.0, 0.2], ids=["fast", "slow"])
+def test_the_body_of_a_redirect_is_not_read(server, headers, pause):
+    server.faults = [Fault(status=302, headers={"Location": PATH, **headers}, body=ENDLESS, pause=pause)]
+    begun = time.monotonic()
+    assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+    assert time.monotonic() - begun < 5
+    assert server.sent < len(DATA) + len(ENDLESS) // 4
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_the_body_of_an_error_is_not_read(server, status):
+    server.always = Fault(status=status, headers=GZIP, body=ENDLESS)
+    with pytest.raises(HubError, match=str(status)):
+        cached(server.url(PATH), **BRIEF)
+    assert server.sent < len(server.requests) * len(ENDLESS) // 4
+
+
+ODD = {
+    "an ETag outside latin-1": {"ETag": '"\xe4\xb8\xad"'},
+    "an ETag with a control character": {"ETag": '"\x01"'},
+    "an ETag without end": {"ETag": '"' + 60_000 * "x" + '"'},
+    "a date beyond the calendar": {"ETag": None, "Last-Modified": "Mon, 02 Jan 99999 03:04:05 GMT"},
+    "a zone beyond the day": {"ETag": None, "Last-Modified": "Mon, 02 Jan 2023 03:04:05 +9999"},
+    "a date that is none": {"ETag": None, "Last-Modified": "\xff", "Date": "0"},
+    "a hash that is none": {"x-goog-hash": "md5=\xff, =, md5"},
+    "a length in other digits": {"Content-Length": None, "Content-length": "\xb2", "Transfer-Encoding": None},
+    "a length beyond any disk": {"Content-Length": 20 * "9"},
+    "a length of 5000 digits": {"Content-Length": 5000 * "9"},
+}
+
+
+@pytest.mark.parametrize("headers", ODD.values(), ids=ODD)
+def test_odd_headers_end_in_the_file_or_in_one_error_and_so_do_later_runs(server, headers):
+    server.always = Fault(headers=headers)
+    server.faults = [Fault(headers=headers, cut=500_000)]
+    for _ in range(3):
+        with suppress(HubError, UsageError):
+            assert cached(server.url(PATH), **BRIEF).read_bytes() == DATA
+    server.always = Fault()
+    assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("there", ["9" * 5000, "\xb2", "-1", "18446744073709551616"])
+def test_a_content_range_that_is_none_is_thrown_away(server, there):
+    headers = {"Content-Range": f"bytes {there}-{there}/{there}"}
+    server.faults = [Fault(cut=500_000), Fault(status=206, body=OTHER, headers=headers)]
+    assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("wait", ["9" * 5000, "\xb2", "-5", "Mon, 02 Jan 99999 03:04:05 GMT", "nan", "1e9"])
+def test_a_retry_after_that_is_none_is_no_reason_to_wait(server, wait):
+    server.faults = [Fault(status=503, headers={"Retry-After": wait})]
+    with suppress(HubError):  # the first is a number: more than patience allows
+        assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+    assert len(server.requests) <= 2
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"
+ANSWERS = {
+    "no status": b"\xff\xfe\r\n\r\n",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "a status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "a status that is none": b"HTTP/1.1 099 \r\n\r\n",
+    "a reason outside latin-1": b"HTTP/1.1 404 \xe4\xb8\xad\x1b[2J\r\nContent-Length: 0\r\n\r\n",
+    "a header without a name": HEAD + b": x\r\n\r\nabc",
+    "a name outside ASCII": HEAD + b"\xc3\xa9: x\r\n\r\nabc",
+    "two lengths": HEAD + b"Content-Length: 4\r\n\r\nabc",
+    "headers without end": HEAD + b"".join(b"X-%d: x\r\n" % i for i in range(20_000)),
+    "chunks that are none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "an encoding of transfer": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+    "a range unasked": b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-2/3\r\nContent-Length: 3\r\n\r\nabc",
+    "not modified, unasked": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "led to no address": b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n",
+    "led to a name that is none": b"HTTP/1.1 302 Found\r\nLocation: http://\xe2\x80\xae/\r\nContent-Length: 0\r\n\r\n",
+    "led to a port that is none": b"HTTP/1.1 302 Found\r\nLocation: http://a:99999999/\r\nContent-Length: 0\r\n\r\n",
+    "led to bytes": b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_is_no_answer_is_a_failure_of_the_network(cache, answer):
+    with RawServer(answer) as url, pytest.raises(HubError) as caught:
+        cached(url + PATH, **BRIEF)
+    assert len(str(caught.value).splitlines()) <= 2
+    assert not any(path.stat().st_size for path in cache.rglob("partial"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["ETag", "Last-Modified", "Date", "Content-Range", "Retry-After", "x-goog-hash", "Location"]),
+        st.binary(max_size=40) | st.integers(0, 10**30).map(lambda number: b"%d" % number),
+    ),
+    st.sampled_from([200, 206, 302, 416, 429, 503]),
+)
+def test_no_header_makes_anything_but_an_error(cache, headers, status):
+    lines = b"".join(name.encode() + b": " + value + b"\r\n" for name, value in headers.items())
+    answer = b"HTTP/1.1 %d Any\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(TINY), lines, TINY)
+    with RawServer(answer) as url:
+        for _ in range(2):
+            with suppress(HubError, CheckpointError):
+                assert cached(url + PATH, **HASTY).read_bytes() == TINY
+
+
+def test_headers_that_come_byte_by_byte_end_in_time(cache):
+    with RawServer(HEAD, pause=0.1) as url:
+        begun = time.monotonic()
+        with pytest.raises(HubError):
+            cached(url + PATH, pace=replace(HASTY["pace"], timeout=0.5))
+    assert time.monotonic() - begun < 3
+
+
+RECORDS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["sha256", "size", "mtime_ns", "etag", "modified", "origin", "validator", "total", "md5"]),
+        RECORDS,
+    )
+    | RECORDS
+)
+def test_a_record_of_another_kind_is_thrown_away(cache, record):
+    shutil.rmtree(cache, ignore_errors=True)
+    with FileServer({PATH: DATA}) as server:
+        server.faults = [Fault(cut=300_000), None, Fault(status=403)]
+        with suppress(HubError):
+            cached(server.url(PATH), pace=replace(HASTY["pace"], silence=0.0))
+        for spoilt in ("partial.json", "entry.json"):
+            for path in cache.rglob(spoilt):
+                known = json.loads(path.read_text())
+                changed = {**known, **record} if isinstance(record, dict) else record
+                path.write_text(json.dumps(changed))
+            server.faults.clear()
+            assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("record", ["", "[" * 100_000, '{"size": ' + "9" * 5000 + "}", "\udcff", '"\\ud800"', "null"])
+def test_a_record_that_cannot_be_read_is_thrown_away(server, cache, record):
+    path = cached(server.url(PATH), **QUICK)
+    (path.parent.parent / "entry.json").write_text(record, errors="surrogateescape")
+    assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+    assert len(server.requests) == 2
+
+
+# A host that never answered
+
+
+def test_a_host_that_never_answered_is_given_up_after_ten_seconds_and_heard_of_within_two(monkeypatch):
+    monkeypatch.setattr(retry, "_answered", set())
+    clock, said = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    pace = Pace(sleep=sleep, now=lambda: clock[0])
+    with FileServer({}) as gone:
+        url = gone.url(PATH)
+    with pytest.raises(HubError, match=r"(?s)refused.*Check the network"):
+        cached(url, pace=pace, progress=lambda what, done, total: said.append((clock[0], what)))
+    assert 7 < clock[0] <= 10
+    assert said[0][0] < 2
+    assert all("trying again" in what for _, what in said)
+
+
+def test_a_host_that_takes_the_connection_and_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(retry, "_answered", set())
+    monkeypatch.setattr(retry, "UNANSWERED", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(HubError, match="Check the network"):
+            cached(f"http://127.0.0.1:{silent.getsockname()[1]}{PATH}")
+    assert time.monotonic() - begun < 4
+
+
+def test_a_host_that_answered_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr(retry, "_answered", set())
+    monkeypatch.setattr(retry, "UNANSWERED", 0.2)
+    server.faults = [Fault(status=503), *4 * [Fault(no_answer=True)]]
+    assert cached(server.url(PATH), pace=Pace(first=0.1, silence=30)).read_bytes() == DATA
+
+
+def test_a_wait_that_is_asked_for_is_no_silence(server):
+    server.faults = 3 * [Fault(status=429, headers={"Retry-After": "1"})]
+    assert cached(server.url(PATH), pace=Pace(first=0.001, silence=0.5)).read_bytes() == DATA
+
+
+# Mirrors
+
+BUCKET = "https://storage.googleapis.com/bit_models"
+
+
+@pytest.fixture(params=["http", "file"])
+def mirror(request, server, tmp_path, monkeypatch) -> str:
+    """Of Google's bucket, with one file."""
+    server.files["/mirror/BiT-tiny.npz"] = DATA
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "BiT-tiny.npz").write_bytes(DATA)
+    url = server.url("/mirror/") if request.param == "http" else (tmp_path / "mirror").as_uri() + "/"
+    monkeypatch.setenv("BIT_CONVERT_MIRROR", url)
+    return url
+
+
+def test_a_mirror_is_asked_and_the_cache_serves_without_it(mirror, server, monkeypatch):
+    path = cached(f"{BUCKET}/BiT-tiny.npz", **QUICK)
+    assert path.read_bytes() == DATA
+    asked = len(server.requests)
+    assert cached("gs://bit_models/BiT-tiny.npz", **QUICK) == path
+    monkeypatch.delenv("BIT_CONVERT_MIRROR")
+    assert cached(f"{BUCKET}/BiT-tiny.npz", size=len(DATA)) == path
+    assert cached(f"{BUCKET}/BiT-tiny.npz", **QUICK) == path
+    assert cached("gs://bit_models/BiT-tiny.npz", offline=True) == path
+    assert all(request.path.startswith("/mirror/") for request in server.requests)
+    assert len(server.requests) <= asked + 1
+
+
+def test_what_was_fetched_without_a_mirror_serves_with_one(server, monkeypatch):
+    monkeypatch.setattr("converters.download.addresses.BUCKETS", server.url(""))
+    monkeypatch.setitem(MIRRORS, "BIT_CONVERT_MIRROR", re.compile(re.escape(server.url("/bit_models/"))))
+    server.files["/bit_models/BiT-tiny.npz"] = DATA
+    path = cached("gs://bit_models/BiT-tiny.npz", **QUICK)
+    monkeypatch.setenv("BIT_CONVERT_MIRROR", "http://127.0.0.1:9/")
+    assert cached("gs://bit_models/BiT-tiny.npz", **QUICK) == path
+
+
+def test_a_module_comes_from_the_mirror_of_tfhub(tmp_path, server, monkeypatch):
+    address = "https://tfhub.dev/google/bit/m-r50x1/1"
+    server.files["/hub/google/bit/m-r50x1/1"] = DATA
+    monkeypatch.setenv("BIT_CONVERT_TFHUB_MIRROR", server.url("/hub"))
+    assert cached(address, size=len(DATA), **QUICK).read_bytes() == DATA
+    place = tmp_path / "google" / "bit" / "m-r50x1"
+    place.mkdir(parents=True)
+    (place / "2.tar.gz").write_bytes(OTHER)
+    monkeypatch.setenv("BIT_CONVERT_TFHUB_MIRROR", tmp_path.as_uri())
+    assert cached(address.replace("/1", "/2"), **QUICK).read_bytes() == OTHER
+
+
+def test_a_mirror_without_the_file_and_one_that_is_none_are_told(mirror, monkeypatch):
+    with pytest.raises(HubError, match=r"none\.npz"):
+        cached(f"{BUCKET}/none.npz", **QUICK)
+    monkeypatch.setenv("BIT_CONVERT_MIRROR", "ftp://host/")
+    with pytest.raises(UsageError, match="BIT_CONVERT_MIRROR"):
+        cached(f"{BUCKET}/none.npz", **QUICK)
+
+
+def test_credentials_are_for_the_mirror_alone(server, monkeypatch):
+    server.files["/BiT-tiny.npz"] = DATA
+    monkeypatch.setenv("BIT_CONVERT_MIRROR", server.url("/", user=f"me:{SECRET}"))
+    cached(f"https://you:other@{BUCKET.removeprefix('https://')}/BiT-tiny.npz", **QUICK)
+    sent = server.requests[0].headers["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"me:{SECRET}"
 
 
 # Addresses

@@ -115,16 +115,24 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
     assert all(READER not in out + error for _, out, error in answers)
     assert not list((tmp_path / "home").rglob("big.csv"))
 
+    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     offline = elsewhere(
         ("convert", "--checkpoint", "hf://me/bit", "--output", tmp_path / "offline", "--no-verify", "--offline"),
         ("convert", "--checkpoint", "hf://me/bin", "--output", tmp_path / "offline bin", "--no-verify", "--offline"),
         ("convert", "--checkpoint", "hf://me/empty", "--output", tmp_path / "refused", "--offline"),
         ("convert", "--checkpoint", "hf://me/unseen", "--output", tmp_path / "refused", "--offline"),
-        **{**environment, "HF_ENDPOINT": "http://127.0.0.1:9"},
+        ("convert", "--checkpoint", "hf://me/bit", "--output", tmp_path / "no network", "--no-verify", "--quiet"),
+        ("verify", "hf://me/model", "--against", "hf://me/bit", *audit),
+        **environment,
     )
-    assert [status for status, _, _ in offline] == [0, 0, 4, 4], offline
+    assert [status for status, _, _ in offline] == [0, 0, 4, 4, 0, 0], offline
     assert holds(tmp_path / "offline", tensors)
     assert holds(tmp_path / "offline bin", tensors)
+    assert holds(tmp_path / "no network", tensors)
+    assert "the cached snapshot is used" in offline[4][2]
+    command = ("convert", "--checkpoint", "hf://me/bit", "--output", tmp_path / "variable", "--no-verify")
+    assert elsewhere(command, **environment, HF_HUB_OFFLINE="1")[0][0] == 0
+    assert holds(tmp_path / "variable", tensors)
 
 
 def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, tmp_path: Path) -> None:
@@ -136,6 +144,9 @@ def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, t
         assert "hf://me/secret: cannot be fetched" in error
         assert len(error.splitlines()) == 2
         assert "WrongWrong" not in error
+    assert "Check the name" in stranger[0][2]
+    assert "Check the network" in nobody[0][2]
+    assert "name" not in nobody[0][2]
     assert not (tmp_path / "model").exists()
 
 

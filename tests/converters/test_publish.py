@@ -14,7 +14,9 @@ import socket
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -596,6 +598,108 @@ def test_a_date_to_wait_for_and_a_rate_limit_are_heeded(hub: HubServer, result):
     clock = Clock()
     put(result, clock)
     assert clock.waits == [pytest.approx(30, abs=2), 55]
+
+
+def test_waits_that_the_hub_asks_for_are_no_lack_of_progress(hub: HubServer, result):
+    hub.fail("preupload", 429, headers={"RateLimit": '"api";r=0;t=150'}, times=3)
+    clock = Clock()
+    assert put(result, clock).changed
+    assert clock.waits == [150, 150, 150]
+
+
+def test_what_the_hub_asks_one_thread_all_with_its_token_heed(hub: HubServer, result, tmp_path, monkeypatch):
+    other = converted(tmp_path / "other", FILES | {"config.json": b'{"other": 1}'})
+    refused, asked = threading.Event(), []
+
+    def note(request: Request) -> None:
+        asked.append((time.monotonic(), request.user and request.user.name))
+        if request.kind == "preupload" and not refused.is_set():
+            refused.set()
+
+    hub.fail("preupload", 429, headers={"Retry-After": "1"})
+    hub.on_request = note
+    pace = Pace(timeout=10)
+    first = threading.Thread(target=put, args=(result,), kwargs={"pace": pace})
+    first.start()
+    refused.wait(10)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    put(other, repo_id="me/other", pace=pace)
+    put(other, repo_id="stranger/other", token=STRANGER, pace=pace)
+    first.join()
+    assert not [at for at, user in asked if user == "me" and begun - 0.2 < at < begun + 0.5]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_publish_at_once_and_others_requests_are_as_ever(hub: HubServer, tmp_path, seed):
+    from huggingface_hub import get_session
+
+    results = [converted(tmp_path / str(n), FILES | {"config.json": b"%d" % n}) for n in range(6)]
+    shards = {f"model-0000{n}-of-00003.safetensors": b"%d" % n for n in (1, 2, 3)}
+    results += [converted(tmp_path / f"shards {n}", shards | {"config.json": b"%d" % n}) for n in range(2)]
+    published: dict[int, Publication] = {}
+    before = dict(os.environ)
+    hub.fail_at_random(RANDOM, 0.2, seed)
+
+    def work(number: int) -> None:
+        published[number] = put(results[number], repo_id=f"me/{number}", pace=Pace(first=0.001, longest=0.01))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(results))]
+    for thread in threads:
+        thread.start()
+    strange = []
+    for _ in range(5):
+        try:
+            strange.append(get_session().get(f"{hub.url}/api/whoami-v2").status_code)
+        except Exception as error:
+            strange.append(type(error).__module__.partition(".")[0])
+    for thread in threads:
+        thread.join()
+    assert all(published[n].changed for n in range(len(results)))
+    assert all(contents(hub.repositories[f"me/{n}"]) == whole(results[n][0]) for n in range(len(results)))
+    assert [commits_of(hub, f"me/{n}") for n in range(len(results))] == [1] * len(results)
+    assert {*strange} <= {401, *RANDOM, "httpx", "httpx2"}
+    assert dict(os.environ) == before
+
+
+def commits_of(hub: HubServer, name: str) -> int:
+    return len(hub.repositories[name].history())
+
+
+ODD_ANSWERS = {
+    "a list": b"[]",
+    "a number": b"7",
+    "null": b"null",
+    "a text": b'"x"',
+    "half": b'{"id": ',
+    "other types": b'{"id": 5, "siblings": {"a": 1}, "sha": [], "name": null, "tags": 3, "branches": 4}',
+    "deep": b"[" * 100_000,
+    "long numbers": b'{"id": ' + b"9" * 5000 + b"}",
+    "not UTF-8": b'{"id": "\xff"}',
+    "dates": b'{"id": "a/b", "createdAt": "99999-99-99", "lastModified": 7}',
+}
+
+
+@pytest.mark.parametrize("body", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+@pytest.mark.parametrize("kind", ["whoami", "model_info", "preupload", "lfs_batch", "commit", "refs"])
+def test_whatever_a_hub_answers_it_is_an_error_of_the_hub(hub: HubServer, result, monkeypatch, kind, body):
+    work = hub.work
+    monkeypatch.setattr(hub, "work", lambda request: Answer(200, body) if request.kind == kind else work(request))
+    with suppress(HubError):
+        put(result, tag="v1", pace=dataclasses.replace(Clock().pace(), silence=3.0))
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_no_more_is_read_of_an_answer_than_is_needed(hub: HubServer, result, monkeypatch, status):
+    monkeypatch.setattr("converters.download.answers.LONGEST_BODY", 1 << 20)
+    endless = Answer(status, bytes(64 << 20), {"Location": f"{hub.url}/api/whoami-v2"} if status == 302 else {})
+    monkeypatch.setattr(hub, "_model_info", lambda *_, **__: endless)
+    tracemalloc.start()
+    with pytest.raises(HubError):
+        put(result, pace=dataclasses.replace(Clock().pace(), silence=1.0))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 200 << 20  # the server's own copies: the body, and the answer with it
 
 
 def test_a_hub_that_is_not_there_is_said(hub: HubServer, result, monkeypatch):
