@@ -277,7 +277,7 @@ def open_checkpoint(checkpoint: AnyPath, *, offline: bool = False, progress: Pro
 
 
 def variants(glob: str = "*") -> tuple[Variant, ...]:
-    """What Google released, and the checkpoint that ships with this package, in the catalogue's order.
+    """Lists what Google released, and the checkpoint that ships with this package, in the catalogue's order.
 
         >>> [variant.name for variant in variants("BiT-d*")]
         ['BiT-digits']

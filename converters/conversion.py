@@ -43,10 +43,10 @@ class Request:
     checkpoint: Path | str | None
     """A path, or an address; None for the variant's own."""
     output: Path | None
-    """Of a given checkpoint, the folder itself; of a variant, the parent of a folder named after the model."""
+    """The folder for a given checkpoint; for a variant, the parent of a folder named after the model."""
     options: ConvertOptions
     command: str = ""
-    """What repeats it, for the page of a conversion that did not pass."""
+    """The command that repeats it, for the page of a conversion that did not pass."""
 
     def place(self, name: str) -> Path:
         """The folder to make of a model of this name."""
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a request."""
+    """The result of a request."""
 
     plan: Plan
     folder: Path
@@ -67,11 +67,11 @@ class Conversion:
     """False where the folder held this result already."""
     seconds: float
     left_out: str
-    """What of the checkpoint is not in the folder, and why, in one line; empty where all is."""
+    """One line on what of the checkpoint is not in the folder, and why; empty where everything is."""
 
 
 def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions) -> Plan:
-    """What the checkpoint is and is to become.
+    """Returns the plan of a conversion.
 
     Raises CheckpointError where it is not what it was said to be, UsageError where it cannot become what is asked for.
     """
@@ -167,7 +167,7 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
 
 
 def failed_folder(place: Path) -> Path:
-    """Where the report of a conversion that did not pass is left."""
+    """Returns the folder for the report of a conversion that did not pass."""
     return place.with_name(place.name + ".failed")
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit status each kind of failure has.
+"""The errors, and the exit status of each kind of failure.
 
 Every message is one or two lines that name the file, the tensor and the remedy, without secrets and control characters
 (``redaction``). The command line prints the message alone; a traceback only with ``--debug``.

@@ -19,7 +19,7 @@ PROCESSOR = "processor_config.json"
 """Whose image processor, where it has one, is read instead of PREPROCESSOR."""
 CARD, PARITY = "README.md", "parity.json"
 MODEL_FILES = ("*.safetensors", INDEX, "pytorch_model*.bin", TORCH_INDEX, "*.npz", CONFIG, PREPROCESSOR, PROCESSOR)
-"""What makes a folder the model it is, whatever its layout: parity.json records the digests of these files."""
+"""The files that make a folder the model it is, in any layout: parity.json records their digests."""
 PARITY_PAGE = "parity.html"
 """The report for people, which stays where it was made."""
 PIECE = 4 << 20
@@ -29,11 +29,11 @@ MAX_DEPTH = 64
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
 MAX_VALUES = 1 << 18
-"""Of a JSON file, by its commas and brackets: each takes some hundred bytes of memory. Those labels have 80,000."""
+"""Values of a JSON file, by its commas and brackets: each takes some hundred bytes. Those labels have 80,000."""
 
 
 def sha256(path: Path) -> str:
-    """Of a file, hexadecimal."""
+    """Returns the sha256 of a file, hexadecimal."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):

@@ -1,4 +1,4 @@
-"""What a conversion, an audit and a publication can be asked for: one frozen object each, carried whole.
+"""The options of a conversion, an audit and a publication: one frozen object each, carried whole.
 
 command line or keywords → ``ConvertOptions``, ``AuditOptions``, ``PublishOptions`` → whoever needs one of their fields
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What a proof of parity rests on beyond the default, whether of a conversion or in an audit."""
+    """The options of a proof of parity, whether of a conversion or in an audit."""
 
     pool_padding: PoolPadding | None = None
     """None: as the checkpoint has it."""
@@ -67,7 +67,7 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions(Proof):
-    """How a checkpoint is to be converted."""
+    """The options of a conversion."""
 
     layout: str = "transformers"
     dtype: str = "float32"
@@ -91,10 +91,10 @@ class ConvertOptions(Proof):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions(Proof):
-    """What an audit is to know, and what it does beyond the default."""
+    """The options of an audit."""
 
     variant: str | None = None
-    """What the checkpoint is, where its name does not say it."""
+    """The checkpoint's variant, where its name is not one."""
     runners: tuple[str, ...] = ()
     """Keys of ``converters.auditing.target.RUNNERS``."""
     compute: str = "float32"
@@ -112,7 +112,7 @@ class AuditOptions(Proof):
 
     @property
     def computing(self) -> Computing:
-        """What the readers compute in, and where."""
+        """The precision and the device of the readers."""
         from verify.precision import Computing
 
         return Computing(self.compute, self.device)
@@ -120,7 +120,7 @@ class AuditOptions(Proof):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions:
-    """Where a result is to be published, and as what."""
+    """The options of a publication."""
 
     repo_id: str | None = None
     """None: the model's name in ``namespace``."""

@@ -22,7 +22,7 @@ from converters.errors import UsageError
 from converters.files import PARITY, fsync
 
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
-"""What writing to a file that is open may fail with: the system does not say which file it was."""
+"""Errors of writing to an open file, in which the system names no file."""
 
 
 def refuse_place(place: Path, force: bool) -> None:

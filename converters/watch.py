@@ -22,7 +22,7 @@ Identity = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a file was: of a small one, and of one too young to be told by its times, the digest as well."""
+    """The state of a file; of a small one, and of one too young for its times to differ, the digest as well."""
 
     identity: Identity
     digest: str | None
@@ -49,7 +49,7 @@ class Watch:
         return seen.digest if seen else None
 
     def changes(self) -> dict[str, str]:
-        """What is not as it was: name → what happened to it."""
+        """Returns the files that are not as they were: name → what happened."""
         found = {name: _seen(path, self._seen.get(name)) for name, path in self._files().items()}
         changed = {}
         for name in sorted(self._seen.keys() | found.keys()):
@@ -75,7 +75,7 @@ def loaded_files(folder: Path) -> dict[str, Path]:
 
 
 def _seen(path: Path, before: _Seen | None = None) -> _Seen | None:
-    """What a file is now, its digest taken where it was ``before``; None where it cannot be read."""
+    """Returns the state of a file, with its digest where ``before`` has one; None where it cannot be read."""
     try:
         identity, size, young = _identity(path)
         wanted = size <= SMALL or young if before is None else before.digest is not None
@@ -85,7 +85,7 @@ def _seen(path: Path, before: _Seen | None = None) -> _Seen | None:
 
 
 def _identity(path: Path) -> tuple[Identity, int, bool]:
-    """What tells a file from every other and from itself at another time; its size; whether it changed just now."""
+    """Returns what identifies a file and its state; its size; whether it changed just now."""
     own, behind = path.lstat(), path.stat()
     identity = tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (own, behind))
     return identity, behind.st_size, time.time_ns() - behind.st_ctime_ns < YOUNG

@@ -104,7 +104,8 @@ def test_words_of_our_own_do_not_come_back(path):
     assert not found
 
 
-SENTENCES = [path for path in CODE if path.relative_to(ROOT).parts[0] in ("bit_ref", "verify")]
+NOT_YET = ("converters/sources", "converters/download", "converters/redaction.py", "converters/cli")
+SENTENCES = [path for path in CODE if not str(path.relative_to(ROOT)).startswith(NOT_YET)]
 CLAUSE = re.compile(r"(What|Who|Which|Of|Likewise|By|Where|How)\b")
 """How a docstring begins that is read only after the line above it, or that is a riddle."""
 

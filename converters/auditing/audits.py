@@ -144,7 +144,7 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
 
 
 def audit_target(target: Path | str, against: Path | str, options: AuditOptions, progress: Progress) -> Report:
-    """What ``bit-verify`` finds: ``target`` in every library that is installed. Nothing is written.
+    """Audits as ``bit-verify`` does: ``target`` in every library that is installed. Nothing is written.
 
     ``target`` is a folder or a repository of the Hub, ``against`` a checkpoint: a name of the catalogue, a path or an
     address. Raises UsageError where the target is its own source.
@@ -204,7 +204,7 @@ def write_report(report: Report, folder: Path, command: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What ran: for the page, which stays here."""
+    """The versions of what ran, for the page, which stays on this machine."""
     found = {"Python": platform.python_version(), "on": f"{platform.system()} {platform.machine()}"}
     for name in ("bit-convert", "numpy", "torch", "transformers", "timm", "tensorflow", "safetensors"):
         with suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What the library that loads a folder gets from its files: labels, and the pixels of prepared images.
+"""Values that the library which loads a folder gets from its files: labels, and the pixels of prepared images.
 
     folder, Plan → the library's own config and processor → Expectation …
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 PROCESSOR = "processor_config.json"
-"""What transformers reads first."""
+"""The file that transformers reads first."""
 MAX_ERROR = 120
 
 
 def effective(folder: Path, plan: Plan) -> list[Expectation]:
-    """What the library of the folder's layout gets from it; nothing where it is not installed, or there is none."""
+    """Asks the library of the folder's layout; returns nothing where it is not installed, or there is none."""
     libraries = {"transformers": (TransformersReader, _transformers), "timm": (TimmReader, _timm)}
     reader, compare = libraries.get(plan.layout, (None, None))
     if reader is None or compare is None or not reader.available():
@@ -98,7 +98,7 @@ def _timm(folder: Path, plan: Plan) -> Iterator[Expectation]:
 
 
 def _expected(place: str, wanted: str, found: Callable[[], str]) -> Expectation:
-    """What a library gives, or that it gives nothing: whatever it raises is what a user would get."""
+    """Returns a library's result, or the error that a user would get."""
     try:
         return Expectation(place, wanted, found())
     except Exception as error:

@@ -42,12 +42,12 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Check:
-    """What a report was held against, and agrees with."""
+    """Everything that a report was compared with, and agrees with."""
 
     report: Report
     files: int
     tensors: int
-    """Of the folder; 0 where there was none."""
+    """The number of the folder's files; 0 where there was no folder."""
     against_source: bool
 
     @property
@@ -57,7 +57,7 @@ class Check:
 
     @property
     def proves(self) -> str:
-        """What this says of the model."""
+        """The meaning of this result for the model."""
         if self.against_source:
             of = "the folder" if self.files else "the recorded digests"
             return f"{of} against what the checkpoint gives; the figures, which an audit measures, against each other"
@@ -106,7 +106,7 @@ def check(
 def held_departures(
     report: Report, source: GoogleView, folder: Path, variant: Variant | None, pool_padding: PoolPadding | None
 ) -> list[str]:
-    """What speaks against a folder that claims, by its report, to be a converted checkpoint already."""
+    """Lists what contradicts a folder that claims, by its report, to be a converted checkpoint already."""
     found = contradictions(report) or source_departures(report, source, folder, variant, pool_padding)
     return found or _file_lines(report, folder)
 
@@ -156,7 +156,7 @@ def _tensor_lines(report: Report, folder: Path) -> list[str]:
 def source_departures(
     report: Report, source: GoogleView, folder: Path | None, variant: Variant | None, pool_padding: PoolPadding | None
 ) -> list[str]:
-    """What of a report, and of the folder that it is of, does not follow from the checkpoint."""
+    """Lists what does not follow from the checkpoint, in a report and in its folder."""
     if source.sha256 != report.source.get("sha256"):
         return [f"the checkpoint is another: sha256 {source.sha256}"]
     if report.layout not in LAYOUTS or report.dtype not in DTYPES or report.exact not in KERNEL_FACTOR:

@@ -90,17 +90,17 @@ class Folder:
 
     @cached_property
     def storage(self) -> Storage:
-        """How a conversion would store what this folder says it is."""
+        """The storage of a conversion with this folder's declarations."""
         return Storage(self.layout, self.exact, self.dtype)
 
     @cached_property
     def plan(self) -> Plan:
-        """What a conversion of the source into this folder's layout and dtype would be."""
+        """The plan of a conversion of the source into this folder's layout and dtype."""
         return Plan.of(self.source, self._variant, self.storage, self._pool_padding)
 
     @cached_property
     def inspection(self) -> Inspection:
-        """What the files say, against that."""
+        """The files' fields, compared with that plan."""
         return inspect_folder(self.folder, self.plan, self.weights)
 
     @cached_property
@@ -156,7 +156,7 @@ class Folder:
 
     @property
     def expectations(self) -> Sequence[Expectation]:
-        """Of the files' fields, and of what the library gets from them."""
+        """The expected values of the files' fields, and of what the library gets from them."""
         return [*self.inspection.expectations, *self._effective]
 
     @cached_property
@@ -176,7 +176,7 @@ class Folder:
 
     @cached_property
     def exact(self) -> Exact:
-        """What the folder says it keeps: ``logits`` where config.json declares it, otherwise the source's bits.
+        """The folder's exactness: ``logits`` where config.json declares it, otherwise ``bits``.
 
         Libraries drop the declaration when they save a model: then ten times larger kernels beside the epsilon that
         they act upon say the same.
@@ -187,7 +187,7 @@ class Folder:
 
     @property
     def epsilon(self) -> Any:
-        """What kernels are standardised with: the declared value, or else what is hard-coded where the layout is from:
+        """The epsilon of standardisation: the declared one, or the one that is hard-coded where the layout is from:
         in its library, or of layouts that no library loads, in Google's code."""
         undeclared = STOCK_EPSILON if self.layout in STOCK else STANDARDIZATION_EPSILON["bits"]
         return self.config.get("weight_standardization_eps", undeclared)
@@ -212,7 +212,7 @@ class Folder:
 
     @cached_property
     def files(self) -> Mapping[str, str]:
-        """Of what is there before anything runs; ``changes()`` tells whether it still is."""
+        """The digests before anything runs; ``changes()`` finds later differences."""
         return {
             name: self._digests.get(name) or self._watch.digest(name) or sha256(self.folder / name)
             for name in model_files(self.folder)
@@ -228,7 +228,7 @@ class Folder:
         return not self.misleading and self.weights.file_names[0].endswith(".safetensors")
 
     def bit_ref_config(self) -> dict[str, Any]:
-        """What bit_ref is to be for this folder."""
+        """The fields of bit_ref's config for this folder."""
         architecture = self.source.architecture
         return {
             "embedding_size": architecture.root_width,
@@ -302,7 +302,7 @@ class RemappedReader(BitRefReader):
 
 
 def own_readers(folder: Folder) -> list[Reader]:
-    """Who judges a conversion: bit_ref, or of ``logits`` the stock library; and the other beside it.
+    """Returns the readers of a conversion: bit_ref, or of ``logits`` the stock library; and the other beside it.
 
     Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do: so the figures that are
     published do not depend on what is installed.
@@ -314,7 +314,7 @@ def own_readers(folder: Folder) -> list[Reader]:
 
 
 def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = DEFAULT) -> list[Reader]:
-    """Who judges a folder of unknown origin: its declared reader, and beside it the ``runners`` that were asked for.
+    """Returns the readers of a folder of unknown origin: the declared one, and the ``runners`` that were asked for.
 
     A folder that declares no epsilon is judged as its stock library reads it. Without ``runners``, the stock library is
     beside a declared bit_ref, or bit_ref beside a declared library. Raises UsageError for a runner that is installed

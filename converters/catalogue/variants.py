@@ -214,7 +214,7 @@ def _variant(cells: Mapping[str, str]) -> Variant:
 
 
 def kaggle_handle(url: str) -> str | None:
-    """Where Kaggle has a module of tfhub.dev, under its handle; None for other addresses.
+    """Returns the handle of a module of tfhub.dev on Kaggle; None for other addresses.
 
     ``google/bit/m-r50x1/ilsvrc2012_classification/1`` is ``google/bit/tensorFlow2/m-r50x1-ilsvrc2012-classification/1``
     there; whether the experts moved is not known.

@@ -35,7 +35,7 @@ from verify import Report
 
 @dataclass(frozen=True)
 class Output:
-    """What a command shows."""
+    """The options of a command's output."""
 
     as_json: bool = False
     as_markdown: bool = False
@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Run:
-    """What ``bit-convert`` is to do: DESIGN's table of options, by who uses them."""
+    """The options of ``bit-convert``, grouped by who uses them."""
 
     variant: str | None
     checkpoint: str | None
@@ -78,7 +78,7 @@ class Run:
 
 @dataclass
 class Result:
-    """What became of a job."""
+    """The result of a job."""
 
     name: str
     conversion: Conversion | None = None
@@ -154,7 +154,7 @@ def _markdown(report: Report, target: str | Path) -> str:
 
 
 def _command_line(command: str) -> str:
-    """What the user typed, to be typed again, but for the credentials in a URL."""
+    """Returns the command line as the user typed it, without the credentials in a URL."""
     return shlex.join([command, *map(printable, sys.argv[1:])])
 
 
@@ -213,7 +213,7 @@ def _run(request: Request, run: Run) -> Result:
 
 
 def _plan(request: Request, run: Run) -> dict[str, str]:
-    """What would be done, as far as it can be said without a download."""
+    """Returns what would be done, as far as it is known without a download."""
     variant, how, to = request.variant, run.how, run.publish
     place = locate(request.checkpoint, variant)
     if isinstance(place, Path):

@@ -1,4 +1,4 @@
-"""What a person reads when a conversion is done: one screen for one model, one line each for many."""
+"""The summary of a conversion, for people: one screen for one model, one line each for many."""
 
 from __future__ import annotations
 

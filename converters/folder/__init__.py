@@ -1,4 +1,4 @@
-"""What a converted folder holds.
+"""The content of a converted folder.
 
 In: a source, a plan and a report. Out: a finished folder. ``plan.py`` is what is to be made; ``config.py`` writes
 config.json and preprocessor_config.json; ``card.py`` the model card; ``stored_weights.py`` reads weights back.

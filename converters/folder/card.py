@@ -99,7 +99,7 @@ def _label_note(plan: Plan) -> str:
 
 
 def _against(plan: Plan, source: GoogleView) -> str:
-    """What an audit is given to repeat this one: ``--against`` and, where it needs them, further options."""
+    """Returns the options that repeat this audit: ``--against`` and, where they are needed, more."""
     file, variant = printable(PurePath(source.path).name), plan.variant
     released = PurePath(str(variant.file or variant.url)).name if variant else ""
     if variant is None:

@@ -1,4 +1,4 @@
-"""What the JSON files of a folder say, for each layout.
+"""The JSON files of a folder, for each layout.
 
 Plan → config.json of transformers, of timm, or plain; preprocessor_config.json
 """
@@ -23,7 +23,7 @@ def json_files(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def declarations(plan: Plan) -> dict[str, Any]:
-    """What every config.json says of the stored values, whatever the layout."""
+    """Returns the fields of the stored values, which every config.json has in any layout."""
     return {
         "weight_standardization_eps": STANDARDIZATION_EPSILON[plan.storage.exact],
         "exact": plan.storage.exact,

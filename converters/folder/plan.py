@@ -1,4 +1,4 @@
-"""What is to become of a source: the value that everything written is a function of, beside the source itself."""
+"""The plan of a conversion: everything written is a function of it and of the source."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ UNKNOWN_PREPROCESSING = Preprocessing(size={"height": 480, "width": 480})
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to become of a source."""
+    """The plan of a conversion."""
 
     name: str
-    """Of the model and its repository: a variant's, or made from the architecture."""
+    """The name of the model and its repository: a variant's, or made from the architecture."""
     architecture: Architecture
     variant: Variant | None
     storage: Storage
-    """How its tensors are stored."""
+    """The way its tensors are stored."""
     pool_padding: PoolPadding = "zeros"
     found: Preprocessing | None = None
-    """What the checkpoint's own graph says of its images, where it does."""
+    """The preprocessing that the checkpoint's own graph shows, where it does."""
 
     @classmethod
     def of(
         cls, source: GoogleView, variant: Variant | None, storage: Storage, pool_padding: PoolPadding | None = None
     ) -> Self:
-        """Of a checkpoint that is said to be ``variant``, and to pad its max-pool otherwise than it says itself."""
+        """Plans a checkpoint that is given as ``variant``, and with another padding of its max-pool than its own."""
         name = variant.repository_name if variant else f"BiT-{source.architecture.name}"
         padding = pool_padding or source.pool_padding
         return cls(name, source.architecture, variant, storage, padding, preprocessing_of(source))
@@ -56,7 +56,7 @@ class Plan:
 
 
 def preprocessing_of(source: GoogleView) -> Preprocessing | None:
-    """What a SavedModel's graph is given: the range of colours that its network sees, and the size if it has but one.
+    """Returns the input of a SavedModel's graph: the range of colours that its network sees, and its size if fixed.
 
     None where that is not known, as for any other format.
     """

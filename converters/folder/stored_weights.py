@@ -26,15 +26,15 @@ Array = npt.NDArray[Any]
 
 
 class Weights(Protocol):
-    """What a folder stores."""
+    """The weights that a folder stores."""
 
     is_npz: bool
     dtype: str
-    """Of all tensors; the commonest, where they differ."""
+    """The dtype of all tensors; the commonest, where they differ."""
 
     @property
     def file_names(self) -> Sequence[str]:
-        """Of the files that they are in, and of the index that says so."""
+        """The names of the files that they are in, and of their index."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""What a publication is, whichever hub it goes to, and the guard before it.
+"""A publication, to any hub, and the guard before it.
 
     folder + passed report → the files to publish → a hub (publish.py, folder_hub.py) → Publication
 
@@ -25,7 +25,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Publication:
-    """Where a result lies now."""
+    """The place of a published result."""
 
     repo_id: str
     revision: str

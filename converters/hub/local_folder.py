@@ -182,7 +182,7 @@ class _Repository:
             return None
 
     def _ref(self, name: str) -> str | None:
-        """What a branch or tag says; None without such a ref."""
+        """Returns the commit of a branch or tag; None without such a ref."""
         try:
             return (self.path / "refs" / name).read_text().strip()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError):
@@ -279,7 +279,7 @@ def _held_as(path: Path) -> str:
 
 
 def _blob_name(path: Path) -> str:
-    """What the cache calls a file: its sha256 where it is large, else git's sha1."""
+    """Returns the cache's name of a file: its sha256 where it is large, otherwise git's sha1."""
     if _is_large(path):
         return sha256(path)
     data = path.read_bytes()

@@ -80,7 +80,7 @@ def publish(
 
 @dataclass(frozen=True)
 class _Held:
-    """What a revision of the repository holds."""
+    """The content of a revision of the repository."""
 
     revision: str
     commit: str | None
@@ -234,7 +234,7 @@ class _Publishing:
         return self.user
 
     def _destination(self, api: HfApi) -> tuple[_Held, int | None]:
-        """What the branch holds, made where it is missing; with ``create_pr``, what our open pull request holds."""
+        """Returns the content of the branch, made where it is missing; with ``create_pr``, of our open pull request."""
         base = self._branch(api)
         if not self.options.create_pr or self._holds(base):
             return base, None
@@ -362,8 +362,8 @@ class _Publishing:
             self._check_digest(name, upload.upload_info.sha256.hex())
 
     def _parts(self) -> list[list[CommitOperationAdd]]:
-        """What is sent together: of weights one file, for several huggingface_hub would send from threads of its own,
-        which are not guarded."""
+        """Groups files that are sent together: of weights one file, as several would be sent by threads of
+        huggingface_hub, which are not guarded."""
         weights = [upload for name, upload in self.uploads.items() if PurePath(name).suffix in LARGE_SUFFIXES]
         others = [upload for upload in self.uploads.values() if upload not in weights]
         return [[*others, *weights[:1]], *([upload] for upload in weights[1:])]
@@ -437,7 +437,7 @@ class _Publishing:
 
     @property
     def _title(self) -> str:
-        """Of the commit and the pull request; by it a later run knows its pull request again."""
+        """The title of the commit and the pull request; by it a later run recognises its pull request."""
         return f"Add {self.name}, converted and verified by bit-convert"
 
     def _url(self, address: str, landed: _Landed) -> str:

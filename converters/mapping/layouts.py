@@ -23,16 +23,16 @@ Array = npt.NDArray[Any]
 Exact = Literal["bits", "logits"]
 
 KERNEL_FACTOR = {"bits": 1, "logits": 10}
-"""What standardised kernels are multiplied by."""
+"""The factor of standardised kernels."""
 
 STANDARDIZATION_EPSILON = {"bits": 1e-10, "logits": 1e-8}
-"""What config.json declares: Google's epsilon (big_transfer bit_pytorch/models.py, ``v + 1e-10``), or the one that
+"""The epsilon in config.json: Google's (big_transfer bit_pytorch/models.py, ``v + 1e-10``), or the one that
 stock libraries hard-code, which ten times larger kernels turn into Google's."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How one kind of tensor is stored: ``axes`` of Google's array in the stored order, of which the first
+    """The storage of one kind of tensor: ``axes`` of Google's array in the stored order, of which the first
     ``drop`` axes of Google's, all of length 1, are left out; or after ``lift`` more axes of length 1."""
 
     axes: tuple[int, ...]
@@ -100,11 +100,11 @@ class Layout:
         return form.google_shape(stored) if form else stored
 
     def store(self, parameter: Parameter, array: Array, exact: Exact) -> Array:
-        """What the folder holds for a source tensor: C-contiguous, of the source's dtype."""
+        """Returns the stored array of a source tensor: C-contiguous, of the source's dtype."""
         return scaled(self.forms[parameter.kind].stored(array), parameter.kind, exact)
 
     def restore(self, kind: Kind, array: Array, exact: Exact = "bits") -> Array:
-        """What the source held for a stored tensor: C-contiguous, of the stored dtype.
+        """Returns the source's array of a stored tensor: C-contiguous, of the stored dtype.
 
         The bits are the source's; those of a kernel stored by ``logits`` within one unit in the last place, since a
         division undoes a rounded multiplication for only 85 % of the values. Raises ValueError for a shape that no
@@ -167,8 +167,8 @@ BIG_VISION = Layout(
 )
 
 LAYOUTS = {layout.name: layout for layout in (TRANSFORMERS, TIMM, ORIGINAL, NPZ)}
-"""What can be written."""
+"""The layouts that can be written."""
 READ_ONLY = (KERAS, TF2, BIG_VISION)
-"""What can be read besides."""
+"""The layouts that can be read besides."""
 BY_SCHEME = {layout.scheme: layout for layout in (*LAYOUTS.values(), *READ_ONLY)}
-"""What can be read: one for each column of the table."""
+"""The layouts that can be read: one for each column of the table."""

@@ -21,7 +21,7 @@ from converters.mapping.architecture import GROUPS, Architecture
 
 
 class Kind(Enum):
-    """What a tensor is; layouts transform and shape by kind."""
+    """The kind of a tensor; layouts transform and shape by kind."""
 
     KERNEL = "standardised kernel"
     SCALE = "norm scale"
@@ -259,7 +259,7 @@ ANY = "{any}"
 """Ends a template of ``dropped``: whatever lies there."""
 
 MAX_BLOCKS, MAX_UNITS = 9, 99
-"""What the released names can spell: one digit for the block, two for the unit."""
+"""The most that released names can spell: one digit for the block, two for the unit."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Match:
-    """What the tensors of a file are, by one scheme."""
+    """The tensors of a file, matched by one scheme."""
 
     scheme: str
     names: Mapping[str, str]
@@ -284,7 +284,7 @@ class Match:
     dropped: Mapping[str, str]
     """Name in the file → why that tensor is left out."""
     removed: tuple[str, ...] = ()
-    """What names in the file have beside those of the scheme: wrappers (``module.``), a common prefix (``model.``)."""
+    """The additions to names in the file: wrappers (``module.``), a common prefix (``model.``)."""
 
 
 def parameters(architecture: Architecture) -> list[Parameter]:
@@ -347,7 +347,7 @@ def is_slot(name: str, names: Collection[str], scheme: str) -> bool:
 
 
 def ends(scheme: str) -> tuple[str, str, str]:
-    """What the last norm's scale, the head's kernel and its bias are called."""
+    """Returns the names of the last norm's scale, the head's kernel and its bias."""
     column = _column(scheme)
     return column.norm[0], *column.head
 
@@ -364,7 +364,7 @@ def nearest(names: Iterable[str], schemes: Sequence[str] = SCHEMES) -> str:
 
 
 def match(names: Iterable[str], scheme: str, where: str) -> Match:
-    """What each tensor of a file is by ``scheme``.
+    """Matches each tensor of a file by ``scheme``.
 
     Raises CheckpointError, naming ``where``, when two tensors are the same parameter.
     """

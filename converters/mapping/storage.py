@@ -1,4 +1,4 @@
-"""What a folder stores of a source's tensors: the one place where layout, exactness and dtype come together.
+"""The stored form of a source's tensors: the one place where layout, exactness and dtype come together.
 
 source, parameter → ``Storage.pieces()`` → rows of the stored tensor, which whoever writes it asks for
 a whole array     → ``Storage.values()`` → the whole stored tensor, which an audit compares
@@ -56,7 +56,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a folder stores tensors."""
+    """The way a folder stores tensors."""
 
     layout: str = "transformers"
     """A key of LAYOUTS."""
@@ -90,7 +90,7 @@ class Storage:
         return round_to(self.form.store(parameter, google, self.exact), self.dtype)
 
     def kept(self, parameter: Parameter, google: Array) -> Array:
-        """What the stored values are of, in Google's layout: float32; of kernels stored ten times as large, float64, in
+        """The dtype before rounding, in Google's layout: float32; of kernels stored ten times as large, float64, in
         which the division by ten leaves no trace."""
         values = widened(replace(self, layout=NPZ.name).values(parameter, google), self.dtype)
         if self.exact == "logits" and parameter.kind is Kind.KERNEL:

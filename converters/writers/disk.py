@@ -1,6 +1,6 @@
 """A new file, written in order as fast as the disk takes it, beside the work of the thread that fills it; durable.
 
-    room() → one of two buffers → the file, in a thread; whoever watches (a hash), in another → close(): fsync
+    reserve() → one of two buffers → the file, in a thread; whoever watches (a hash), in another → close(): fsync
 
 Where the file system allows it, space is reserved first and writes go past the page cache (O_DIRECT), which spares a
 copy of every byte; elsewhere they are plain.
@@ -23,13 +23,13 @@ BUFFER = 80 << 20
 PIECE = 8 << 20
 """Bytes that are written at a time, as soon as that many are filled."""
 PAGE = mmap.PAGESIZE
-"""What O_DIRECT wants offsets, lengths and addresses to be multiples of, at most."""
+"""The largest alignment that O_DIRECT wants of offsets, lengths and addresses."""
 DIRECT = getattr(os, "O_DIRECT", 0)
 REFUSED = (errno.EINVAL, errno.EOPNOTSUPP)
-"""What a file system answers that cannot write directly, or reserve space."""
+"""Errors of a file system that cannot write directly, or reserve space."""
 
 
-class FileSink:
+class WriteBuffer:
     """A new file of ``size`` bytes. Open with ``with``; it is whole and on disk once ``close`` has returned.
 
     ``watch`` is called in a thread of its own with all bytes, piece by piece, in order. Raises FileExistsError where
@@ -47,8 +47,8 @@ class FileSink:
         self._watch = watch
         self._watcher, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
-    def room(self, count: int) -> memoryview:
-        """The next bytes of the file, at most ``capacity``, to be filled before the next call."""
+    def reserve(self, count: int) -> memoryview:
+        """Returns a buffer for the next bytes of the file, at most ``capacity``, to be filled before the next call."""
         if self._filled + count > len(self._buffers[self._turn]):
             self._next_buffer()
         elif self._filled - self._sent >= PIECE:
@@ -61,7 +61,7 @@ class FileSink:
         rest = memoryview(data).cast("B")
         while rest:
             count = min(len(rest), self.capacity)
-            self.room(count)[:] = rest[:count]
+            self.reserve(count)[:] = rest[:count]
             rest = rest[count:]
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Writes safetensors files as a stream: the header first, then one tensor after another.
 
-    names, shapes, dtype → header; the pieces of each tensor, as they are asked for → FileSink → sha256 of the file
+    names, shapes, dtype → header; the pieces of each tensor, as they are asked for → WriteBuffer → sha256 of the file
 
 The format is that of https://github.com/huggingface/safetensors: eight bytes of header length, a JSON header padded
 with spaces to a multiple of eight, the tensors' bytes end to end.
@@ -21,7 +21,7 @@ import numpy as np
 
 from converters.mapping.dtypes import DTYPES
 from converters.mapping.storage import Piece
-from converters.writers.disk import FileSink
+from converters.writers.disk import WriteBuffer
 
 METADATA = {"format": "pt"}
 """transformers refuses a file that does not say which framework it is for."""
@@ -53,7 +53,7 @@ def write_safetensors(
     header, storage = _header(tensors, dtype), DTYPES[dtype].storage
     size = len(header) + sum(math.prod(tensor.shape) for tensor in tensors) * storage.itemsize
     digest = hashlib.sha256()
-    with FileSink(path, size, digest.update if hashed else None) as file:
+    with WriteBuffer(path, size, digest.update if hashed else None) as file:
         file.write(header)
         for tensor in tensors:
             step(tensor.name)
@@ -62,13 +62,13 @@ def write_safetensors(
     return digest.hexdigest() if hashed else ""
 
 
-def _write(tensor: TensorToWrite, dtype: np.dtype[Any], file: FileSink) -> None:
+def _write(tensor: TensorToWrite, dtype: np.dtype[Any], file: WriteBuffer) -> None:
     row = math.prod(tensor.shape[1:]) * dtype.itemsize
     written = 0
     for piece in tensor.pieces(max(1, file.capacity // max(1, row))):
         if piece.rows.start == written:
             count, written = piece.rows.stop - written, piece.rows.stop
-            out = np.frombuffer(file.room(count * row), dtype).reshape(count, *tensor.shape[1:])
+            out = np.frombuffer(file.reserve(count * row), dtype).reshape(count, *tensor.shape[1:])
         piece.put(out)
     if written != tensor.shape[0]:
         raise ValueError(f"{tensor.name}: {written} rows for the {tensor.shape[0]} of its first axis")

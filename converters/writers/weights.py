@@ -68,14 +68,14 @@ def weight_files(plan: Plan) -> dict[str, list[str]]:
 def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> dict[str, list[str]]:
     """File → names of its tensors, in order, so that no file's tensors take more than ``limit`` bytes unless alone."""
     groups: list[list[str]] = [[]]
-    room = limit
+    left = limit
     for name, shape in shapes.items():
         size = _bytes(shape, itemsize)
-        if groups[-1] and size > room:
+        if groups[-1] and size > left:
             groups.append([])
-            room = limit
+            left = limit
         groups[-1].append(name)
-        room -= size
+        left -= size
     if len(groups) == 1:
         return {WEIGHTS: groups[0]}
     stem = WEIGHTS.removesuffix(".safetensors")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.writers import disk
-from converters.writers.disk import FileSink
+from converters.writers.disk import WriteBuffer
 
 CONTENT = np.random.default_rng(0).bytes(50_000)
 BUFFER = 2 * disk.PAGE
@@ -29,7 +29,7 @@ def write(path, pieces):
 
 
 def write_as(path, pieces, size, watch=None):
-    with FileSink(path, size, watch) as file:
+    with WriteBuffer(path, size, watch) as file:
         for piece in pieces:
             file.write(piece)
         file.close()
@@ -51,16 +51,16 @@ def test_the_file_holds_the_pieces_end_to_end_and_the_watcher_sees_them(cuts, tm
 
 @settings(max_examples=50, deadline=None)
 @given(cuts=st.lists(st.integers(0, len(CONTENT)), max_size=9))
-def test_room_that_is_filled_is_what_the_file_holds(cuts, tmp_path_factory):
+def test_buffer_that_is_filled_is_what_the_file_holds(cuts, tmp_path_factory):
     path = tmp_path_factory.mktemp("sink") / "file"
     content, digest = b"".join(pieces_of(cuts)), hashlib.sha256()
-    with FileSink(path, len(content), digest.update) as file:
+    with WriteBuffer(path, len(content), digest.update) as file:
         for piece in pieces_of(cuts):
             for start in range(0, len(piece), file.capacity):
                 some = piece[start : start + file.capacity]
-                room = file.room(len(some))
-                room[:] = bytes(len(some))  # what is there before the next call counts, and nothing earlier
-                room[:] = some
+                buffer = file.reserve(len(some))
+                buffer[:] = bytes(len(some))  # what is there before the next call counts, and nothing earlier
+                buffer[:] = some
         file.close()
     assert path.read_bytes() == content
     assert digest.hexdigest() == hashlib.sha256(content).hexdigest()

@@ -41,7 +41,7 @@ READ_BY_LIBRARIES = {"transformers": inspect_model, "timm": inspect_timm}
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a folder's files say, and what became of each."""
+    """The fields of a folder's files, and the result for each."""
 
     expectations: tuple[Expectation, ...]
     inspected: tuple[Inspected, ...]

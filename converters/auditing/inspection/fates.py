@@ -1,4 +1,4 @@
-"""What is noted while a folder is inspected: what must be so, what became of every file and field, what misleads.
+"""Notes of an inspection: values that must be, the result for every file and field, what misleads a loader.
 
 file or field, its value → ``Notes``, ``Fields`` → Expectations and Inspected
 
@@ -22,7 +22,7 @@ MAX_LISTED = 200
 
 
 class _Absent:
-    """What is found where a field is missing."""
+    """The value of a missing field."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -59,7 +59,7 @@ def short_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a library takes for a field: its name for messages, and whether a value is of it."""
+    """A type that a library accepts for a field: its name for messages, and a test of values."""
 
     name: str
     takes: Callable[[Any], bool]
@@ -93,7 +93,7 @@ class NoEffect:
 
 @dataclass
 class Notes:
-    """What an inspection found."""
+    """The results of an inspection."""
 
     expectations: list[Expectation] = field(default_factory=list)
     inspected: list[Inspected] = field(default_factory=list)
@@ -119,7 +119,7 @@ class Notes:
         """Notes why no library may be given the folder; the first reason stays."""
         self.misleading = self.misleading or why
 
-    def room(self) -> bool:
+    def may_note(self) -> bool:
         """Whether more of what is wrong is still worth naming."""
         return sum(not each.met for each in self.expectations[-MAX_LISTED:]) < MAX_LISTED
 
@@ -171,7 +171,7 @@ class Fields:
                 self.notes.mislead(f"{self.place(key)} {why}")
 
     def rest(self, table: Mapping[str, NoEffect], attributes: Collection[str] = (), owner: str = "") -> None:
-        """What no one took: known to change nothing, an attribute of the library's own class, or unknown."""
+        """Notes the fields that were not read: without effect, an attribute of the library's own class, or unknown."""
         unknown = 0
         for key in sorted(self._left):
             value = self.take(key)
@@ -187,12 +187,12 @@ class Fields:
             self.notes.unknown(f"{self.file} {self._within}…", f"{unknown - MAX_LISTED} more fields")
 
     def rest_refused(self, table: Mapping[str, NoEffect], why: str) -> None:
-        """What no one took: known to change nothing, or refused by the library."""
+        """Notes the fields that were not read: without effect, or refused by the library."""
         for key in sorted(self._left):
             value = self.take(key)
             if key in table:
                 self._without_effect(key, value, table[key])
-            elif self.notes.room():
+            elif self.notes.may_note():
                 self.notes.must(self.place(key), f"absent: {why}", shown(value))
 
     def _without_effect(self, key: str, value: Any, row: NoEffect) -> None:

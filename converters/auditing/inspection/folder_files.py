@@ -130,9 +130,9 @@ MAGIC: Mapping[bytes, str] = {
         "weights",
     ),
 }
-"""How files of code begin, and files that may hold weights, by whatever name."""
+"""The first bytes of files of code, and of files that may hold weights, under any name."""
 TAR = (257, b"ustar")
-"""Where an archive of tar says that it is one."""
+"""The place of the mark of a tar archive."""
 
 INDEX_FIELDS = {
     "total_size": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
@@ -315,7 +315,7 @@ def _note_second(notes: Notes, name: str, weights: Weights, difference: str) -> 
 
 
 def _difference(weights: Weights, second: Weights) -> str:
-    """How other weights differ, if they do: names, shapes and values, rounded where they are stored in less."""
+    """Returns how other weights differ: in names, shapes or values, rounded where they are stored in less."""
     if weights.shapes != second.shapes:
         return "other tensors"
     for name in weights.shapes:

@@ -24,9 +24,9 @@ WORDNET_ID = re.compile(r"(?<![a-z0-9])n\d{8}(?!\d)")
 NUMBER = re.compile(r"^(\d+)(?!\d)")
 """The number of a class before its name."""
 SYNSET = re.compile(r"\.n\.\d+$")
-"""What NLTK writes after a lemma: ``tench.n.01``."""
+"""The suffix that NLTK writes after a lemma: ``tench.n.01``."""
 SEPARATORS = re.compile(r"[,;/|()\[\]\n\t]| or ")
-"""What parts the lemmas of a class."""
+"""The separators of the lemmas of a class."""
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "n02012849": ("crane bird",),  # torchvision models/_meta.py _IMAGENET_CATEGORIES
     "airplane": ("plane",),  # PyTorch's tutorial on CIFAR-10
@@ -38,7 +38,7 @@ HEADLESS = "transformers models/bit/modeling_bit.py BitModel has no head to name
 
 
 def inspect_labels(fields: Fields, plan: Plan) -> None:
-    """How many labels there are, that they are numbered, which they are, and that label2id is their inverse."""
+    """Compares the labels: their number, their order, each text, and label2id as their inverse."""
     if plan.architecture.classes is None:
         _inspect_headless(fields)
         return

@@ -35,10 +35,10 @@ DEFAULTS: Mapping[str, Any] = {
     "output_stride": 32,
     "pool_padding": "zeros",
 }
-"""What is read where a field is missing: models/bit/configuration_bit.py, and bit_ref for ``pool_padding``."""
+"""The values of missing fields: models/bit/configuration_bit.py, and bit_ref for ``pool_padding``."""
 HIDDEN_SIZES = [256, 512, 1024, 2048]
 UNDECLARED_PROBLEM = "single_label_classification"
-"""What libraries take a config without a problem type for, where labels are numbers of classes."""
+"""The problem type that libraries assume where labels are numbers of classes."""
 PROBLEMS = (None, "regression", "single_label_classification", "multi_label_classification")
 
 SIZES = ("num_channels", "embedding_size", "depths")
@@ -211,7 +211,7 @@ def inspect_model(fields: Fields, plan: Plan) -> None:
 
 
 def follow_nothing(fields: Fields) -> None:
-    """What would send a loader elsewhere, in a config.json of any layout."""
+    """Notes fields that send a loader elsewhere, in a config.json of any layout."""
     fields.none_of(REDIRECTS, "redirects its loader, or brings code")
 
 
@@ -239,7 +239,7 @@ def _product(sizes: Any, factor: Any) -> Any:
 
 
 def inspect_dtype(fields: Fields, stored: str) -> None:
-    """What the loader computes in must be what is stored, or for stored halves float32, which holds them exactly.
+    """Compares the loader's dtype: it must be the stored one, or for halves float32, which holds them exactly.
 
     Version 5 reads ``dtype`` first, version 4 ``torch_dtype`` alone: both must be right.
     """
@@ -250,7 +250,7 @@ def inspect_dtype(fields: Fields, stored: str) -> None:
 
 
 def inspect_declarations(fields: Fields, plan: Plan) -> None:
-    """What bit_ref reads beside transformers, and nobody else."""
+    """Compares the fields that bit_ref alone reads."""
     wanted = model_config(plan)
     if "weight_standardization_eps" in fields:
         fields.equal("weight_standardization_eps", wanted["weight_standardization_eps"])
@@ -260,7 +260,7 @@ def inspect_declarations(fields: Fields, plan: Plan) -> None:
 
 
 def inspect_problem(fields: Fields, plan: Plan) -> None:
-    """Which loss, and how a pipeline makes scores of logits; compared where the catalogue knows the variant."""
+    """Compares the loss, and how a pipeline makes scores of logits, where the catalogue knows the variant."""
     wanted = plan.variant.problem_type if plan.variant else None
     if wanted is None:
         fields.one_of("problem_type", PROBLEMS)
@@ -272,7 +272,7 @@ def inspect_problem(fields: Fields, plan: Plan) -> None:
 
 
 def _inspect_stages(fields: Fields, plan: Plan) -> None:
-    """Which stages a backbone of this folder gives; a classifier does not read them, but refuses what is none."""
+    """Compares the stages that a backbone gives; a classifier does not read them, but refuses what is none."""
     names = ["stem", *(f"stage{block + 1}" for block in range(len(plan.architecture.units)))]
     if "stage_names" in fields:
         fields.equal("stage_names", names)

@@ -49,7 +49,7 @@ DEFAULTS: Mapping[str, Any] = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
-"""What is read where a field is missing: models/bit/image_processing_bit.py."""
+"""The values of missing fields: models/bit/image_processing_bit.py."""
 ALWAYS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 """Fields that are the same for every BiT; the others are of a variant."""
 
@@ -155,7 +155,7 @@ def _in_words_of(wanted: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
 
 
 def _slopes(values: Mapping[str, Any]) -> list[float] | None:
-    """What a value of a pixel is multiplied by and what is added, for each channel; None of anything odd."""
+    """Returns the factor and the offset of a pixel for each channel; None where the fields are odd."""
     factor, means, stds = (values[name] for name in ("rescale_factor", "image_mean", "image_std"))
     numbers = [factor, *means, *stds]
     plain = isinstance(values["do_rescale"], bool) and isinstance(values["do_normalize"], bool)
@@ -236,7 +236,7 @@ def _is_usable(values: Mapping[str, Any]) -> bool:
 
 
 def _pixels(values: Mapping[str, Any], recipe: Preprocessing) -> str:
-    """What the processor makes of two images, against Google's preprocessing, written independently."""
+    """Compares the processor's pixels of two images with Google's preprocessing, written independently."""
     from PIL import Image
 
     from bit_ref import BitImageProcessor

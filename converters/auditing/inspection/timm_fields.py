@@ -46,7 +46,7 @@ RECIPE: Mapping[str, Any] = {
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
 }
-"""How images are prepared, and what is read where a field is missing: models/_pretrained.py PretrainedCfg."""
+"""The fields of image preparation, and the values of missing ones: models/_pretrained.py PretrainedCfg."""
 UNDECLARED_CLASSES = 1000
 FILTERS = ("bilinear", "bicubic", "nearest", "box", "hamming", "lanczos", "random")
 CROPS = ("center", "squash", "border")
@@ -274,7 +274,7 @@ def _wanted_recipe(plan: Plan) -> dict[str, Any]:
 
 
 def _inspect_plausible(fields: Fields, values: Mapping[str, Any]) -> None:
-    """Where the variant is not known: something that can be done with images of three channels."""
+    """Compares a recipe where the variant is not known: it must be possible with images of three channels."""
     for name in ("input_size", "interpolation", "crop_pct", "crop_mode"):
         expected = (
             f"3 channels and sides of {SMALLEST} to {LARGEST} pixels" if name == "input_size" else "one of timm's"
