@@ -3,6 +3,7 @@
     folder, Plan, Weights → ``inspect_folder()`` → Inspection: expectations, fates, and why no library may be given it
 
     fates.py             what is noted, and how values of unknown origin are compared
+    *.toml, tables.py    fields and files that are told by their names alone
     folder_files.py      files
     model_fields.py      config.json as transformers reads it
     timm_fields.py       config.json as timm reads it

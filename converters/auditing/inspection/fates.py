@@ -31,11 +31,6 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def words(text: str) -> list[str]:
-    """A list of names as it is written down: parted by spaces and line ends."""
-    return text.split()
-
-
 def shown(value: Any) -> str:
     """A value as a canonical, short, printable text: what is long is known by its digest."""
     if value is ABSENT:
@@ -76,8 +71,22 @@ def is_number(value: Any) -> bool:
 
 ANYTHING = Kind("anything", lambda value: True)
 BOOLEAN = Kind("a boolean", lambda value: isinstance(value, bool))
-BOOLEAN_OR_NULL = Kind("a boolean or null", lambda value: value is None or isinstance(value, bool))
-NUMBER = Kind("a number", is_number)
+KINDS = {
+    kind.name: kind
+    for kind in (
+        ANYTHING,
+        BOOLEAN,
+        Kind("a boolean or null", lambda value: value is None or isinstance(value, bool)),
+        Kind("a number", is_number),
+        Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        Kind("an integer or null", lambda value: value is None or is_int(value)),
+        Kind(
+            "three integers or null",
+            lambda value: value is None or (isinstance(value, list) and list(map(is_int, value)) == [True] * 3),
+        ),
+    )
+}
+"""Kinds by their names."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.auditing.inspection.fates import MAX_LISTED, Fields, NoEffect, Notes, short_name, shown, words
+from converters.auditing.inspection.fates import MAX_LISTED, Fields, NoEffect, Notes, short_name, shown
+from converters.auditing.inspection.tables import table, words
 from converters.errors import CheckpointError
 from converters.files import (
     CONFIG,
@@ -42,82 +43,15 @@ ADAPTERS = ("adapter_config.json", "adapter_model.*")
 """transformers integrations/peft.py maybe_load_adapters: loaded on top of the weights where peft is installed."""
 DISTRIBUTED = ("shard-?????-model-?????-of-?????.safetensors", ".metadata", "*.distcp")
 """transformers distributed/checkpoint.py is_sharded_checkpoint: read instead of the weights."""
-CODE = tuple(
-    f"*.{ending}"
-    for ending in words("""
-        py pyc pyd pyo pyw pyx pyz whl egg so so.* dll dylib exe sh bash bat cmd ps1 jar class js mjs ts wasm c cc cpp
-        cu h go rs java rb pl lua jl php
-    """)
+_TABLE = table("folder_files")
+CODE, WEIGHT_ENDINGS = ([f"*.{ending}" for ending in words(_TABLE[kind])] for kind in ("code", "weights"))
+FOR_PEOPLE = words(_TABLE["people"])
+NO_EFFECT, FOLDERS = (
+    {name: row["reason"] for row in _TABLE["no_effect"] for name in words(row.get(kind, ""))}
+    for kind in ("files", "folders")
 )
-
-_TRAINING = "transformers trainer.py: what a training run resumes from; from_pretrained opens none of it"
-_TEXT = "transformers models/auto: of tokenizers and text generation, which BiT has not"
-_FORMATS = "transformers 5 modeling_utils.py _get_resolved_checkpoint_files and timm models/_hub.py read no such format"
-_OURS = "bit-convert: a record of the conversion, which no loader opens"
 _PEOPLE = "for people: no loader opens it"
-_MACOS = "macOS keeps what it knows of another file there"
-
-NO_EFFECT: Mapping[str, str] = {
-    **dict.fromkeys(
-        words("""
-            training_args.bin training_args.json optimizer.pt optimizer.bin scheduler.pt scheduler.bin scaler.pt
-            rng_state.pth rng_state_*.pth random_states_*.pkl trainer_state.json *_results.json events.out.tfevents.*
-            training_params.json zero_to_fp32.py latest
-        """),
-        _TRAINING,
-    ),
-    **dict.fromkeys(
-        words("""
-            generation_config.json tokenizer.json tokenizer_config.json tokenizer.model special_tokens_map.json
-            added_tokens.json vocab.txt vocab.json merges.txt spiece.model sentencepiece.bpe.model chat_template.json
-            chat_template.jinja video_preprocessor_config.json
-        """),
-        _TEXT,
-    ),
-    **dict.fromkeys(
-        words("""
-            tf_model.h5 tf_model-*.h5 tf_model.h5.index.json flax_model.msgpack flax_model.msgpack.index.json
-            rust_model.ot *.onnx *.onnx_data *.onnx.data *.tflite *.mlmodel *.pte ort_config.json
-            openvino_*.bin openvino_*.xml openvino_config.json
-            saved_model.pb keras_metadata.pb fingerprint.pb variables.index variables.data-?????-of-?????
-        """),
-        _FORMATS,
-    ),
-    **dict.fromkeys(words("parity.html provenance.json model.sig"), _OURS),
-}
-"""Names, by pattern, of files that no loader opens though some end as weights do, and why."""
-
-FOR_PEOPLE = words("""
-    *.md *.txt *.rst *.pdf *.csv *.tsv *.png *.jpg *.jpeg *.jfif *.gif *.svg *.webp *.avif *.heic *.bmp *.ppm *.tif
-    *.tiff *.ico *.eps *.mp3 *.mp4 *.mov *.wav *.webm *.html *.css *.log *.bib *.cff *.ipynb *.yaml *.yml *.toml
-    *.docx *.pptx *.xlsx *.asc *.sig *.md5 *.sha1 *.sha256 *.sha512 md5sums sha1sums sha256sums sha512sums *.dvc
-    license* licence* copying* copyright* notice* citation* authors* changelog* readme* version model_card* modelcard*
-    makefile dockerfile modelfile mlmodel .git .gitattributes .gitignore .gitkeep .gitmodules .dockerignore .dvcignore
-    .editorconfig .env.example .mdl .msc .mv desktop.ini thumbs.db ehthumbs.db .directory configuration.json
-    croissant.json codemeta.json .zenodo.json
-""")
-"""Names, by pattern and in small letters, of files that are for people and their tools: no loader opens them."""
-
-FOLDERS: Mapping[str, str] = {
-    **dict.fromkeys((".git", ".cache", ".huggingface"), "git and huggingface_hub keep their records there"),
-    **dict.fromkeys(words(".idea .vscode .ipynb_checkpoints .dvc .eval_results"), _PEOPLE),
-    **dict.fromkeys(words("runs logs wandb tensorboard lightning_logs mlruns"), _TRAINING),
-    "__MACOSX": _MACOS,
-    "parity": _OURS,
-    **dict.fromkeys(
-        ("checkpoint-*", "global_step*"), "transformers trainer.py: another step, which is loaded by its own name"
-    ),
-    **dict.fromkeys(words("onnx openvino coreml saved_model *.mlpackage *.mlmodelc"), _FORMATS),
-}
-"""Folders whose content no loader opens."""
-
-WEIGHT_ENDINGS = tuple(
-    f"*.{ending}"
-    for ending in words("""
-        safetensors bin pt pth ckpt tar h5 hdf5 keras msgpack npz npy pb pkl pickle joblib gguf ggml ot engine
-        ckpt.* data-?????-of-?????
-    """)
-)
+_MACOS = FOLDERS["__MACOSX"]
 
 MAGIC: Mapping[bytes, str] = {
     **dict.fromkeys((b"#!", b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\0asm"), "code"),

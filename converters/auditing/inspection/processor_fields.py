@@ -7,23 +7,12 @@ File and function names are those of transformers 5.24.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converters.auditing.inspection.fates import (
-    ABSENT,
-    BOOLEAN,
-    BOOLEAN_OR_NULL,
-    Fields,
-    Kind,
-    NoEffect,
-    Notes,
-    is_int,
-    is_number,
-    shown,
-    words,
-)
+from converters.auditing.inspection.fates import ABSENT, BOOLEAN, Fields, Notes, is_int, is_number, shown
+from converters.auditing.inspection.tables import idle_values, table, without_effect, words
 from converters.catalogue.variants import RESAMPLE, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR, read_json
 from converters.folder.config import preprocessor_config
@@ -56,54 +45,10 @@ ALWAYS = ("do_convert_rgb", "do_rescale", "rescale_factor", "do_normalize", "ima
 RANGE = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 """Fields that say together what a value of a pixel becomes."""
 
-CLASSES = ("BitImageProcessor", "BitImageProcessorFast", "BitImageProcessorPil", None)
-IDLE: Mapping[str, Collection[Any]] = {
-    # models/auto/image_processing_auto.py, feature_extraction_auto.py and processing_auto.py: other classes
-    "image_processor_type": CLASSES,
-    "feature_extractor_type": ("BitFeatureExtractor", "BitImageProcessor", None),
-    "processor_class": (None,),
-    # image_processing_utils.py preprocess: what else would happen to the pixels
-    "data_format": ("channels_first", None),
-    "input_data_format": (None,),
-    "device": ("cpu", None),
-    "return_tensors": (None,),
-    "do_pad": (False, None),
-    "pad_size": (None,),
-    "default_to_square": (False, None),
-}
-"""Fields that would change the pixels, with the values that do not."""
-
-ATTRIBUTES = frozenset(
-    words("""
-    _auto_class _compile_friendly_resize _further_process_kwargs _fuse_mean_std_and_rescale_factor
-    _get_files_timestamps _prepare_image_like_inputs _prepare_images_structure _preprocess
-    _preprocess_image_like_inputs _set_attributes _standardize_kwargs _upload_modified_files _valid_kwargs_names
-    _validate_preprocess_kwargs backend center_crop convert_to_rgb fetch_images from_dict from_json_file from_pretrained
-    get_image_processor_dict model_input_names normalize pad preprocess process_image push_to_hub
-    register_for_auto_class rescale rescale_and_normalize resize save_pretrained to_dict to_json_file to_json_string
-    valid_kwargs
-    """)
-)
-"""Attributes of transformers' BitImageProcessor that are no options: a key of that name would replace them."""
-
-PROCESSOR_FIELDS: Mapping[str, NoEffect] = {
-    "disable_grouping": NoEffect(
-        "transformers image_processing_backends.py _preprocess: images of one size go through together, or one by one",
-        BOOLEAN_OR_NULL,
-        True,
-    ),
-    "image_seq_length": NoEffect(
-        "transformers processing_utils.py ImagesKwargs: of processors of text and images",
-        Kind("an integer or null", lambda value: value is None or is_int(value)),
-        7,
-    ),
-    "_valid_processor_keys": NoEffect(
-        "transformers image_processing_utils.py to_dict drops what version 4 listed", sample=["images", "do_resize"]
-    ),
-    "use_fast": NoEffect(
-        "transformers models/auto/image_processing_auto.py takes it as an argument alone", BOOLEAN_OR_NULL, True
-    ),
-}
+_TABLE = table("processor_fields")
+IDLE = idle_values(_TABLE["idle"])
+ATTRIBUTES = frozenset(words(_TABLE["attributes"]))
+PROCESSOR_FIELDS = without_effect(_TABLE["no_effect"])
 
 SIZE_KEYS = ({"height", "width"}, {"shortest_edge"})
 

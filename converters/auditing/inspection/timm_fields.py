@@ -11,17 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converters.auditing.inspection.fates import (
-    ABSENT,
-    BOOLEAN,
-    NUMBER,
-    Fields,
-    Kind,
-    NoEffect,
-    is_int,
-    is_number,
-    shown,
-)
+from converters.auditing.inspection.fates import ABSENT, Fields, is_int, is_number, shown
 from converters.auditing.inspection.label_fields import fits, in_order, inspect_names
 from converters.auditing.inspection.model_fields import (
     MODEL_FIELDS,
@@ -31,6 +21,7 @@ from converters.auditing.inspection.model_fields import (
     inspect_problem,
 )
 from converters.auditing.inspection.processor_fields import LARGEST, SMALLEST
+from converters.auditing.inspection.tables import table, without_effect
 from converters.catalogue.labels import Label, labels
 from converters.errors import UsageError
 from converters.folder.config import timm_config
@@ -75,51 +66,17 @@ ARGUMENTS: Mapping[str, Any] = {
     "pruned": False,
 }
 """Fields of model_args that the network is built with, and their only values for a BiT: models/resnetv2.py ResNetV2."""
-_SHARE = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
-ARGUMENT_FIELDS = {
-    "drop_rate": NoEffect(
-        "timm layers/classifier.py ClassifierHead: dropout passes its input in evaluation", _SHARE, 0.5
-    ),
-    "drop_path_rate": NoEffect("timm layers/drop.py DropPath passes its input in evaluation mode", NUMBER, 0.5),
-    "zero_init_last": NoEffect("timm models/resnetv2.py init_weights runs before the weights are loaded", sample=True),
+_TABLE = table("timm_fields")
+ARGUMENT_FIELDS, RECIPE_FIELDS = without_effect(_TABLE["arguments"]), without_effect(_TABLE["recipe"])
+TIMM_FIELDS = {
+    "transformers_version": MODEL_FIELDS["transformers_version"],
+    **without_effect(_TABLE["no_effect"]),
 }
-
-_TRIPLE = Kind(
-    "three integers or null",
-    lambda value: value is None or (isinstance(value, list) and list(map(is_int, value)) == [True] * 3),
-)
-_REPLACED = NoEffect(
-    "timm models/_hub.py _parse_model_cfg and _builder.py _resolve_pretrained_source: the folder is read"
-)
-_TOLD = NoEffect("timm models/_pretrained.py PretrainedCfg keeps it for display")
-_SIZED = NoEffect("timm models/_builder.py: of networks whose weights depend on the size of images", sample=[9, 9])
-RECIPE_FIELDS: Mapping[str, NoEffect] = {
-    **dict.fromkeys(("url", "file", "state_dict", "hf_hub_id", "source", "architecture", "tag"), _REPLACED),
-    **dict.fromkeys(("license", "description", "origin_url", "paper_name", "paper_ids", "notes"), _TOLD),
-    **dict.fromkeys(("pool_size", "test_pool_size"), _SIZED),
-    "custom_load": NoEffect(
-        "timm models/_builder.py load_pretrained: for a file or URL, not for a folder", sample=True
-    ),
-    "min_input_size": NoEffect("timm models/_hub.py: the least that is advised", _TRIPLE, [3, 64, 64]),
-    "label_descriptions": _TOLD,
-    "label_names": _TOLD,
-}
-"""Fields of pretrained_cfg that change nothing; any other that PretrainedCfg has not, it refuses."""
 
 PARTS = {"first_conv": "stem.conv", "classifier": "head.fc"}
 """Layers that timm models/_builder.py load_pretrained adapts or leaves out for other channels, other classes or
 features alone: of another layer, the weights would be lost."""
 PROCESSORS = (None, "TimmWrapperImageProcessor")
-
-_INFORMATIVE = NoEffect("timm models/_hub.py save_config_for_hf: for information, the network is not built by it")
-TIMM_FIELDS: Mapping[str, NoEffect] = {
-    "transformers_version": MODEL_FIELDS["transformers_version"],
-    "initializer_range": NoEffect(MODEL_FIELDS["initializer_range"].reason, NUMBER, 0.5),
-    **dict.fromkeys(("num_features", "global_pool", "labels"), _INFORMATIVE),
-    "architectures": NoEffect("transformers models/timm_wrapper: written by its save_pretrained"),
-    "do_pooling": NoEffect("transformers models/timm_wrapper TimmWrapperModel: of features alone", BOOLEAN, True),
-}
-"""Fields beside pretrained_cfg that change nothing."""
 
 
 def inspect_timm(fields: Fields, plan: Plan) -> None:
@@ -200,7 +157,7 @@ def _inspect_names(outer: Fields, inner: Fields, plan: Plan) -> None:
     listed, variant = in_order(names), plan.variant
     place = holder.place("label_descriptions")
     if listed is None or variant is None or variant.labels is None or not isinstance(told, dict):
-        holder.notes.harmless(place, _TOLD.reason)
+        holder.notes.harmless(place, RECIPE_FIELDS["label_descriptions"].reason)
         return
     classes = zip(listed, labels(variant.labels), strict=False)
     wrong = next((name for name, label in classes if name in told and not _describes(told[name], label, name)), None)
