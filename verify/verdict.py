@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 from verify.compare import FACTOR, U, in_words
@@ -21,34 +20,49 @@ SHOWN = 3
 """Lines spelt out in a one-line reason."""
 
 
-def derived_verdict(report: Report) -> tuple[Verdict, str]:
+Finding = tuple[Verdict, str]
+
+
+def derived_verdict(report: Report) -> Finding:
     """The verdict that the recorded figures make, and why; what the report itself says of them is not looked at.
 
-    A file that changed comes before all, since the rest is then not of one content; then a stored misfit, a field, a
-    reader that cannot run, and why nothing can be concluded.
+    It is that of the first of ``PRIORITY`` that finds anything.
     """
-    if report.changed:
-        return "failed", f"{_listed(report.changed)} while the audit ran: run it again when nothing else writes there"
-    if report.misfits:
-        return "failed", _listed(report.misfits)
+    found = next(filter(None, (reason(report) for reason in PRIORITY)), None)
+    return found or ("passed", _summary(report))
+
+
+def _changed(report: Report) -> Finding | None:
+    """A file that changed comes before all, since the rest is then not of one content."""
+    if not report.changed:
+        return None
+    return "failed", f"{_listed(report.changed)} while the audit ran: run it again when nothing else writes there"
+
+
+def _misfits(report: Report) -> Finding | None:
+    return ("failed", _listed(report.misfits)) if report.misfits else None
+
+
+def _unmet(report: Report) -> Finding | None:
     unmet = [expectation for expectation in report.expectations if not expectation.met]
-    if unmet:
-        more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
-        return "failed", f"{unmet[0]}{more}"
+    more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
+    return ("failed", f"{unmet[0]}{more}") if unmet else None
+
+
+def _nothing_there(report: Report) -> Finding | None:
     if not report.tensors.bit_exact:
         return "inconclusive", "nothing was compared: no stored tensor"
-    if not report.readers:
-        return "inconclusive", "nothing was compared: no reader"
-    return _judged(report)
+    return None if report.readers else ("inconclusive", "nothing was compared: no reader")
 
 
-def _judged(report: Report) -> tuple[Verdict, str]:
-    """Judges the readers that count: the declared one by each layer, each other by its largest error."""
-    declared, *others = report.readers
-    others = [reader for reader in others if reader.role != "shown"]
-    for reader in (declared, *others):
-        if cannot_run(reader):
-            return "failed", f"{reader.name}: {reader.reason}"
+def _unable(report: Report) -> Finding | None:
+    failed = next(filter(cannot_run, _counting(report)), None)
+    return ("failed", f"{failed.name}: {failed.reason}") if failed else None
+
+
+def _undecided(report: Report) -> Finding | None:
+    """Without the declared reader, the other oracles or a floor, nothing can be concluded from what readers compute."""
+    declared = report.readers[0]
     if declared.verdict == "not run":
         return "inconclusive", f"{declared.name} was not run: {declared.reason}"
     if declared.verdict == "inconclusive":
@@ -60,28 +74,59 @@ def _judged(report: Report) -> tuple[Verdict, str]:
         return "inconclusive", "nothing was compared: no layer of any image"
     if report.feature_floor is None or report.feature_floor > math.sqrt(U):
         return "inconclusive", "the features' floor is too large to judge by"
+    return None
+
+
+def _over_a_limit(report: Report) -> Finding | None:
+    """The declared reader is judged by each layer, each other by its largest error."""
+    declared, *others = _counting(report)
     beyond = [(declared, _beyond(report)), *((reader, _beyond_limits(reader)) for reader in others)]
     for reader, reason in beyond:
         if reader.verdict == "failed" or reason:
-            reason = reader.reason if reader.verdict == "failed" else reason
-            fault = (
-                f"; {report.faults[0].kind}: {report.faults[0].detail}"
-                if reader.exceeds_limit_at and report.faults
-                else ""
-            )
-            return "failed", f"{reader.name}: {reason}{fault}"
-    if report.held_out and report.held_out.exact and report.held_out.same != report.held_out.images:
-        return "failed", f"{declared.name}: {other_classes(report.held_out)}"
-    return _unless_missing(report, declared, others)
+            named = reader.exceeds_limit_at and report.faults
+            fault = f"; {report.faults[0].kind}: {report.faults[0].detail}" if named else ""
+            return "failed", f"{reader.name}: {reader.reason if reader.verdict == 'failed' else reason}{fault}"
+    return None
 
 
-def _unless_missing(report: Report, declared: ReaderReport, others: Sequence[ReaderReport]) -> tuple[Verdict, str]:
-    """Nothing exceeds a limit: the verdict is passed if every reader that was asked for has run."""
-    for reader in others:
+def _other_classes(report: Report) -> Finding | None:
+    held_out = report.held_out
+    if held_out and held_out.exact and held_out.same != held_out.images:
+        return "failed", f"{report.readers[0].name}: {other_classes(held_out)}"
+    return None
+
+
+def _missing(report: Report) -> Finding | None:
+    """Nothing exceeds a limit, but a reader that was asked for has not run."""
+    for reader in _counting(report)[1:]:
         if reader.verdict != "passed":
             why = f"{reader.name} was not run: {reader.reason}" if reader.verdict == "not run" else reader.reason
             return "inconclusive", why
-    return "passed", (
+    return None
+
+
+PRIORITY = (
+    _changed,
+    _misfits,
+    _unmet,
+    _nothing_there,
+    _unable,
+    _undecided,
+    _over_a_limit,
+    _other_classes,
+    _missing,
+)
+"""The reasons for a verdict other than passed, the first that counts first."""
+
+
+def _counting(report: Report) -> list[ReaderReport]:
+    """The declared reader, and of the others those that are judged."""
+    return [reader for index, reader in enumerate(report.readers) if not index or reader.role != "shown"]
+
+
+def _summary(report: Report) -> str:
+    declared, *others = _counting(report)
+    return (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
         f"on {len(report.images)} images; error at most {in_words(declared.ratio or 0, precision_named(declared.name))}"
         + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
