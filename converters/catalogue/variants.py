@@ -6,6 +6,7 @@ released.csv → ``released.entries()`` → ``variants()`` → ``find()``, ``nam
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
@@ -16,6 +17,9 @@ from typing import Any, Literal, cast
 from converters.catalogue.released import RELEASED, entries
 from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?<!\.npz)(?<!\.h5)(?<!\.bin)(?<!\.gz)(?<!\.keras)(?<!\.safetensors)")
+"""Matches what is written as a repository of the Hub, and not as a file."""
 
 Format = Literal["npz", "h5", "saved_model"]
 
@@ -154,6 +158,10 @@ def find(pattern: str) -> tuple[Variant, ...]:
     by_lower = {v.name.lower(): v.name for v in everything}
     near = [by_lower[name] for name in get_close_matches(pattern.lower(), by_lower, cutoff=0.5)]
     nearest = f"; nearest: {', '.join(near)}" if near else ""
+    if _REPOSITORY.fullmatch(pattern) and not any(
+        name.startswith(pattern.partition("/")[0] + "/") for name in by_lower
+    ):
+        nearest = f"; as a repository of the Hub it is hf://{pattern}"
     raise UsageError(f"no released checkpoint is called {pattern}{nearest}.\n`bit-convert --list` shows all names.")
 
 

@@ -5,50 +5,18 @@ Until a command knows what it has to do, only click and the catalogue are import
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from converters import choices
-from converters.cli.endings import Ending, terminable
-from converters.cli.output import guarded_libraries, say_own, tolerant_streams
+from converters.cli.command import COMPLETION, DEBUG, QUIET, VERBOSE, VERSION, Command, options_of
+from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-
-
-class Command(click.Command):
-    """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong.
-
-    With ``--json``, stdout has one JSON document in any case.
-    """
-
-    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
-        words = list(sys.argv[1:] if args is None else map(str, args))
-        empty: dict[str, Any] = {"results": []} if self.name == "bit-convert" else {}
-        name = prog_name or self.name or ""
-        ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)
-        with tolerant_streams(), terminable():
-            if sys.platform == "win32":
-                status = ending.with_error(UsageError("needs Linux or macOS: Windows has no POSIX file locks."))
-            else:
-                _remember_addresses(words)
-                status = ending.of(lambda: super(Command, self).main(args, prog_name, standalone_mode=False))
-        sys.exit(status)
-
-
-def _remember_addresses(words: Sequence[str]) -> None:
-    """The secrets in them: whatever echoes one does not tell it."""
-    addresses = [word for word in words if ":" in word]
-    if addresses:
-        from converters.redaction import remember
-
-        for address in addresses:
-            remember(address)
 
 
 class Size(click.ParamType[int]):
@@ -67,77 +35,98 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
+def _variants_like(*words: Any) -> Any:
+    from converters.cli.completion import variants_like
 
-        say_own(f"{context.command.name} {version('bit-convert')}\n")
-        context.exit()
+    return variants_like(*words)
 
+
+SOURCE, OUTPUT, VERIFICATION, PUBLISHING, RUN = map(
+    options_of, ("Source", "Output", "Verification", "Publishing", "Run")
+)
 
 # Options that both commands have.
-POOL_PADDING = click.option(
+POOL_PADDING = SOURCE(
     "--pool-padding",
     type=click.Choice(choices.POOL_PADDINGS),
     help="Padding value of the stem's max-pool.  [default: that of the checkpoint's format]",
 )
-IMAGES = click.option(
+IMAGES = VERIFICATION(
     "--images", type=EXISTING_FOLDER, metavar="DIR", help="Real photographs to verify with, beside the default images."
 )
-ORACLES = click.option(
+ORACLES = VERIFICATION(
     "--oracle",
     "oracles",
     type=click.Choice(choices.ORACLES),
     multiple=True,
     help="Another oracle, which must agree with NumPy's before any judges.  [default: graph, of a SavedModel]",
 )
-OFFLINE = click.option("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
-QUIET = click.option("--quiet", is_flag=True, help="No progress.")
-DEBUG = click.option("--debug", is_flag=True, help="Tracebacks.")
-VERSION = click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version."
-)
+OFFLINE = SOURCE("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
+
+_ENDED = {
+    "2": "wrong usage",
+    "3": "unreadable, unsafe or unrecognised checkpoint",
+    "4": "network or hub failure",
+    "70": "a defect of bit-convert",
+    "130, 143": "interrupted, terminated",
+}
+CONVERTED = {"0": "done", "1": "parity failed, or could not be established", **_ENDED}
+AUDITED = {"0": "passed", "1": "failed or inconclusive, or a report that does not hold", **_ENDED}
+CONVERTING = {
+    "bit-convert BiT-digits": "The checkpoint that comes with bit-convert, to models/BiT-digits.",
+    "bit-convert BiT-M-R50x1 --dry-run": "What would be read and written.",
+    "bit-convert my.npz --output my-model": "A file of yours.",
+    "bit-convert hf://google/bit-50 --layout npz": "A repository of the Hub, back to Google's own layout.",
+    "bit-convert 'BiT-M-*' --push --namespace me": "Several variants, each published once it is verified.",
+}
+AUDITING = {
+    "bit-verify models/BiT-digits --against BiT-digits": "A folder against the checkpoint that it was made from.",
+    "bit-verify hf://google/bit-50 --against BiT-M-R50x1-ILSVRC2012": "Anybody's repository.",
+    "bit-verify --check models/BiT-digits/parity.json": "Whether a report agrees with itself and the files beside it.",
+}
 
 
-@click.command("bit-convert", cls=Command, context_settings={"max_content_width": 120})
-@click.option(
+@click.command("bit-convert", cls=Command, examples=CONVERTING, statuses=CONVERTED)
+@click.argument("name_or_path", required=False, shell_complete=_variants_like)
+@SOURCE(
     "--variant",
     metavar="NAME_OR_GLOB",
+    shell_complete=_variants_like,
     help="A released checkpoint by its name (see --list), or several by a glob such as 'BiT-M-*'.",
 )
-@click.option(
+@SOURCE(
     "--checkpoint",
     metavar="PATH_OR_URL",
     help="Read this path or address (https://, gs://, hf://, kaggle://) instead of the released one.",
 )
-@click.option(
+@OUTPUT(
     "--output",
     type=FOLDER,
     metavar="DIR",
     help="Parent of one folder a variant (default: ./models); with --checkpoint, the folder itself.",
 )
-@click.option(
+@OUTPUT(
     "--layout",
     type=click.Choice(choices.LAYOUTS),
     default="transformers",
     show_default=True,
     help="How the folder is laid out: for a library, under Google's PyTorch names, or as Google's npz.",
 )
-@click.option(
+@OUTPUT(
     "--dtype",
     type=click.Choice(choices.DTYPES),
     default="float32",
     show_default=True,
     help="What the values are stored in.",
 )
-@click.option(
+@OUTPUT(
     "--max-shard-size",
     type=Size(),
     default=5 * 10**9,
     show_default="5GB",
     help="Weights that take more are split into several files with an index.",
 )
-@click.option(
+@OUTPUT(
     "--exact",
     type=click.Choice(choices.EXACT),
     default="bits",
@@ -145,85 +134,98 @@ VERSION = click.option(
     help="Keep the source's bits, or make stock libraries give the exact logits.",
 )
 @POOL_PADDING
-@click.option(
+@VERIFICATION(
     "--verify/--no-verify",
     default=True,
     help="Prove that the folder computes what the checkpoint computes.  [default: verify]",
 )
 @IMAGES
 @ORACLES
-@click.option("--force", is_flag=True, help="Replace what the output folder holds.")
-@click.option("--push", is_flag=True, help="Publish what was verified.")
-@click.option(
+@OUTPUT("--force", is_flag=True, help="Replace what the output folder holds.")
+@PUBLISHING("--push", is_flag=True, help="Publish what was verified.")
+@PUBLISHING(
     "--repo-id",
     metavar="NAMESPACE/NAME",
     help="The repository to publish to.  [default: the variant's name in --namespace]",
 )
-@click.option("--namespace", help="The user or organisation to publish under.  [default: the token's user]")
-@click.option("--private", is_flag=True, help="Make the repository private where it is new.")
-@click.option("--create-pr", is_flag=True, help="Publish as a pull request.")
-@click.option("--revision", help="The branch to publish to; made where it is missing.")
-@click.option("--tag", help="A tag for the commit.")
-@click.option(
+@PUBLISHING("--namespace", help="The user or organisation to publish under.  [default: the token's user]")
+@PUBLISHING("--private", is_flag=True, help="Make the repository private where it is new.")
+@PUBLISHING("--create-pr", is_flag=True, help="Publish as a pull request.")
+@PUBLISHING("--revision", help="The branch to publish to; made where it is missing.")
+@PUBLISHING("--tag", help="A tag for the commit.")
+@PUBLISHING(
     "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
 )
 @OFFLINE
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")
+@RUN("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@SOURCE("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
+@OUTPUT("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")
 @QUIET
+@VERBOSE
 @DEBUG
+@COMPLETION
 @VERSION
-def convert(list_only: bool, **options: Any) -> int:
+def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
     """Convert Google's Big Transfer (BiT) checkpoints to PyTorch, verify that they are the same models, publish them.
 
-    Exit status: 0 done, 1 parity failed, 2 wrong usage, 3 unreadable or unrecognised checkpoint, 4 network or hub
-    failure, 70 a defect of bit-convert, 130 interrupted.
+    NAME_OR_PATH is a variant of the catalogue (--variant), or a path or an address (--checkpoint); a variant's name
+    wins over a path of that name, which is written ./NAME.
     """
     if list_only:
         from converters.catalogue.released import listing
 
-        say_own(listing(options["variant"], as_json=options["as_json"]))
+        say_own(listing(options["variant"] or name_or_path, as_json=options["as_json"]))
         return 0
+    if name_or_path is not None:
+        from converters.cli.words import with_source
+
+        options = with_source(name_or_path, options)
     from converters.cli.runs import Run, convert_all
 
     with guarded_libraries():
         return convert_all(Run.of(options))
 
 
-@click.command("bit-verify", cls=Command, context_settings={"max_content_width": 120})
+@click.command("bit-verify", cls=Command, examples=AUDITING, statuses=AUDITED)
 @click.argument("target", required=False)
-@click.option(
+@SOURCE(
     "--against",
     metavar="SOURCE",
+    shell_complete=_variants_like,
     help="The checkpoint: a name of bit-convert --list, which wins over a path (write ./NAME), a path or a URL.",
 )
-@click.option(
+@VERIFICATION(
     "--check",
     "check_report",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="PARITY_JSON",
     help="Run nothing: hold this report against its own figures, the files and, with --against, the checkpoint.",
 )
-@click.option(
+@OUTPUT(
     "--report",
     "report_folder",
     type=FOLDER,
     default=Path("parity"),
+    metavar="DIR",
     show_default=True,
     help="Where parity.json and parity.html go.",
 )
 @POOL_PADDING
-@click.option("--variant", metavar="NAME", help="What the checkpoint is: labels and preprocessing are then compared.")
+@SOURCE(
+    "--variant",
+    metavar="NAME",
+    shell_complete=_variants_like,
+    help="What the checkpoint is: labels and preprocessing are then compared.",
+)
 @IMAGES
-@click.option(
+@VERIFICATION(
     "--inputs",
     type=click.Choice(choices.INPUTS),
     default="default",
     show_default=True,
     help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values, and images run in a batch.",
 )
-@click.option(
+@VERIFICATION(
     "--runner",
     "runners",
     type=click.Choice(choices.RUNNERS),
@@ -231,25 +233,27 @@ def convert(list_only: bool, **options: Any) -> int:
     help="Another library to run the folder in, beside the declared one; it must agree too, and be installed.  "
     "[default: the one of the layout, if installed]",
 )
-@click.option(
+@VERIFICATION(
     "--compute",
     type=click.Choice(choices.COMPUTE),
     default="float32",
     show_default=True,
     help="What the folder is run in; each is judged by its own limits.",
 )
-@click.option("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
+@VERIFICATION("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES
 @OFFLINE
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
-@click.option(
+@OUTPUT("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
+@OUTPUT(
     "--markdown",
     "as_markdown",
     is_flag=True,
     help="Badge and figures as Markdown on stdout, to show others.",
 )
 @QUIET
+@VERBOSE
 @DEBUG
+@COMPLETION
 @VERSION
 def verify(
     target: str | None, against: str | None, check_report: Path | None, report_folder: Path, **options: Any
@@ -257,9 +261,6 @@ def verify(
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
-
-    Exit status: 0 passed, 1 failed or inconclusive, or a report that does not hold, 2 wrong usage, 3 unreadable
-    checkpoint, 4 network failure, 70 a defect of bit-convert, 130 interrupted.
     """
     from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run

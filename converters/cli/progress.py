@@ -1,36 +1,141 @@
-"""Progress on stderr: one bar for what is being done now."""
+"""Progress on stderr: one bar for what is being done now, or lines where there is no terminal or they are asked for.
+
+(what, done, total) … → bar | lines
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from typing import Any
 
+from converters.cli.output import say
+from converters.redaction import printable
 from verify.protocols import Progress
+
+BYTES = "downloading"
+"""What is counted in bytes, rather than in steps."""
+FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
+"""Seconds before the first line, between two lines of different steps, and between two of the same."""
 
 
 @contextmanager
-def shown(title: str, quiet: bool) -> Iterator[Progress]:
-    """A callback (what, done, total); it shows nothing when ``quiet`` or when stderr is no terminal.
+def shown(title: str, quiet: bool, verbose: bool = False) -> Iterator[Progress]:
+    """A callback (what, done, total), which shows nothing when ``quiet``.
 
     Inside, what libraries print is lost: stdout is for what the command says at the end.
     """
+    with redirect_stdout(StringIO()), _watcher(title, quiet, verbose) as step:
+        yield step
+
+
+@contextmanager
+def _watcher(title: str, quiet: bool, verbose: bool) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if quiet:
+        yield _nothing
+    elif verbose or not console.is_terminal:
+        lines = Lines(title, verbose)
+        try:
+            yield lines
+        finally:
+            lines.end()
+    else:
+        with _bar(title, console) as step:
+            yield step
+
+
+class Lines:
+    """A line for each step that ends, with its seconds; or, not ``verbose``, now and then one of what takes long."""
+
+    def __init__(self, title: str, verbose: bool, now: Callable[[], float] = time.monotonic) -> None:
+        self._title, self._verbose, self._now = title, verbose, now
+        self._what = self._told = ""
+        self._begun = self._last = now()
+        self._quiet_until = self._last + FIRST
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = self._now()
+        if what != self._what:
+            self.end()
+            self._what, self._begun = what, now
+        if not self._verbose and now >= self._quiet_until:
+            wait = BETWEEN if what != self._told else LONGEST
+            if now - self._last >= wait:
+                self._told, self._last = what, now
+                self._say(f"{what}{_after(amount(what, done, total, now - self._begun))}")
+
+    def end(self) -> None:
+        """The step that was begun is done."""
+        if self._verbose and self._what:
+            self._say(f"{self._what}: {self._now() - self._begun:.1f} s")
+        self._what = ""
+
+    def _say(self, line: str) -> None:
+        say(f"{self._title}: {line}", err=True)
+
+
+def amount(what: str, done: int, total: int, seconds: float) -> str:
+    """How much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known."""
+    if what != BYTES:
+        return f"{done} of {total}" if total > 1 else ""
+    if not done:
+        return ""
+    speed = done / seconds if seconds > 0 else 0.0
+    parts = [f"{_size(done)} of {_size(total)}" if total else _size(done)]
+    parts += [f"{_size(speed)}/s"] if seconds >= 1 else []
+    left = (total - done) / speed if speed and total else None
+    return ", ".join([*parts, f"{_clock(left)} left"] if left is not None and seconds >= 1 else parts)
+
+
+def _after(text: str) -> str:
+    return f", {text}" if text else ""
+
+
+def _size(count: float) -> str:
+    """Bytes in decimal units, as the Hub and disks count them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _nothing(what: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+@contextmanager
+def _bar(title: str, console: Any) -> Iterator[Progress]:
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("[bold]{task.fields[title]}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    console = Console(stderr=True)
-    is_hidden = quiet or not console.is_terminal
-    with redirect_stdout(StringIO()), Progress(*columns, console=console, transient=True, disable=is_hidden) as bar:
-        task = bar.add_task("", title=title, total=None)
+    begun = {"": time.monotonic()}
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", title=escape(printable(title)), total=None)
 
         def step(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            if what not in begun:
+                begun.clear()
+                begun[what] = time.monotonic()
+            text = amount(what, done, total, time.monotonic() - begun[what])
+            bar.update(task, description=escape(printable(text or what)), completed=done, total=total or None)
 
         yield step

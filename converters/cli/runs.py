@@ -40,9 +40,12 @@ class Output:
     as_json: bool = False
     as_markdown: bool = False
     quiet: bool = False
+    verbose: bool = False
     debug: bool = False
 
     def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other. Leave one out.")
         if self.as_json and self.as_markdown:
             raise UsageError("--json and --markdown both ask for stdout. Leave one out.")
 
@@ -69,7 +72,9 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.variant is None and self.checkpoint is None:
-            raise UsageError("nothing to convert. Give --variant NAME (see --list) or --checkpoint PATH_OR_URL.")
+            raise UsageError(
+                "nothing to convert. Give --variant NAME (see --list), --checkpoint PATH_OR_URL; or either word alone."
+            )
         if self.push and not self.how.verify:
             raise UsageError("--push publishes only what was verified. Leave out --no-verify or --push.")
         if self.publish.given and not self.push:
@@ -127,11 +132,15 @@ def convert_all(run: Run) -> int:
 
 def verify(target: str | None, against: str | None, report_folder: Path, options: AuditOptions, output: Output) -> int:
     """``bit-verify``: audits a folder against a checkpoint; returns the exit status."""
-    if target is None or against is None:
+    if target is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
+    if against is None:
+        from converters.cli.words import missing_source
+
+        raise missing_source(target)
     refuse_unwritable(report_folder, "--report")
     variant_of(against)
-    with shown(target, output.quiet) as progress:
+    with shown(target, output.quiet, output.verbose) as progress:
         folder = target_of(target, options.offline, progress)
         report = audit_target(folder, against, options, progress)
     write_report(report, report_folder, _command_line("bit-verify"))
@@ -162,7 +171,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
     """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
     from converters.auditing import report_check
 
-    with shown(parity.name, output.quiet) as progress, ExitStack() as opened:
+    with shown(parity.name, output.quiet, output.verbose) as progress, ExitStack() as opened:
         folder = None if target is None else target_of(target, options.offline, progress)
         source, known = None, None
         if against is not None:
@@ -197,14 +206,14 @@ def _requests(run: Run) -> list[Request]:
 def _run(request: Request, run: Run) -> Result:
     result = Result(request.variant.name if request.variant else printable(request.checkpoint))
     try:
-        with shown(result.name, run.shown.quiet) as progress:
+        with shown(result.name, run.shown.quiet, run.shown.verbose) as progress:
             if run.dry_run:
                 result.plan = _plan(request, run)
                 return result
             result.conversion = convert(request, progress)
             result.name = result.conversion.plan.name
             if run.push:
-                result.publication = publish(result.conversion, run.publish, progress, bars=True)
+                result.publication = publish(result.conversion, run.publish, progress, bars=not run.shown.quiet)
     except Exception as error:
         if run.shown.debug:
             say_traceback()

@@ -59,7 +59,7 @@ def variant_of(against: Path | str) -> Variant | None:
     if isinstance(against, Path):
         return None
     variant = named(against)
-    if variant is None and "://" not in against and not _is_checkpoint(against):
+    if variant is None and "://" not in against and not is_checkpoint(against):
         try:
             return find_one(against)
         except UsageError as error:
@@ -67,7 +67,7 @@ def variant_of(against: Path | str) -> Variant | None:
     return variant
 
 
-def _is_checkpoint(path: str) -> bool:
+def is_checkpoint(path: str) -> bool:
     """Whether there is such a file or folder, or a TensorFlow checkpoint of this prefix."""
     return any(Path(candidate).exists() for candidate in (path, path + ".index"))
 

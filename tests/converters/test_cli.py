@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from converters.cli.commands import convert, verify
+from converters.cli.progress import Lines
 from tests.checkpoints import make_checkpoint
 
 FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
@@ -554,3 +557,137 @@ def test_audit_against_a_variant_compares_labels_and_preprocessing(tmp_path):
     assert report["verdict"] == "failed"
     assert report["reason"].startswith("preprocessor_config.json resample is 3, not 2")
     assert any(fault["place"] == "preprocessor_config.json pixels" for fault in report["faults"])
+
+
+# What to type
+
+
+def test_help_is_in_groups_with_examples_and_the_environment():
+    for command, example in ((convert, "bit-convert BiT-digits"), (verify, "bit-verify models/BiT-digits --against")):
+        text = run("-h", command=command).stdout
+        assert text == run("--help", command=command).stdout
+        titles = ["Source:", "Output:", "Verification:", "Run:", "Examples:", "Environment:", "Exit status:", "Guide:"]
+        at = [text.index(title) for title in titles]
+        assert at == sorted(at)
+        assert example in text
+        for variable in ("BIT_CONVERT_CACHE", "HF_TOKEN", "BIT_CONVERT_MIRROR"):
+            assert variable in text
+        for parameter in command.params:
+            for option in parameter.opts if parameter.param_type_name == "option" else ():
+                assert option in text
+        assert run("-V", command=command).stdout == f"{command.name} {version('bit-convert')}\n"
+
+
+def test_examples_of_the_help_are_right_usage():
+    for command in (convert, verify):
+        for line in command.examples:
+            words = shlex.split(line)
+            assert words[0] == command.name
+            with command.make_context(words[0], words[1:], resilient_parsing=True) as context:
+                assert context.params
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["BiT-M-R50x1"], "BiT-M-R50x1"),
+        (["BiT-M-R50x[13]"], "BiT-M-R50x1"),
+        (["hf://me/model"], "hf://me/model"),
+        (["./BiT-digits"], "./BiT-digits"),
+        (["BiT-digits"], "BiT-digits"),
+        (["prefix", "--variant", "BiT-M-R50x1"], "BiT-M-R50x1"),
+    ],
+)
+def test_a_bare_word_is_a_variant_or_else_a_checkpoint(words, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in ("BiT-digits", "prefix.index"):
+        (tmp_path / file).write_text("no checkpoint")
+    content = json.loads(run(*words, "--dry-run", "--json").stdout)
+    assert content["results"][0]["name"] == name
+    option = "--checkpoint" if name.startswith((".", "hf")) else "--variant"
+    if words == [name]:
+        assert json.loads(run(option, name, "--dry-run", "--json").stdout) == content
+
+
+def test_a_bare_word_that_is_nothing_and_one_too_many_are_wrong_usage():
+    assert "models/none.npz: no such file; no released checkpoint" in said(run("models/none.npz"), 2)
+    assert "Leave one out" in said(run("BiT-digits", "--variant", "BiT-M-R50x1"), 2)
+    assert "Leave one out" in said(run("hf://a/b", "--checkpoint", "x.npz"), 2)
+    assert "--quiet and --verbose" in said(run("BiT-digits", "-q", "-v"), 2)
+    for words in (["google/bit-50"], ["--variant", "google/bit-50"]):
+        assert "hf://google/bit-50" in said(run(*words), 2)
+
+
+def test_list_takes_a_bare_word():
+    assert run("--list", "BiT-d*").stdout == run("--list", "--variant", "BiT-d*").stdout
+
+
+def test_bit_verify_asks_for_the_checkpoint_and_proposes_what_the_card_names(tmp_path):
+    assert run("BiT-digits", "--output", tmp_path / "a b", "--no-verify").exit_code == 0
+    folder = tmp_path / "a b" / "BiT-digits"
+    message = said(run(folder, command=verify), 2)
+    assert message.splitlines()[1] == f"bit-verify '{folder}' --against BiT-digits"
+    (folder / "README.md").write_text("bit-verify . --against 'no variant'\n")
+    assert "--against" in said(run(folder, command=verify), 2)
+    assert "no variant" not in said(run(folder, command=verify), 2)
+    assert "--against" in said(run("hf://me/model", command=verify), 2)
+
+
+def test_verbose_tells_each_step_and_its_seconds(checkpoint, tmp_path):
+    lines = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "-v").stderr.splitlines()
+    assert len(lines) > 3
+    assert all(re.fullmatch(r".+: .+: \d+\.\d s", line) for line in lines), lines
+    assert any("verifying" in line for line in lines)
+
+
+def test_without_a_terminal_what_takes_long_is_told_in_lines(capsys):
+    now = [0.0]
+    lines = Lines("BiT-M-R152x4", verbose=False, now=lambda: now[0])
+    for second in range(101):
+        now[0] = float(second)
+        lines("downloading", 10**7 * second, 4 * 10**9)
+    lines("verifying", 1, 4)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0] == "BiT-M-R152x4: downloading, 20.0 MB of 4.0 GB, 10.0 MB/s, 6:38 left"
+    assert len(printed) == 5
+    assert printed[-1] == "BiT-M-R152x4: verifying, 1 of 4"
+
+
+def test_the_module_is_the_command():
+    result = subprocess.run([sys.executable, "-m", "converters", "-V"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"bit-convert {version('bit-convert')}\n"
+
+
+@pytest.mark.parametrize(("shell", "file"), [("bash", "bash-completion/completions"), ("fish", ""), ("zsh", ".zfunc")])
+def test_completion_is_installed_for_the_shell_and_knows_variants(shell, file, tmp_path, monkeypatch):
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("SHELL", f"/bin/{shell}")
+    for command in (convert, verify):
+        result = run("--install-completion", command=command)
+        assert result.exit_code == 0, result.stderr
+        place = Path(result.stdout.partition(" written")[0])
+        assert place.is_relative_to(tmp_path / file)
+        assert f"_{command.name.upper().replace('-', '_')}_COMPLETE={shell}_complete" in place.read_text()
+    monkeypatch.setenv("SHELL", "/bin/tcsh")
+    assert "completion is for bash, zsh, fish" in said(run("--install-completion"), 2)
+
+
+@pytest.mark.parametrize(
+    "words", ["bit-convert BiT-dig", "bit-convert --variant BiT-dig", "bit-verify x --against BiT-dig"]
+)
+def test_variants_are_completed(words):
+    name = words.split()[0]
+    command = "convert" if name == "bit-convert" else "verify"
+    result = subprocess.run(
+        [sys.executable, "-c", f"from converters.cli import {command}; {command}(prog_name={name!r})"],
+        env={
+            **os.environ,
+            f"_{name.upper().replace('-', '_')}_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout == "plain,BiT-digits\n", result.stderr

@@ -189,6 +189,7 @@ def test_any_name_survives(environment, checkpoint, tmp_path):
         assert "\u202e" not in out + err
         assert len(err.splitlines()) <= 2
         printed.append(out)
-    assert strict(printed[1])["results"][0]["folder"] == str(folder)
+    said = strict(printed[1])["results"][0]["folder"]
+    assert os.fsencode(said) == os.fsencode(folder)
     strict(printed[3])
     strict((tmp_path / "report" / "parity.json").read_text(encoding="utf-8"))

@@ -1,0 +1,139 @@
+"""What both commands have in common: options in groups, a help page that shows what to type, completion, and an end.
+
+words → ``Command.main`` → the command's function → exit status
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from converters.cli.endings import Ending, terminable
+from converters.cli.output import say_own, tolerant_streams
+from converters.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GROUPS = ("Source", "Output", "Verification", "Publishing", "Run")
+GUIDE = "https://bit-convert.github.io/bit-convert/"
+ENVIRONMENT = {
+    "BIT_CONVERT_CACHE": "Where downloads are kept.  [default: ~/.cache/bit-convert]",
+    "BIT_CONVERT_OFFLINE, HF_HUB_OFFLINE": "1: nothing is asked of a network, as with --offline.",
+    "BIT_CONVERT_MIRROR": "An address that replaces https://storage.googleapis.com/bit_models/.",
+    "BIT_CONVERT_TFHUB_MIRROR": "An address that replaces https://tfhub.dev/.",
+    "HF_TOKEN, HF_ENDPOINT, HF_HOME": "The Hub's token, address, and folder of downloads.",
+    "HTTPS_PROXY, SSL_CERT_FILE": "A proxy, and whom to trust.",
+    "TMPDIR": "Where archives are unpacked.",
+}
+
+
+class Option(click.Option):
+    """An option of one of GROUPS."""
+
+    def __init__(self, *names: Any, group: str = "Run", **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.group = group
+
+
+def options_of(group: str) -> Callable[..., Callable[[F], F]]:
+    """``click.option`` for a group."""
+    return partial(click.option, cls=Option, group=group)
+
+
+class Command(click.Command):
+    """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong.
+
+    With ``--json``, stdout has one JSON document in any case. ``examples`` are what to type, and what it does;
+    ``statuses`` say what the exit status means.
+    """
+
+    def __init__(self, name: str, *, examples: dict[str, str], statuses: dict[str, str], **attributes: Any) -> None:
+        settings = {"max_content_width": 120, "help_option_names": ["-h", "--help"]}
+        super().__init__(name, context_settings=settings, **attributes)
+        self.examples, self.statuses = examples, statuses
+
+    def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else map(str, args))
+        empty: dict[str, Any] = {"results": []} if self.name == "bit-convert" else {}
+        name = prog_name or self.name or ""
+        ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)
+        with tolerant_streams(), terminable():
+            if sys.platform == "win32":
+                status = ending.with_error(UsageError("needs Linux or macOS: Windows has no POSIX file locks."))
+            else:
+                _remember_addresses(words)
+                status = ending.of(lambda: super(Command, self).main(args, prog_name, standalone_mode=False))
+        sys.exit(status)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by group, then what to type."""
+        records: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                records[getattr(parameter, "group", "Run")].append(record)
+        for group, rows in records.items():
+            if rows:
+                with formatter.section(group):
+                    formatter.write_dl(rows, col_max=40)
+        for title, entries in (
+            ("Examples", self.examples),
+            ("Environment", ENVIRONMENT),
+            ("Exit status", self.statuses),
+        ):
+            with formatter.section(title):
+                formatter.write_dl(list(entries.items()), col_max=64)
+        formatter.write(f"\nGuide: {GUIDE}\n")
+
+
+def _remember_addresses(words: Sequence[str]) -> None:
+    """The secrets in them: whatever echoes one does not tell it."""
+    addresses = [word for word in words if ":" in word]
+    if addresses:
+        from converters.redaction import remember
+
+        for address in addresses:
+            remember(address)
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say_own(f"{context.command.name} {version('bit-convert')}\n")
+        context.exit()
+
+
+def _install_completion(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from converters.cli.completion import install
+
+        say_own(install(context.command))
+        context.exit()
+
+
+RUN = options_of("Run")
+QUIET = RUN("-q", "--quiet", is_flag=True, help="No progress.")
+VERBOSE = RUN("-v", "--verbose", is_flag=True, help="Each step as a line, with its seconds.")
+DEBUG = RUN("--debug", is_flag=True, help="Tracebacks.")
+COMPLETION = RUN(
+    "--install-completion",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_install_completion,
+    help="Have this shell (bash, zsh, fish) complete options and variants.",
+)
+VERSION = RUN(
+    "-V",
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version.",
+)
