@@ -55,6 +55,7 @@ def convert(
     verify: bool = True,
     images: AnyPath | None = None,
     oracles: str | Iterable[str] = (),
+    sign_key: AnyPath | None = None,
     force: bool = False,
     offline: bool = False,
     progress: Progress | None = None,
@@ -70,8 +71,8 @@ def convert(
     ``checkpoint`` the folder itself. The other keywords are the options of ``bit-convert``: ``layout`` is transformers,
     timm, original or npz, ``dtype`` float32, float16 or bfloat16, ``max_shard_size`` in bytes or as "5GB", ``exact``
     bits or logits, ``pool_padding`` zeros or -inf (None: as the checkpoint has it), ``images`` a folder of photographs
-    to verify with, ``oracles`` of graph, keras and tensorflow. A folder that holds this result already is left as it
-    is.
+    to verify with, ``oracles`` of graph, keras and tensorflow, ``sign_key`` a file with a private key to
+    sign with. A folder that holds this result already is left as it is.
 
     Returns the folder, its report (None with ``verify=False``), the seconds it took, and what was left out.
 
@@ -89,6 +90,7 @@ def convert(
             verify=verify,
             images=None if images is None else as_path(images),
             oracles=as_names(oracles),
+            sign_key=None if sign_key is None else as_path(sign_key),
             force=force,
             offline=offline,
         )
@@ -116,6 +118,7 @@ def audit(
     compute: str = "float32",
     device: str = "cpu",
     oracles: str | Iterable[str] = (),
+    verify_key: AnyPath | None = None,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -130,7 +133,7 @@ def audit(
     parity.html; without it nothing is written. The other keywords are the options of ``bit-verify``: ``variant`` says
     what the checkpoint is, so that labels and preprocessing are compared too; ``inputs`` is default or thorough;
     ``runners`` are of bit_ref, stock-arithmetic, transformers and timm; ``compute`` is float32, tf32, bfloat16 or
-    float16, ``device`` cpu or cuda.
+    float16, ``device`` cpu or cuda, ``verify_key`` the public key that the folder's signature must hold by.
 
     Returns the report, truthy when passed; ``max_abs_error`` and ``floor`` are in units of the logits, ``ratio`` is the
     largest error in multiples of float32 rounding, of which 4 are allowed.
@@ -148,6 +151,7 @@ def audit(
             compute=compute,
             device=device,
             oracles=as_names(oracles),
+            verify_key=None if verify_key is None else as_path(verify_key),
             offline=offline,
         )
         place = None if report is None else as_path(report)

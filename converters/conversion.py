@@ -15,12 +15,13 @@ from converters.auditing.audits import VERSION, audit_folder, oracles_of, write_
 from converters.auditing.report_check import held_departures, listed, read_report
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import Variant
-from converters.download.locations import fetch, locate
+from converters.download.locations import canonical, fetch, locate
 from converters.errors import CheckpointError, ParityError, UsageError
-from converters.files import CARD, PARITY, PARITY_PAGE, json_text, sha256
-from converters.folder import card
+from converters.files import CARD, PARITY, PARITY_PAGE, PROVENANCE, SIGNATURE, json_text, model_files, sha256
+from converters.folder import card, signature
 from converters.folder.config import json_files
 from converters.folder.plan import Plan
+from converters.folder.provenance import Provenance, read
 from converters.hub.guard import Publication
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
@@ -68,6 +69,14 @@ class Conversion:
     seconds: float
     left_out: str
     """One line on what of the checkpoint is not in the folder, and why; empty where everything is."""
+    sign_key: Path | None = None
+    """The key that the folder was signed with, in this conversion or an earlier one."""
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files that were made, sorted; others may lie beside them."""
+        made = self.report.files if self.report else model_files(self.folder)
+        return sorted(n for n in (*made, CARD, PARITY, PROVENANCE, SIGNATURE) if (self.folder / n).is_file())
 
 
 def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions) -> Plan:
@@ -103,14 +112,20 @@ def convert(request: Request, progress: Progress) -> Conversion:
     variant, options = request.variant, request.options
     if variant is not None or request.output is not None:  # what is wrong with the folder is said before a download
         refuse_place(request.place(variant.repository_name if variant else ""), options.force)
+    if options.sign_key is not None:
+        signature.public_half(options.sign_key)  # refuses a wrong one before the work
     place = locate(request.checkpoint, variant)
     size = variant.bytes if variant and request.checkpoint is None else None
     checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
     with open_checkpoint(checkpoint) as source:
-        return _convert(source, request, progress)
+        conversion = _convert(source, request, _uri(place, variant), progress)
+    if options.sign_key is not None:
+        names = [name for name in conversion.files if name != SIGNATURE]
+        signature.sign(conversion.folder, names, options.sign_key)
+    return conversion
 
 
-def _convert(source: GoogleView, request: Request, progress: Progress) -> Conversion:
+def _convert(source: GoogleView, request: Request, uri: str, progress: Progress) -> Conversion:
     start = time.monotonic()
     options, variant = request.options, request.variant
     plan, left_out = plan_of(source, variant, options), left_out_line(source)
@@ -118,11 +133,11 @@ def _convert(source: GoogleView, request: Request, progress: Progress) -> Conver
     refuse_place(place, options.force)
     held, otherwise = _held_report(place, plan, source, oracles_of(source, options.oracles), progress)
     if held is not None:
-        return Conversion(plan, place, held, False, time.monotonic() - start, left_out)
+        return Conversion(plan, place, held, False, time.monotonic() - start, left_out, options.sign_key)
     if options.verify:  # an unverified folder that is already there can only be told by making it again
         _refuse_occupied(place, options.force, otherwise)
     with workspace(place) as folder:
-        digests = model.write(folder, source, plan, progress, hashed=options.verify)
+        digests = model.write(folder, source, plan, progress, hashed=True)
         report = None
         if options.verify:
             report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=digests)
@@ -130,13 +145,24 @@ def _convert(source: GoogleView, request: Request, progress: Progress) -> Conver
             raise _failed(report, place, request.command)
         if report is not None:
             (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
+        files = report.files if report else {n: digests.get(n) or sha256(folder / n) for n in model_files(folder)}
+        (folder / PROVENANCE).write_text(Provenance.of(plan, files, source, uri, VERSION).text(), encoding="utf-8")
         (folder / CARD).write_text(card.render(plan, source, report, VERSION), encoding="utf-8")
         # By force also where every file of ours is there: something beside them was not.
         made = options.force or not (place.exists() and _same_files(folder, place))
         if made:
             _refuse_occupied(place, options.force, otherwise)
             install(folder, place)
-    return Conversion(plan, place, report, made, time.monotonic() - start, left_out)
+    return Conversion(plan, place, report, made, time.monotonic() - start, left_out, options.sign_key)
+
+
+def _uri(place: Path | str, variant: Variant | None) -> str:
+    """The address at which others find a checkpoint; empty of one that only lies here."""
+    if isinstance(place, str):
+        return canonical(place)
+    if variant is None or place != variant.file:
+        return ""
+    return f"pkg:pypi/bit-convert@{VERSION}#{place.relative_to(Path(__file__).parents[1]).as_posix()}"
 
 
 def publish(conversion: Conversion, options: PublishOptions, progress: Progress, *, bars: bool = False) -> Publication:
@@ -154,7 +180,13 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
 
         repo_id = options.repo_id or (f"{options.namespace}/{name}" if options.namespace else name)
         return publish_to_folder(
-            conversion.folder, report, repo_id, options.hub, revision=options.revision or "main", tag=options.tag
+            conversion.folder,
+            report,
+            repo_id,
+            options.hub,
+            revision=options.revision or "main",
+            tag=options.tag,
+            sign_key=conversion.sign_key,
         )
     from converters.download.hub_client import without_bars
     from converters.hub import upload
@@ -163,7 +195,7 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
         progress(line, 0, 1)
 
     with nullcontext() if bars else without_bars():
-        return upload.publish(conversion.folder, report, name, options, progress=say)
+        return upload.publish(conversion.folder, report, name, options, progress=say, sign_key=conversion.sign_key)
 
 
 def failed_folder(place: Path) -> Path:
@@ -203,6 +235,7 @@ def _held_report(
     try:
         found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
         found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]
+        found += [f"{PROVENANCE} is another"] if read(place) is None else []
         found = found or held_departures(report, source, place, plan.variant, plan.pool_padding)
     except OSError as error:
         return None, f"{error.filename}: {error.strerror}"

@@ -18,6 +18,8 @@ TORCH_INDEX = TORCH_WEIGHTS + ".index.json"
 PROCESSOR = "processor_config.json"
 """Whose image processor, where it has one, is read instead of PREPROCESSOR."""
 CARD, PARITY = "README.md", "parity.json"
+PROVENANCE, SIGNATURE = "provenance.json", "model.sig"
+"""Records of a folder: where it comes from, and who signed the whole of it."""
 MODEL_FILES = ("*.safetensors", INDEX, "pytorch_model*.bin", TORCH_INDEX, "*.npz", CONFIG, PREPROCESSOR, PROCESSOR)
 """The files that make a folder the model it is, in any layout: parity.json records their digests."""
 PARITY_PAGE = "parity.html"

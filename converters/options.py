@@ -75,12 +75,15 @@ class ConvertOptions(Proof):
     exact: Exact = "bits"
     verify: bool = True
     force: bool = False
+    sign_key: Path | None = None
+    """A PEM file with a private key to sign the folder with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_unknown("--layout", self.layout, LAYOUTS)
         _refuse_unknown("--dtype", self.dtype, DTYPES)
         _refuse_unknown("--exact", self.exact, EXACT)
+        _refuse_missing("--sign-key", self.sign_key)
         if self.layout in UNSCALED and self.exact == "logits":
             raise UsageError(f"--exact logits is for libraries that hard-code 1e-8; --layout {self.layout} has none.")
         if self.exact == "logits" and self.pool_padding == "-inf":
@@ -99,6 +102,8 @@ class AuditOptions(Proof):
     """Keys of ``converters.auditing.target.RUNNERS``."""
     compute: str = "float32"
     device: str = "cpu"
+    verify_key: Path | None = None
+    """A PEM file with the public key that the folder's signature must hold by."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,6 +111,7 @@ class AuditOptions(Proof):
             _refuse_unknown("--runner", name, RUNNERS)
         _refuse_unknown("--compute", self.compute, COMPUTE)
         _refuse_unknown("--device", self.device, DEVICES)
+        _refuse_missing("--verify-key", self.verify_key)
         if refusal := self.computing.refusal():
             asked = f"--compute {self.compute} --device {self.device}"
             raise UsageError(f"{asked}: {refusal}. Leave them out, or run it elsewhere.")
@@ -194,3 +200,8 @@ def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
 def _refuse_unknown(option: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{option} {value!r} is not known. Choose from {', '.join(choices)}.")
+
+
+def _refuse_missing(option: str, file: Path | None) -> None:
+    if file is not None and not file.is_file():
+        raise UsageError(f"{file}: no such file. Give {option} a key in PEM.")

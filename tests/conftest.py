@@ -19,6 +19,7 @@ OPTIONAL = {
     "accelerate",
     "kagglehub",
     "keras",
+    "model_signing",
     "sklearn",
     "tensorflow",
     "tf_keras",

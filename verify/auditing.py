@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verify import compare, weights
-from verify.faults import Fault, Kind, causes
+from verify.faults import RECORDS, Fault, Kind, causes
 from verify.forward import Evidence, Run, gather, run_reader, walk_length
 from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
@@ -211,7 +211,7 @@ def _computed_faults(
 
 
 def _unmet_fault(expectation: Expectation) -> Fault:
-    kind = Kind.STALE_REPORT if expectation.place.startswith("parity.json") else Kind.CONFIGURATION
+    kind = RECORDS.get(expectation.place.partition(" ")[0], Kind.CONFIGURATION)
     if expectation.place == "parity.json figures":
         kind = Kind.FORGED_REPORT
     return Fault(kind, expectation.place, f"is {expectation.found}, not {expectation.expected}")

@@ -57,6 +57,8 @@ class Kind(StrEnum):
     CHANGED = "changed while audited"
     FORGED_REPORT = "forged report"
     STALE_REPORT = "stale report"
+    PROVENANCE = "provenance"
+    SIGNATURE = "signature"
 
 
 KINDS: Mapping[Kind, str] = {
@@ -104,8 +106,17 @@ KINDS: Mapping[Kind, str] = {
     Kind.CHANGED: "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
     Kind.FORGED_REPORT: "The report in the folder was edited: it does not follow from its own figures and digest.",
     Kind.STALE_REPORT: "The report in the folder is of other files.",
+    Kind.PROVENANCE: "The folder's provenance is of other files, another checkpoint or other options.",
+    Kind.SIGNATURE: "The folder's signature does not hold.",
 }
 """An explanation of each kind for the readers of a report."""
+
+RECORDS: Mapping[str, Kind] = {
+    "parity.json": Kind.STALE_REPORT,
+    "provenance.json": Kind.PROVENANCE,
+    "model.sig": Kind.SIGNATURE,
+}
+"""Files that a folder holds about itself, and the kind of fault where what they say is not so."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,7 @@ def _one(first: Fault, others: Sequence[Fault]) -> Fault:
 
 
 def _of_one_field(one: Fault, other: Fault) -> bool:
-    read = one.kind == other.kind and one.kind in (Kind.CONFIGURATION, Kind.STALE_REPORT)
+    read = one.kind == other.kind and one.kind in (Kind.CONFIGURATION, *RECORDS.values())
     return (
         read and one.place.split()[0] == other.place.split()[0] and bool({*_words(one.place)} & {*_words(other.place)})
     )

@@ -23,6 +23,7 @@ from converters.download.locations import checkpoint_of, target_of, variant_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files, refuse_special
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
+from converters.folder.signature import public_key
 from converters.options import AuditOptions, Proof
 from converters.placing import openable, writing_to
 from converters.redaction import printable, printable_values
@@ -65,6 +66,7 @@ def audit_folder(
             pool_padding=options.pool_padding,
             digests=digests or {},
             as_loaded=as_loaded,
+            verify_key=options.verify_key if isinstance(options, AuditOptions) else None,
         ) as target,
     ):
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
@@ -150,6 +152,8 @@ def audit_target(target: Path | str, against: Path | str, options: AuditOptions,
     address. Raises UsageError where the target is its own source.
     """
     variant_of(against)  # what is missing is said before a download
+    if options.verify_key is not None:
+        public_key(options.verify_key)  # refuses a wrong one before the work
     folder = target_of(target, options.offline, progress)
     checkpoint, variant = checkpoint_of(against, options.offline, progress)
     if options.variant is not None:

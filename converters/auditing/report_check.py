@@ -18,7 +18,9 @@ from converters.auditing.audits import refuse_own_source
 from converters.auditing.target import Folder
 from converters.catalogue.variants import Variant
 from converters.errors import CheckpointError, ParityError
-from converters.files import model_files, sha256
+from converters.files import PROVENANCE, SIGNATURE, model_files, sha256
+from converters.folder.provenance import read, unlike
+from converters.folder.signature import fault, public_key
 from converters.folder.stored_weights import open_weights
 from converters.mapping.dtypes import DTYPES
 from converters.mapping.layouts import KERNEL_FACTOR, LAYOUTS
@@ -79,6 +81,7 @@ def check(
     source: GoogleView | None = None,
     variant: Variant | None = None,
     pool_padding: PoolPadding | None = None,
+    verify_key: Path | None = None,
 ) -> Check:
     """The report of a parity.json that holds, and what it was held against.
 
@@ -96,7 +99,7 @@ def check(
             refuse_own_source(folder, source)
         found += source_departures(report, source, folder, variant, pool_padding)
     if folder is not None:
-        found += _file_lines(report, folder) + _tensor_lines(report, folder)
+        found += _file_lines(report, folder) + _tensor_lines(report, folder) + _record_lines(report, folder, verify_key)
     if found:
         raise ParityError(f"{parity}: does not hold: {listed(found)}.")
     counts = (len(report.files), len(report.weights)) if folder is not None else (0, 0)
@@ -138,6 +141,17 @@ def _file_lines(report: Report, folder: Path) -> list[str]:
 
     unknown = sorted(set(names) - set(report.files))
     return [*changed_files(report, found), *(f"{name} is not in the report" for name in unknown)]
+
+
+def _record_lines(report: Report, folder: Path, verify_key: Path | None) -> list[str]:
+    """Lines on the provenance and the signature, where these do not hold."""
+    found, content = [], read(folder)
+    if content is not None:
+        found += [f"{PROVENANCE} has another {place}" for place in unlike(content, report)]
+    if verify_key is not None:
+        files = {path.name: path for path in folder.iterdir() if path.is_file()}
+        found += [f"{SIGNATURE}: {why}" for why in [fault(folder / SIGNATURE, files, public_key(verify_key))] if why]
+    return found
 
 
 def _tensor_lines(report: Report, folder: Path) -> list[str]:

@@ -55,6 +55,7 @@ class Folder:
     ``choose_readers`` gives the libraries that run it, the declared one first. ``variant`` and ``pool_padding`` are
     what is known of the source beside its tensors. ``digests`` are the sha256 of files, as far as they are known.
     ``as_loaded`` compares what the installed library gets from the folder, too: labels and prepared images.
+    ``verify_key`` is a PEM file with the public key that the folder must be signed by.
     Raises CheckpointError where config.json or the weights cannot be read.
     """
 
@@ -68,10 +69,12 @@ class Folder:
         pool_padding: PoolPadding | None = None,
         digests: Mapping[str, str] = MappingProxyType({}),
         as_loaded: bool = False,
+        verify_key: Path | None = None,
     ) -> None:
         self.folder, self.source = folder, source
         self._watch = Watch(lambda: loaded_files(folder))
         self._variant, self._pool_padding, self._as_loaded = variant, pool_padding, as_loaded
+        self._verify_key = verify_key
         self._digests, self._choose_readers = digests, choose_readers
         self._copy = ExitStack()
         self._wanted = parameters(source.architecture)
@@ -101,7 +104,7 @@ class Folder:
     @cached_property
     def inspection(self) -> Inspection:
         """The files' fields, compared with that plan."""
-        return inspect_folder(self.folder, self.plan, self.weights)
+        return inspect_folder(self.folder, self.plan, self.weights, self.source.sha256, self._verify_key)
 
     @cached_property
     def judged_by(self) -> Source:

@@ -16,6 +16,7 @@ from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -141,6 +142,12 @@ AUDITING = {
 )
 @IMAGES
 @ORACLES
+@OUTPUT(
+    "--sign-key",
+    type=KEY,
+    metavar="FILE",
+    help="Sign the folder with this private key (P-256, P-384 or P-521, PEM): adds model.sig.",
+)
 @OUTPUT("--force", is_flag=True, help="Replace what the output folder holds.")
 @PUBLISHING("--push", is_flag=True, help="Publish what was verified.")
 @PUBLISHING(
@@ -242,6 +249,9 @@ def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
 )
 @VERIFICATION("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES
+@VERIFICATION(
+    "--verify-key", type=KEY, metavar="FILE", help="The public key (PEM) by which the folder's model.sig must hold."
+)
 @OFFLINE
 @OUTPUT("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
 @OUTPUT(

@@ -102,6 +102,7 @@ class Result:
             report = self.conversion.report
             content |= {
                 "folder": str(self.conversion.folder),
+                "files": self.conversion.files,
                 "made": self.conversion.made,
                 "architecture": str(self.conversion.plan.architecture),
                 "left_out": self.conversion.left_out,
@@ -179,7 +180,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
             source = opened.enter_context(open_checkpoint(checkpoint))
         if options.variant is not None:
             known = variants.find_one(options.variant)
-        found = report_check.check(parity, folder, source, known, options.pool_padding)
+        found = report_check.check(parity, folder, source, known, options.pool_padding, options.verify_key)
     report = found.report
     if output.as_json:
         content = json.loads(report.to_json()) | {"checked": found.to_json()}

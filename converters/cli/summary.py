@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from converters.conversion import Conversion
+from converters.files import SIGNATURE
 from converters.folder.plan import Plan
 from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
@@ -49,6 +50,10 @@ def render_report(target: Path, report: Report) -> str:
     for fault in report.faults[:FAULTS]:
         table.add_row("fault", _shown(str(fault)))
     _add_report(table, report)
+    for each in report.inspected:
+        if each.place == SIGNATURE:
+            met = all(expectation.met for expectation in report.expectations if expectation.place == SIGNATURE)
+            table.add_row("signature", escape(each.reason) if met else "[red]does not hold[/]")
     if report.held_out:
         _add_held_out(table, report.held_out, None)
     console.print(table)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
 from converters.download import kaggle
-from converters.download.addresses import is_offline
+from converters.download.addresses import fetchable, is_offline, without_credentials
 from converters.errors import CheckpointError, HubError, UsageError
-from converters.redaction import remember
+from converters.redaction import printable, remember
 from verify.protocols import Progress
 
 HUB = "hf://"
@@ -110,6 +111,16 @@ def fetch(
     if handle := kaggle_handle(place):
         return _module(place, handle, offline, progress)
     return _files(place, size, offline, progress)
+
+
+def canonical(address: str) -> str:
+    """The one spelling of an address that may be written down: without credentials, query or fragment."""
+    if repository := _repository(address):
+        return HUB + "@".join(filter(None, repository))
+    if model := kaggle.model(address):
+        return f"{kaggle.SCHEME}://{model}"
+    parts = urlsplit(without_credentials(fetchable(address))[0])
+    return printable(urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, "", "")))
 
 
 def _module(address: str, handle: str, offline: bool, progress: Progress) -> Path:

@@ -10,12 +10,14 @@ read from the parity.json that lies there; what it says is only a claim, so a hu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.errors import ParityError
-from converters.files import CARD, PARITY, sha256
+from converters.errors import CheckpointError, ParityError
+from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
+from converters.folder import signature
+from converters.folder.provenance import read, unlike
 from verify import Report
 
 LARGE_SUFFIXES = {".safetensors", ".npz", ".h5", ".bin", ".pt"}
@@ -39,22 +41,51 @@ class Publication:
 
 
 def verified_files(folder: Path, report: Report) -> dict[str, Path]:
-    """The files to publish, by name: those of ``report.files`` with the recorded digest, the card and parity.json.
+    """The files to publish, by name: those of ``report.files`` with the recorded digest, the card, parity.json and,
+    where they are there, provenance.json and model.sig.
 
     Other files of the folder are left out. Raises ParityError where the report did not pass, where parity.json is not
-    this report, or where a file is missing, changed, a link, or not a plain name.
+    this report, where provenance or signature are of other files, or where a file is missing, changed, a link, or not a
+    plain name.
     """
     if not report.passed:
         raise ParityError(f"{folder}: not published: verification {report.verdict}: {report.reason}")
     if not report.files:
         raise ParityError(f"{folder}: not published: the report names no file that was verified.")
-    found = {name: _regular_file(folder, name) for name in sorted({*report.files, CARD, PARITY})}
+    records = [name for name in (PROVENANCE, SIGNATURE) if (folder / name).exists()]
+    found = {name: _regular_file(folder, name) for name in sorted({*report.files, CARD, PARITY, *records})}
     for name, digest in report.files.items():
         if sha256(found[name]) != digest:
             raise _changed(folder, name)
     if found[PARITY].read_bytes() != report.to_json().encode():
         raise _changed(folder, PARITY)
+    if PROVENANCE in found and unlike(read(folder), report):
+        raise _changed(folder, PROVENANCE)
+    if SIGNATURE in found and (why := _stale(found)):
+        raise ParityError(f"{folder / SIGNATURE}: not published: {why}. Remove it, or sign again with --sign-key.")
     return found
+
+
+def is_signed(ours: Mapping[str, Path], held: Mapping[str, Path], sign_key: Path | None) -> bool:
+    """Whether what a hub holds is signed where ``ours`` is; ``held`` are the hub's files of our names.
+
+    A signature by ``sign_key`` counts that holds for the hub's files, since no two are the same; without a key, ours.
+    """
+    if SIGNATURE not in ours:
+        return True
+    if SIGNATURE not in held:
+        return False
+    if sign_key is None:
+        return sha256(ours[SIGNATURE]) == sha256(held[SIGNATURE])
+    return not signature.fault(held[SIGNATURE], held, signature.public_half(sign_key))
+
+
+def _stale(files: Mapping[str, Path]) -> str:
+    """Why the signature cannot be one of these files."""
+    try:
+        return signature.changed(signature.read(files[SIGNATURE]), files)
+    except CheckpointError as error:
+        return str(error)
 
 
 def same_result(report: Report, published_parity: str) -> bool:
@@ -70,11 +101,12 @@ def same_result(report: Report, published_parity: str) -> bool:
     return published.passed and _identity(published) == _identity(report)
 
 
-def our_stale_files(report: Report, published_parity: str | None, present: Collection[str]) -> tuple[str, ...]:
-    """The files of an earlier result of ours that this one no longer has (shards, an index), sorted.
+def our_stale_files(ours: Collection[str], published_parity: str | None, present: Collection[str]) -> tuple[str, ...]:
+    """The files of an earlier result of ours that are no longer among ``ours`` (shards, an index), sorted.
 
     They are those that ``published_parity`` (None: the hub has no parity.json) lists and that are among ``present``,
-    the hub's file names; files that it does not list are others', and stay.
+    the hub's file names; files that it does not list are others', and stay. But for a signature: it was of what is
+    replaced, and would not hold.
     """
     if published_parity is None:
         return ()
@@ -82,8 +114,8 @@ def our_stale_files(report: Report, published_parity: str | None, present: Colle
         published = Report.from_json(published_parity)
     except ValueError:
         return ()
-    stale = {name for name in published.files if _PLAIN_NAME.fullmatch(name)} & {*present}
-    return tuple(sorted(stale - {*report.files, CARD, PARITY}))
+    stale = {name for name in (*published.files, SIGNATURE) if _PLAIN_NAME.fullmatch(name)} & {*present}
+    return tuple(sorted(stale - {*ours}))
 
 
 def _identity(report: Report) -> tuple[str | None, str, str, dict[str, str]]:

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import PARITY, fsync, sha256
-from converters.hub.guard import LARGE_SUFFIXES, Publication, our_stale_files, same_result, verified_files
+from converters.hub.guard import LARGE_SUFFIXES, Publication, is_signed, our_stale_files, same_result, verified_files
 from verify import Report
 
 MAIN = "main"
@@ -44,13 +44,21 @@ _REF = re.compile(r"(?!-)[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-
 
 
 def publish_to_folder(
-    folder: Path, report: Report, repo_id: str, hub: Path, *, revision: str = MAIN, tag: str | None = None
+    folder: Path,
+    report: Report,
+    repo_id: str,
+    hub: Path,
+    *,
+    revision: str = MAIN,
+    tag: str | None = None,
+    sign_key: Path | None = None,
 ) -> Publication:
     """Puts the verified files of ``folder`` into the folder hub ``hub`` as ``repo_id``; nothing is asked of a network.
 
     Other files of the repository stay, those of an earlier result of ours that are no longer part of it go. A branch
     ``revision`` that is missing begins as main. Where this result is already there nothing is committed. A ``tag`` is
-    put on the commit and never moved. Two writers take turns.
+    put on the commit and never moved. A signature by ``sign_key`` that is there and holds is kept. Two writers take
+    turns.
 
     Raises UsageError for a name that cannot be, ParityError where the report did not pass or a file is not the one it
     was verified as, HubError where the hub cannot be written or locked, or has the tag on another commit.
@@ -63,7 +71,7 @@ def publish_to_folder(
         raise UsageError(f"{hub}: there is no home directory. Give the folder of --hub by its whole path.") from error
     try:
         with _opened(hub, repo_id) as repository:
-            return repository.publish(files, report, repo_id, revision, tag)
+            return repository.publish(files, report, repo_id, revision, tag, sign_key)
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         raise HubError(f"{hub}: the folder hub cannot be written: {reason}. Mend that, or choose another.") from error
@@ -77,10 +85,16 @@ class _Repository:
         self._unfinished = path / ".bit-convert"
 
     def publish(
-        self, files: Mapping[str, Path], report: Report, repo_id: str, revision: str, tag: str | None
+        self,
+        files: Mapping[str, Path],
+        report: Report,
+        repo_id: str,
+        revision: str,
+        tag: str | None,
+        sign_key: Path | None,
     ) -> Publication:
         parent = self._commit_of(revision) or self._commit_of(MAIN)
-        if parent and self._holds(parent, report):
+        if parent and self._holds(parent, report) and is_signed(files, self._files(parent), sign_key):
             commit, changed = parent, False
         else:
             commit, changed = self._commit(files, report, parent, tag), True
@@ -97,7 +111,7 @@ class _Repository:
     def _commit(self, files: Mapping[str, Path], report: Report, parent: str | None, tag: str | None) -> str:
         """Makes the snapshot of ``files`` and of what stays of ``parent``, and returns its name."""
         blobs = {name: self._store(name, path, report.files.get(name)) for name, path in files.items()}
-        others = self._others(parent, report, files)
+        others = self._others(parent, files)
         commit = _commit_name({n: blob.name for n, blob in blobs.items()} | {n: _held_as(p) for n, p in others.items()})
         self._refuse_tag(tag, commit)
         made = self._unfinished / commit  # as deep in the repository as its place, so that links lead to the same
@@ -157,14 +171,18 @@ class _Repository:
                 raise
             shutil.copyfile(path, place)
 
-    def _others(self, parent: str | None, report: Report, files: Mapping[str, Path]) -> dict[str, Path]:
+    def _others(self, parent: str | None, files: Mapping[str, Path]) -> dict[str, Path]:
         """The files of ``parent`` that are not ours: those that this commit neither replaces nor leaves behind."""
         if parent is None:
             return {}
-        snapshot = self._snapshot(parent)
-        present = {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
-        gone = {*files, *our_stale_files(report, self._parity(parent), present)}
+        present = self._files(parent)
+        gone = {*files, *our_stale_files(files, self._parity(parent), present)}
         return {name: path for name, path in present.items() if name not in gone}
+
+    def _files(self, commit: str) -> dict[str, Path]:
+        """Name → path of what a commit holds."""
+        snapshot = self._snapshot(commit)
+        return {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
 
     def _holds(self, commit: str, report: Report) -> bool:
         """Whether the commit is of this result: its parity.json says so, and its files have those digests."""

@@ -23,9 +23,17 @@ from converters.download.addresses import is_offline
 from converters.download.hub_client import endpoint, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble
 from converters.errors import BitConvertError, HubError, ParityError, UsageError
-from converters.files import PARITY, sha256
-from converters.hub.guard import LARGE_SUFFIXES, Publication, our_stale_files, same_result, verified_files
+from converters.files import CARD, PARITY, SIGNATURE, sha256
+from converters.hub.guard import (
+    LARGE_SUFFIXES,
+    Publication,
+    is_signed,
+    our_stale_files,
+    same_result,
+    verified_files,
+)
 from converters.options import PublishOptions
+from converters.placing import temporary_folder
 from converters.redaction import one_line, remember_secret
 from verify import Report
 
@@ -50,6 +58,7 @@ def publish(
     token: str | None = None,
     progress: Callable[[str], None] | None = None,
     pace: Pace = PACE,
+    sign_key: Path | None = None,
 ) -> Publication:
     """Publishes ``folder``, a model called ``name``, under the options' ``repo_id``, else ``namespace/name``, else the
     token's user / ``name``.
@@ -57,7 +66,8 @@ def publish(
     Nothing is committed where the Hub already has this result. ``private`` is for a repository that does not exist
     yet; ``create_pr`` opens a pull request, or updates the one we have open; ``revision`` is a branch, made from main
     where it is missing; ``tag`` is put on the commit and never moved. The endpoint is ``$HF_ENDPOINT``, the token
-    huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. ``progress`` gets a line a step.
+    huggingface_hub's own (``hf auth login``, ``$HF_TOKEN``) unless one is given. A signature by ``sign_key`` that is
+    there and holds is kept. ``progress`` gets a line a step.
 
     Raises ParityError where the report did not pass or the files are not those that were verified, UsageError for a
     name that cannot be, HubError where the Hub refuses, cannot be reached, or holds other bytes than were sent.
@@ -72,6 +82,7 @@ def publish(
         token=token,
         say=progress or (lambda line: None),
         patience=patience_with(pace, token),
+        sign_key=sign_key,
         repo_id=options.repo_id or (f"{options.namespace}/{name}" if options.namespace else ""),
     )
     with guarded(run.patience, run.sent):
@@ -113,6 +124,8 @@ class _Publishing:
     token: str | None
     say: Callable[[str], None]
     patience: Patience
+    sign_key: Path | None
+    """The key that our files are signed with, where it is known."""
 
     repo_id: str
     """Without a namespace until the token's user is known."""
@@ -179,7 +192,7 @@ class _Publishing:
         self._check_name(api.endpoint)
         if self.landed is None:
             held, number = self._destination(api)
-            self.landed = self._already_there(held, number) or self._commit(api, held, number)
+            self.landed = self._already_there(api, held, number) or self._commit(api, held, number)
             self.patience.progress()
         if self.made and not self.compared:
             self._compare(api, self.landed)
@@ -236,7 +249,7 @@ class _Publishing:
     def _destination(self, api: HfApi) -> tuple[_Held, int | None]:
         """Returns the content of the branch, made where it is missing; with ``create_pr``, of our open pull request."""
         base = self._branch(api)
-        if not self.options.create_pr or self._holds(base):
+        if not self.options.create_pr or self._holds(api, base):
             return base, None
         return self._our_pull_request(api) or (base, None)
 
@@ -275,18 +288,40 @@ class _Publishing:
             return None
         if self._same(file, PARITY):
             return self.report.to_json()
+        return self._fetched(api, commit, PARITY).decode(errors="replace")
+
+    def _fetched(self, api: HfApi, commit: str | None, name: str) -> bytes:
+        """A small file of a commit."""
         from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
-        url = hf_hub_url(self.repo_id, PARITY, revision=commit, endpoint=api.endpoint)
+        url = hf_hub_url(self.repo_id, name, revision=commit, endpoint=api.endpoint)
         response = get_session().get(url, headers={"Authorization": f"Bearer {api.token}"})
         hf_raise_for_status(response)
-        return str(response.text)
+        return response.content
 
-    def _holds(self, held: _Held) -> bool:
+    def _holds(self, api: HfApi, held: _Held) -> bool:
         """Whether this result is there: a passed report on the same source, and the very files that it vouches for."""
         if held.parity is None or not same_result(self.report, held.parity):
             return False
-        return {*self.files} <= {*held.files} and all(self._same(held.files[name], name) for name in self.report.files)
+        return (
+            {*self.report.files, CARD} <= {*held.files}
+            and all(self._same(held.files[name], name) for name in self.report.files)
+            and self._is_signed(api, held)
+        )
+
+    def _is_signed(self, api: HfApi, held: _Held) -> bool:
+        """Whether the Hub's files are signed where ours are; those that are not ours are small, and are fetched."""
+        if SIGNATURE not in self.files:
+            return True
+        with temporary_folder("bit-convert-") as temporary:
+            found = {}
+            for name in self.files.keys() & held.files.keys():
+                if self._same(held.files[name], name):
+                    found[name] = self.files[name]
+                elif (held.files[name].size or 0) <= PARITY_SIZE:
+                    found[name] = temporary / name
+                    found[name].write_bytes(self._fetched(api, held.commit, name))
+            return is_signed(self.files, found, self.sign_key)
 
     def _our_pull_request(self, api: HfApi) -> tuple[_Held, int] | None:
         """The open pull request that an earlier run of ours made, if any.
@@ -301,7 +336,7 @@ class _Publishing:
         numbers = sorted(pr.num for pr in found if (pr.title, pr.author) == (self._title, user) and pr.is_pull_request)
         ours = [(self._look(api, f"refs/pr/{number}"), number) for number in numbers]
         ours = [(held, number) for held, number in ours if held.parity is not None]
-        same = [(held, number) for held, number in ours if self._holds(held)]
+        same = [(held, number) for held, number in ours if self._holds(api, held)]
         for _, number in same[1:]:
             comment = f"The same result is proposed in #{same[0][1]}."
             api.change_discussion_status(self.repo_id, number, "closed", comment=comment)
@@ -309,8 +344,8 @@ class _Publishing:
 
     # ---------------------------------------------------------------------------------------------------- the commit
 
-    def _already_there(self, held: _Held, number: int | None) -> _Landed | None:
-        if held.commit is None or not self._holds(held):
+    def _already_there(self, api: HfApi, held: _Held, number: int | None) -> _Landed | None:
+        if held.commit is None or not self._holds(api, held):
             return None
         return _Landed(held.revision, held.commit, number, changed=self.asked)
 
@@ -323,7 +358,7 @@ class _Publishing:
 
         opens = self.options.create_pr and number is None
         target: dict[str, Any] = {"repo_id": self.repo_id, "revision": held.revision, "create_pr": opens}
-        stale = our_stale_files(self.report, held.parity, held.files)
+        stale = our_stale_files(self.files, held.parity, held.files)
         self._upload(api, held, target)
         operations: list[Any] = [*self.uploads.values(), *(CommitOperationDelete(path) for path in stale)]
         self.say(f"committing {len(operations)} files to {self.repo_id}")

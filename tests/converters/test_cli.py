@@ -23,7 +23,9 @@ from converters.cli.commands import convert, verify
 from converters.cli.progress import Lines
 from tests.checkpoints import make_checkpoint
 
-FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
+FILES = [
+    *("README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json", "provenance.json"),
+]
 
 
 def run(*arguments: object, command=convert) -> Result:

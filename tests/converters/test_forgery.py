@@ -41,7 +41,7 @@ def folder(honest, tmp_path):
 
 
 def rewrite_report(folder: Path, edit=lambda content: None) -> None:
-    """The report, edited, with every digest in it as the files and tensors of the folder now are."""
+    """The report, edited, with every digest in it and in the provenance as files and tensors of the folder now are."""
     content = json.loads((folder / "parity.json").read_text())
     edit(content)
     for name in content["files"]:
@@ -51,6 +51,10 @@ def rewrite_report(folder: Path, edit=lambda content: None) -> None:
         weight["sha256"] = sha256(stored[weight["name"]].tobytes()).hexdigest()
     content["digest"] = content_digest(content)
     (folder / "parity.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    for subject in provenance["subject"]:
+        subject["digest"]["sha256"] = content["files"][subject["name"]]
+    (folder / "provenance.json").write_text(json.dumps(provenance))
 
 
 def rewrite_weights(folder: Path, name: str, change) -> None:

@@ -143,6 +143,7 @@ def test_a_limit_changes_what_is_there(checkpoint, tmp_path: Path) -> None:
         "model.safetensors",
         "parity.json",
         "preprocessor_config.json",
+        "provenance.json",
     ]
     assert "--force" in refused(2, *arguments, *SHARDS)
     assert not converted(checkpoint, folder)["made"]

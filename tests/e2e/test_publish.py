@@ -16,7 +16,9 @@ from tests.hub_server import HubServer, User
 
 TOKEN = "hf_" + "SecretSecretSecret"
 READER = "hf_" + "ReaderReaderReader"
-FILES = ["README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json"]
+FILES = [
+    *("README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json", "provenance.json"),
+]
 
 
 def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

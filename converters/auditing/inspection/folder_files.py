@@ -21,6 +21,8 @@ from converters.files import (
     PARITY,
     PREPROCESSOR,
     PROCESSOR,
+    PROVENANCE,
+    SIGNATURE,
     TORCH_INDEX,
     TORCH_WEIGHTS,
     WEIGHTS,
@@ -36,7 +38,7 @@ from converters.sources.shards import shards_of
 MAX_FILES = 10_000
 """Files that are looked at; of more, their number is noted."""
 
-READ = {CONFIG, PREPROCESSOR, PROCESSOR, PARITY}
+READ = {CONFIG, PREPROCESSOR, PROCESSOR, PARITY, PROVENANCE, SIGNATURE}
 """Files whose fields are noted one by one."""
 
 ADAPTERS = ("adapter_config.json", "adapter_model.*")
