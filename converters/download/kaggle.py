@@ -1,21 +1,27 @@
 """Models of Kaggle, fetched by its own client, ``kagglehub``, into that client's cache.
 
-handle or page → ``model()`` → handle → ``fetch()`` → folder on this machine
+    handle or page → ``model()`` → handle → ``fetch()`` → a process of ``main()`` → folder on this machine
+
+kagglehub runs in a process of its own: it writes to stdout, and neither the rules by which tarfile unpacks what it
+downloads nor the names of files that it takes from a server can be changed but for a whole process.
 """
 
 from __future__ import annotations
 
-import io
+import importlib.util
+import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from converters.download.retry import TRANSIENT
 from converters.errors import HubError, UsageError
 from converters.redaction import one_line
 
@@ -28,7 +34,7 @@ HANDLE = re.compile(
 )
 """A model's address, as kagglehub has it and as its page has had it."""
 FORM = "kaggle://OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
-SILENT = logging.CRITICAL + 1
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,43 +86,70 @@ def model(address: str) -> Model | None:
 def fetch(wanted: Model, *, offline: bool = False) -> Path:
     """The model's folder in kagglehub's cache, downloaded if need be; ``offline`` forbids all requests.
 
-    Public models need no sign-in. Raises HubError where it cannot be had, UsageError without kagglehub.
+    Public models need no sign-in. One that is in the cache serves where Kaggle cannot be asked. Raises HubError where
+    it cannot be had, UsageError without kagglehub.
     """
-    kagglehub = _client()
-    if offline:
-        return _cached(kagglehub, wanted)
-    with _quiet(), _names_checked(kagglehub):
-        try:
-            return Path(kagglehub.model_download(str(wanted)))
-        except Exception as error:  # the client, its HTTP library, tarfile and the system each have their own
-            if not _is_network(error):
-                _remove_archive(kagglehub, wanted)
-            reason, remedy = _why(error)
-            raise HubError(f"{SCHEME}://{wanted}: cannot be fetched: {reason}.\n{remedy}") from error
+    if importlib.util.find_spec("kagglehub") is None:
+        raise UsageError("Models of Kaggle are fetched with kagglehub: pip install 'bit-convert[kaggle]'")
+    where, held = f"{SCHEME}://{wanted}", _cached(wanted)
+    if offline and held is None:
+        raise HubError(f"{where}: not in kagglehub's cache ({_folder(wanted)}), and offline. Run it once without.")
+    answer = {} if offline else _downloaded(wanted)
+    if "folder" in answer:
+        return Path(answer["folder"])
+    if held is not None and (offline or answer["passes"]):
+        if not offline:
+            LOG.warning("%s: Kaggle could not be asked (%s); the cached model is used.", where, answer["reason"])
+        return held
+    raise HubError(f"{where}: cannot be fetched: {answer['reason']}.\n{answer['remedy']}")
 
 
-def _client() -> Any:
+def _downloaded(wanted: Model) -> dict[str, Any]:
+    """What ``main`` writes, in a process of its own: the ``folder``, or ``reason``, ``remedy`` and ``passes``."""
+    command = [sys.executable, "-P", "-m", __name__, str(wanted)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return dict(answer)
+    except (ValueError, IndexError):
+        reason = f"kagglehub ended with status {done.returncode}"
+        return {"reason": reason, "remedy": "Fetch the files by hand from kaggle.com.", "passes": False}
+
+
+def main() -> None:
+    """Downloads the model that the command line names; writes to stdout, in its last line, what became of it."""
+    (wanted,) = map(model, (f"{SCHEME}://{handle}" for handle in sys.argv[1:]))
+    assert wanted is not None, "fetch() gives one"
+    logging.disable()
     try:
         import kagglehub
-    except ImportError as error:
-        raise UsageError("Models of Kaggle are fetched with kagglehub: pip install 'bit-convert[kaggle]'") from error
-    return kagglehub
+
+        _check_names(kagglehub.http_resolver)
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+        answer: dict[str, Any] = {"folder": kagglehub.model_download(str(wanted))}
+    except Exception as error:  # the client, its HTTP library, tarfile and the system each have their own
+        if not _is_network(error):
+            # An archive that arrived whole but is defective would be taken for good, and not be fetched again.
+            for archive in _folder(wanted).glob(f"{wanted.version or '*'}.archive"):
+                archive.unlink(missing_ok=True)
+        answer = _why(error)
+    print("\n" + json.dumps(answer), flush=True)
 
 
-def _folder(kagglehub: Any, wanted: Model) -> Path:
+def _folder(wanted: Model) -> Path:
     """Where kagglehub keeps the versions of a model: each a folder, and a mark beside it once it is whole."""
-    return Path(
-        kagglehub.config.get_cache_folder(), "models", wanted.owner, wanted.model, wanted.framework, wanted.variation
-    )
+    from kagglehub.config import get_cache_folder
+
+    return Path(get_cache_folder(), "models", wanted.owner, wanted.model, wanted.framework, wanted.variation)
 
 
-def _cached(kagglehub: Any, wanted: Model) -> Path:
-    folder = _folder(kagglehub, wanted)
+def _cached(wanted: Model) -> Path | None:
+    """The folder of this version, or of the newest that is there whole."""
+    folder = _folder(wanted)
     versions = [int(mark.stem) for mark in folder.glob("*.complete") if mark.stem.isdecimal()]
     version = wanted.version or max(versions, default=0)
-    if version not in versions or not (folder / str(version)).is_dir():
-        raise HubError(f"{SCHEME}://{wanted}: not in kagglehub's cache ({folder}), and offline. Run it once without.")
-    return folder / str(version)
+    return folder / str(version) if version in versions and (folder / str(version)).is_dir() else None
 
 
 def _is_network(error: Exception) -> bool:
@@ -126,41 +159,33 @@ def _is_network(error: Exception) -> bool:
     return isinstance(error, RequestException)
 
 
-def _remove_archive(kagglehub: Any, wanted: Model) -> None:
-    """kagglehub takes an archive that arrived whole but is defective for good, and would not fetch it again."""
-    for archive in _folder(kagglehub, wanted).glob(f"{wanted.version or '*'}.archive"):
-        archive.unlink(missing_ok=True)
-
-
-def _why(error: Exception) -> tuple[str, str]:
-    """What went wrong, and what to do."""
+def _why(error: Exception) -> dict[str, Any]:
+    """What went wrong, what to do, and whether it may pass."""
     status = getattr(getattr(error, "response", None), "status_code", None)
+    reason, passes = f"Kaggle answers {status}", status in TRANSIENT
     if status in (401, 403):
-        return (
-            f"Kaggle answers {status}",
-            "Public models need no sign-in: check the handle, or sign in (kaggle.com/settings) where it is private.",
+        remedy = (
+            "Public models need no sign-in: check the handle, or sign in (kaggle.com/settings) where it is private."
         )
-    if status in (404, 410):
-        return f"Kaggle answers {status}", f"Check the handle: {FORM}."
-    if status is not None:
-        return f"Kaggle answers {status}", "Try again later."
-    text = one_line(error, 160) or type(error).__name__
-    if _is_network(error):
-        return text, "Check the network and run it again; what has arrived is used."
-    if isinstance(error, OSError) and error.errno and not isinstance(error, tarfile.TarError):
-        return text, "Check the disk that KAGGLEHUB_CACHE, or the home directory, is on."
-    return f"what arrived is damaged or unsafe: {text}", "Run it again, or fetch the files by hand from kaggle.com."
+    elif status in (404, 410):
+        remedy = f"Check the handle: {FORM}."
+    elif status is not None:
+        remedy = "Try again later."
+    else:
+        reason, passes = one_line(error, 160) or type(error).__name__, _is_network(error)
+        remedy = "Check the network and run it again; what has arrived is used."
+        if isinstance(error, OSError) and error.errno and not isinstance(error, tarfile.TarError):
+            remedy = "Check the disk that KAGGLEHUB_CACHE, or the home directory, is on."
+        elif not passes:
+            reason = f"what arrived is damaged or unsafe: {reason}"
+            remedy = "Run it again, or fetch the files by hand from kaggle.com."
+    return {"reason": reason, "remedy": remedy, "passes": passes}
 
 
-@contextmanager
-def _names_checked(kagglehub: Any) -> Iterator[None]:
-    """Inside, kagglehub, which writes files to wherever a server's list of them says, fetches none from outside of the
-    model's folder."""
-    home = kagglehub.http_resolver
-    fetch_all = getattr(home, "thread_map", None)
-    if fetch_all is None:  # a version that does it otherwise
-        yield
-        return
+def _check_names(resolver: Any) -> None:
+    """From now on kagglehub, which writes files to wherever a server's list of them says, fetches none from outside of
+    the model's folder."""
+    fetch_all = resolver.thread_map
 
     def checked(fetch_one: Any, names: Any, *arguments: Any, **options: Any) -> Any:
         for name in names:
@@ -169,24 +194,8 @@ def _names_checked(kagglehub: Any) -> Iterator[None]:
                 raise ValueError(f"its file {name[:80]!r} leads out of the model's folder")
         return fetch_all(fetch_one, names, *arguments, **options)
 
-    home.thread_map = checked
-    try:
-        yield
-    finally:
-        home.thread_map = fetch_all
+    resolver.thread_map = checked
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside, kagglehub writes neither its log (to stdout) nor bars (to stderr), and unpacks archives by safe rules."""
-    logger = logging.getLogger("kagglehub")
-    level, unsafe = logger.level, tarfile.TarFile.extraction_filter
-    safe = getattr(tarfile, "data_filter", None)
-    try:
-        logger.setLevel(SILENT)
-        tarfile.TarFile.extraction_filter = safe and staticmethod(safe)
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-        tarfile.TarFile.extraction_filter = unsafe and staticmethod(unsafe)
+if __name__ == "__main__":
+    main()

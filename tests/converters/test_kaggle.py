@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,33 @@ def test_refusals_of_the_server_are_said_with_what_to_do(server, tmp_path: Path,
 def test_an_unknown_model_is_said_to_be_one(server, tmp_path: Path) -> None:
     message = refused(4, "--checkpoint", "kaggle://google/bit/tensorFlow2/m-r50x9", "--output", tmp_path / "out")
     assert "Check the handle" in message
+
+
+def test_what_is_in_the_cache_serves_where_kaggle_cannot_be_asked(server, tmp_path: Path, monkeypatch, caplog) -> None:
+    newest = f"kaggle://{HANDLE[:-2]}"
+    folder = fetch(newest, progress=silent)
+    for status in (503, 500):
+        server.faults["/get"] = status
+        assert fetch(newest, progress=silent) == folder
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", "http://127.0.0.1:9")
+    assert fetch(newest, progress=silent) == folder
+    assert caplog.text.count("the cached model is used") == 3
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", server.url)
+    server.faults["/get"] = 404
+    with pytest.raises(HubError, match="Check the handle"):
+        fetch(newest, progress=silent)
+
+
+@pytest.mark.parametrize("names", [[5], [None], ["a" * 5000], [{"x": 1}]])
+def test_a_list_of_files_that_is_none_is_said(server, module, tmp_path: Path, names) -> None:
+    server.faults["/files"] = json.dumps({"files": [{"name": name} for name in names], "nextPageToken": ""}).encode()
+    assert "cannot be fetched" in refused(4, "--checkpoint", f"kaggle://{HANDLE}", "--output", tmp_path / "out")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"7", b'{"files": 3}', b"{", b"[" * 100_000], ids=range(5))
+def test_what_is_no_list_of_files_is_said(server, tmp_path: Path, body: bytes) -> None:
+    server.faults["/files"] = body
+    assert "cannot be fetched" in refused(4, "--checkpoint", f"kaggle://{HANDLE}", "--output", tmp_path / "out")
 
 
 def test_a_server_that_is_not_there_is_said(server, tmp_path: Path, monkeypatch) -> None:
