@@ -16,6 +16,7 @@ from typing import Self
 from converters import conversion as conversions
 from converters.auditing.audits import audit_target, write_report
 from converters.catalogue.variants import Variant, find, find_one
+from converters.choices import PATIENCE
 from converters.conversion import Conversion, Request
 from converters.download.locations import checkpoint_of
 from converters.errors import UsageError, system_errors
@@ -173,6 +174,7 @@ def publish(
     create_pr: bool = False,
     revision: str | None = None,
     tag: str | None = None,
+    patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> Publication:
     """Publishes a conversion that was verified, in one commit; where the result is there already, none is made.
@@ -184,7 +186,7 @@ def publish(
     ``repo_id`` is NAMESPACE/NAME (default: the model's name under ``namespace``, or under the token's user). ``hub`` is
     a folder in the Hub cache's layout; without it, $HF_ENDPOINT or huggingface.co. ``private`` is for a repository that
     is new, ``create_pr`` opens a pull request, ``revision`` is a branch, made where it is missing, ``tag`` is never
-    moved.
+    moved, ``patience`` is for how many seconds a Hub that asks to wait is waited for.
 
     Raises ParityError where the conversion has no report that passed, or its files have changed since; UsageError for
     names and options that cannot be; HubError where the hub refuses, cannot be reached or cannot be written.
@@ -199,6 +201,7 @@ def publish(
             create_pr=create_pr,
             revision=revision,
             tag=tag,
+            patience=patience,
             hub=None if hub is None else as_path(hub),
         )
         return conversions.publish(conversion, options, progress or _silent)

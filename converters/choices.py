@@ -9,3 +9,5 @@ INPUTS = ("default", "thorough")
 RUNNERS = ("bit_ref", "stock-arithmetic", "transformers", "timm")
 COMPUTE = ("float32", "tf32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
+PATIENCE = 3600.0
+"""Seconds, by default."""

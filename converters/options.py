@@ -22,6 +22,7 @@ from converters.choices import (
     INPUTS,
     LAYOUTS,
     ORACLES,
+    PATIENCE,
     POOL_PADDINGS,
     RUNNERS,
 )
@@ -139,8 +140,12 @@ class PublishOptions:
     tag: str | None = None
     hub: Path | None = None
     """A folder in the Hub cache's layout, instead of the Hub."""
+    patience: float = PATIENCE
+    """Seconds for which a Hub that asks to wait is waited for, without progress."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.patience, int | float) or not 0 <= self.patience < float("inf"):
+            raise UsageError(f"--patience {self.patience!r} is no number of seconds.")
         if self.repo_id and self.namespace:
             raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
         networked = [option for option in self.given if option in ("--private", "--create-pr")]
@@ -151,8 +156,9 @@ class PublishOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that are not the default, as the command line has them."""
-        return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name)]
+        """The options that are of use to a publication alone, where they are not the default."""
+        names = (field.name for field in fields(self) if field.name != "patience")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
 
 def taken(kind: type[T], options: Mapping[str, Any]) -> T:

@@ -163,6 +163,14 @@ AUDITING = {
 @PUBLISHING(
     "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
 )
+@PUBLISHING(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=choices.PATIENCE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a Hub that asks to wait is waited for.",
+)
 @OFFLINE
 @RUN("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @SOURCE("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def publish(
         options=options,
         token=token,
         say=progress or (lambda line: None),
-        patience=patience_with(pace, token),
+        patience=patience_with(replace(pace, patience=options.patience), token),
         sign_key=sign_key,
         repo_id=options.repo_id or (f"{options.namespace}/{name}" if options.namespace else ""),
     )

@@ -447,10 +447,12 @@ def test_a_card_that_the_hub_refuses_is_said(hub: HubServer, result):
         put(result)
 
 
-def test_offline_is_said(hub: HubServer, result, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "BIT_CONVERT_OFFLINE"])
+def test_offline_is_said(hub: HubServer, result, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
         put(result)
+    assert not hub.requests
 
 
 # ------------------------------------------------------------------------------------------------- the table of faults
@@ -605,6 +607,16 @@ def test_waits_that_the_hub_asks_for_are_no_lack_of_progress(hub: HubServer, res
     clock = Clock()
     assert put(result, clock).changed
     assert clock.waits == [150, 150, 150]
+
+
+def test_a_hub_that_asks_to_wait_is_waited_for_as_long_as_patience_says(hub: HubServer, result):
+    hub.fail("preupload", 429, headers={"RateLimit": '"api";r=0;t=150'}, times=None)
+    clock = Clock()
+    with pytest.raises(HubError, match=r"gave up: 429 .*it asks to wait 150 s"):
+        put(result, clock, patience=400)
+    assert clock.waits == [150, 150]
+    with pytest.raises(UsageError, match="--patience"):
+        PublishOptions(patience=float("nan"))
 
 
 def test_what_the_hub_asks_one_thread_all_with_its_token_heed(hub: HubServer, result, tmp_path, monkeypatch):
