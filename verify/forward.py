@@ -180,42 +180,53 @@ def gather(
     ``step`` is called with each layer before it is computed: ``walk_length()`` times.
     """
     evidence = Evidence()
-    complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
-    flat = [_is_constant(image) for image in images]
-    if all(flat):
+    if all(map(_is_constant, images)):
         why = "every image is of one colour" if images else "nothing was compared: no image"
         evidence.inconclusive_reasons.append(why)
     if not images:
         return evidence
+    complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
     try:
-        own = Arithmetic(pool_padding=pool_padding)
-        foreign = list(dict.fromkeys(run.arithmetic for run in complete if run.arithmetic != own))
-        shared = _Shared(source, len(foreign))
-        oracle = NumpyOracle(shared, arithmetic=own)
-        evidence.classes = oracle.classes
-        known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
-        for run in complete:
-            run.comparisons += _unknown(run, known)
-        others = OtherOracles(other_oracles, source, pool_padding, images)
-        oracles = [_ConstantsOracle(own), *(_ConstantsOracle(arithmetic, shared, images) for arithmetic in foreign)]
-        walk = _announced(oracle, images, step)
-        rounding = _compare_trunk(walk, images, complete, oracles, evidence, others, excused=flat)
-        if oracle.classes is not None:
-            step(f"{oracle.name}, logits")
-            _compare_logits(oracle, oracles, rounding, complete, evidence, others)
-        else:
-            for each in oracles:
-                moves = np.array(each.features) - np.array(oracles[0].features)
-                evidence.moved[each.arithmetic] = compare.peak(moves)
-        for run in complete:
-            run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
-        evidence.other_oracles = others.reports()
-        evidence.inconclusive_reasons[:0] = evidence.disagreements[:1]
+        concerns = _walk(source, pool_padding, images, complete, other_oracles, evidence, step)
     except OracleError as error:
         evidence.inconclusive_reasons.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence
-    evidence.inconclusive_reasons[:0] = [f"{name} {concern}" for name, concern in oracle.concerns.items()]
+    for run in complete:
+        run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
+    evidence.inconclusive_reasons[:0] = [*concerns, *evidence.disagreements[:1]]
     return evidence
+
+
+def _walk(
+    source: Source,
+    pool_padding: PoolPadding,
+    images: Sequence[Image],
+    runs: Sequence[Run],
+    requests: Sequence[OracleRequest],
+    evidence: Evidence,
+    step: Callable[[str], None],
+) -> list[str]:
+    """Compares every layer; returns what of the network, in the oracle's eyes, leaves nothing to conclude."""
+    own = Arithmetic(pool_padding=pool_padding)
+    foreign = list(dict.fromkeys(run.arithmetic for run in runs if run.arithmetic != own))
+    shared = _Shared(source, len(foreign))
+    oracle = NumpyOracle(shared, arithmetic=own)
+    evidence.classes = oracle.classes
+    known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
+    for run in runs:
+        run.comparisons += _unknown(run, known)
+    others = OtherOracles(requests, source, pool_padding, images)
+    oracles = [_ConstantsOracle(own), *(_ConstantsOracle(arithmetic, shared, images) for arithmetic in foreign)]
+    rounding = _compare_trunk(_announced(oracle, images, step), images, runs, oracles, evidence, others)
+    if oracle.classes is not None:
+        step(f"{oracle.name}, logits")
+        _compare_logits(_heads(oracle, oracles, rounding, runs), oracles, runs, evidence, others)
+    else:
+        for each in oracles:
+            moves = np.array(each.features) - np.array(oracles[0].features)
+            evidence.moved[each.arithmetic] = compare.peak(moves)
+    evidence.other_oracles = others.reports()
+    return [f"{name} {concern}" for name, concern in oracle.concerns.items()]
 
 
 class _Shared:
@@ -292,12 +303,12 @@ def _compare_trunk(
     oracles: Sequence[_ConstantsOracle],
     evidence: Evidence,
     others: OtherOracles,
-    excused: Sequence[bool],
 ) -> Array:
-    """Rules 1 and 4 on every layer of every image; ``excused`` images may have useless floors.
+    """Rules 1 and 4 on every layer of every image; images of one colour may have useless floors.
 
     Returns the mean squared rounding of each pooled feature of the first oracle, (images, channels).
     """
+    excused = [_is_constant(image) for image in images]
     roundings = []
     for layer in walk:
         floors = compare.rounding(layer.truth, layer.runs)
@@ -334,15 +345,46 @@ def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:
         run.comparisons.append(replace(comparison, batch=batch))
 
 
-def _compare_logits(
-    oracle: NumpyOracle,
-    oracles: Sequence[_ConstantsOracle],
-    rounding: Array,
-    runs: Sequence[Run],
-    evidence: Evidence,
-    others: OtherOracles,
-) -> None:
-    """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
+@dataclass(frozen=True)
+class _Heads:
+    """The source's head in float64 on the features of every oracle, and on those that the runs give."""
+
+    truth: Array
+    """(images, classes): the first oracle's logits."""
+    runs: Array
+    """(float32 runs, images, classes)."""
+    propagated: Array
+    """(images, classes): the features' rounding as it reaches each logit, squared."""
+    values: Array
+    """(rows, classes), and below the sums of the terms' absolute values."""
+    scales: Array
+    rows: Mapping[tuple[Any, ...], int]
+    """(constants, image) of an oracle, or (run, image, batch) → row."""
+    features: int
+
+    def of(self, arithmetic: Arithmetic, image: int, first: bool) -> compare.Logits:
+        """Returns the logits of the oracle with these constants; its float32 runs are off as the first oracle's."""
+        row = self.rows[arithmetic, image]
+        exact = self.truth[image] if first else self.values[row]
+        deviations = self.runs[:, image] - self.truth[image]
+        return compare.Logits(exact, exact + deviations, self.scales[row], self.propagated[image])
+
+    def own(self, index: int, image: int, run: Run) -> dict[int, compare.OwnLogits]:
+        """Returns batch → the logits from the run's own features, where it gives them."""
+        keys = {batch: (index, image, batch) for batch, _ in run.results(image)}
+        return {
+            batch: compare.OwnLogits(self.values[self.rows[key]], self.scales[self.rows[key]], self.features)
+            for batch, key in keys.items()
+            if key in self.rows
+        }
+
+    def moved(self, arithmetic: Arithmetic) -> float:
+        """Returns how far these constants move a logit from the first oracle's, at most."""
+        rows = [self.rows[arithmetic, image] for image in range(len(self.truth))]
+        return compare.peak(self.values[rows] - self.values[: len(self.truth)])
+
+
+def _heads(oracle: NumpyOracle, oracles: Sequence[_ConstantsOracle], rounding: Array, runs: Sequence[Run]) -> _Heads:
     truths = {(each.arithmetic, image): vector for each in oracles for image, vector in enumerate(each.features)}
     own = {
         (index, image, batch): outputs["features"].reshape(-1).astype(np.float64)
@@ -354,36 +396,33 @@ def _compare_logits(
     vectors = np.stack([*truths.values(), *own.values()])
     parts = [
         (
+            block.truth,
             block.runs,
+            rounding @ block.kernel**2,
             vectors @ block.kernel + block.bias,
             np.abs(vectors) @ np.abs(block.kernel) + np.abs(block.bias),
-            rounding @ block.kernel**2,
-            block.truth,
         )
         for block in oracle.head_blocks()
     ]
-    z_runs, values, scales, propagated, truth = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    others.compare_logits(truth, z_runs, scales[: len(truth)])
+    truth, z_runs, propagated, values, scales = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     rows = {key: row for row, key in enumerate([*truths, *own])}
-    first = oracles[0].arithmetic
+    return _Heads(truth, z_runs, propagated, values, scales, rows, vectors.shape[1])
+
+
+def _compare_logits(
+    heads: _Heads, oracles: Sequence[_ConstantsOracle], runs: Sequence[Run], evidence: Evidence, others: OtherOracles
+) -> None:
+    """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
+    others.compare_logits(heads.truth, heads.runs, heads.scales[: len(heads.truth)])
     for each in oracles:
-        moves = values[[rows[each.arithmetic, image] for image in range(len(truth))]] - values[: len(truth)]
-        evidence.moved[each.arithmetic] = compare.peak(moves)
-        for image in range(len(truth)):
-            row = rows[each.arithmetic, image]
-            exact = truth[image] if each.arithmetic == first else values[row]
-            deviations = z_runs[:, image] - truth[image]
-            logits = compare.Logits(exact, exact + deviations, scales[row], propagated[image])
-            if each.arithmetic == first:
-                _note_floor(evidence, "logits", compare.peak(deviations))
+        evidence.moved[each.arithmetic] = heads.moved(each.arithmetic)
+        for image, truth in enumerate(heads.truth):
+            logits = heads.of(each.arithmetic, image, first=each is oracles[0])
+            if each is oracles[0]:
+                _note_floor(evidence, "logits", compare.peak(heads.runs[:, image] - truth))
             for index, run in enumerate(runs):
                 if run.arithmetic == each.arithmetic:
-                    projected = {
-                        batch: compare.OwnLogits(values[rows[key]], scales[rows[key]], vectors.shape[1])
-                        for batch, _ in run.results(image)
-                        if (key := (index, image, batch)) in rows
-                    }
-                    _compare_logits_of(run, image, logits, projected, truth[image])
+                    _compare_logits_of(run, image, logits, heads.own(index, image, run), truth)
 
 
 def _compare_logits_of(
