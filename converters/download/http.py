@@ -10,7 +10,6 @@ would piece two versions together; obstore follows redirects and retries by rule
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import logging
 import os
@@ -19,9 +18,9 @@ import shutil
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from converters.download.addresses import fetchable, file_name, is_offline, mirrored, without_credentials
@@ -44,6 +43,8 @@ MAX_VERSIONS = 5
 SAME_SECOND = 60.0
 """A Last-Modified so many seconds older than the answer cannot hide a second version (RFC 9110, 8.8.2.2)."""
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+STORED_MD5 = re.compile(r"\bmd5=([A-Za-z0-9+/]{22}==)")
+"""In Google's ``x-goog-hash: crc32c=…,md5=…`` (cloud.google.com/storage/docs/xml-api/reference-headers)."""
 SIGN_IN = "It needs a sign-in, or is not public: fetch it by hand and give the file with --checkpoint."
 GONE = "Check the URL, or fetch the file elsewhere and give it with --checkpoint."
 REMEDIES = {
@@ -56,17 +57,15 @@ REMEDIES = {
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """What the caller knows of the file."""
+class _Expected(NamedTuple):
+    """What the caller knows of the file: where anything, it is one certain version, and no newer one is asked for."""
 
     size: int | None
     sha256: str | None
 
     @property
     def pinned(self) -> bool:
-        """Whether it is one certain version, so that the server need not be asked for a newer one."""
-        return self.size is not None or self.sha256 is not None
+        return self != (None, None)
 
 
 def cached(
@@ -181,7 +180,7 @@ class _Server:
     def _failed(self, error: httpx.TransportError) -> Exception:
         if "location header" in str(error):
             return HubError(f"{self.shown}: leads to an address that is none. Check the URL.")
-        if _is_certificate(error):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return HubError(
                 f"{self.shown}: the server's certificate is not trusted ({_reason(error)}).\n"
                 "Behind a company's proxy, name its CA bundle in SSL_CERT_FILE."
@@ -413,9 +412,8 @@ def _trust() -> ssl.SSLContext | bool:
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if not bundle or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
         return True
-    if Path(bundle).is_dir():
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle)
+    folder, file = (bundle, None) if Path(bundle).is_dir() else (None, bundle)
+    return ssl.create_default_context(cafile=file, capath=folder)
 
 
 def _version(response: httpx.Response) -> Version:
@@ -427,7 +425,7 @@ def _version(response: httpx.Response) -> Version:
         modified=modified,
         validator=etag if etag and not etag.startswith("W/") else _strong_date(modified, headers.get("Date"), etag),
         total=length(headers.get("Content-Length")),
-        md5=_stored_md5(headers.get("x-goog-hash", "")),
+        md5=base64.b64decode(found[1]).hex() if (found := STORED_MD5.search(headers.get("x-goog-hash", ""))) else None,
     )
 
 
@@ -436,18 +434,6 @@ def _strong_date(modified: str | None, now: str | None, etag: str | None) -> str
     then, answered = http_date(modified or ""), http_date(now or "")
     old = then is not None and answered is not None and answered - then >= SAME_SECOND
     return modified if old and not etag else None
-
-
-def _stored_md5(hashes: str) -> str | None:
-    """The MD5 in Google's ``x-goog-hash: crc32c=…,md5=…`` (cloud.google.com/storage/docs/xml-api/reference-headers)."""
-    for item in hashes.split(","):
-        kind, _, value = item.strip().partition("=")
-        if kind == "md5":
-            try:
-                return base64.b64decode(value, validate=True).hex()
-            except (binascii.Error, ValueError):
-                return None
-    return None
 
 
 def _continued(response: httpx.Response, held: Version, done: int) -> Version | None:
@@ -463,14 +449,6 @@ def _continued(response: httpx.Response, held: Version, done: int) -> Version | 
 
 def _reason(error: Exception) -> str:
     return one_line(error, 120) or type(error).__name__
-
-
-def _is_certificate(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _md5(path: Path) -> str:

@@ -45,6 +45,11 @@ MAIN = "main"
 PACE = Pace()
 IN_MEMORY = 16 << 20
 """Files up to this size (bytes) are sent from the very bytes whose digest was checked."""
+REMEDIES = {
+    401: "Log in with `hf auth login`, or set HF_TOKEN to a token with write access.",
+    403: "Use a token with write access to it (`hf auth login`), or another --namespace or --repo-id.",
+    404: "Check --repo-id, --revision and what the token may see.",
+}
 PARITY_SIZE = 64 << 20
 """A parity.json on the Hub larger than this (bytes) is not ours."""
 
@@ -101,16 +106,6 @@ class _Held:
     """The text of its parity.json."""
 
 
-@dataclass(frozen=True)
-class _Landed:
-    """The result, as it lies on the Hub."""
-
-    revision: str
-    commit: str
-    pull_request: int | None
-    changed: bool
-
-
 @dataclass
 class _Publishing:
     """One publication. The fields below ``patience`` are what is known to be done; they only ever fill."""
@@ -140,7 +135,7 @@ class _Publishing:
     """Some commit that was asked for may still be made, late."""
     made: bool = False
     """This run made a commit, and the Hub said so."""
-    landed: _Landed | None = None
+    landed: Publication | None = None
     compared: bool = False
     refused: Refusal | None = None
     """A refusal of the commit, kept while a look makes sure that it was not made."""
@@ -150,8 +145,6 @@ class _Publishing:
     @property
     def branch(self) -> str:
         return self.options.revision or MAIN
-
-    # ------------------------------------------------------------------------------------------------------ the loop
 
     def to_the_end(self) -> Publication:
         """Passes until one comes through. Raises HubError after a refusal, or when patience is over."""
@@ -200,16 +193,7 @@ class _Publishing:
             self.patience.progress()
         if self.options.tag is not None:
             self._tag_commit(api, self.options.tag, self.landed.commit)
-        return Publication(
-            repo_id=self.repo_id,
-            revision=self.landed.revision,
-            commit=self.landed.commit,
-            url=self._url(api.endpoint, self.landed),
-            changed=self.landed.changed,
-            pull_request=self.landed.pull_request,
-        )
-
-    # ------------------------------------------------------------------------------------- who, where, what is there
+        return self.landed
 
     def _api(self) -> HfApi:
         """A client for this pass. The token is asked for each time: those of a login by browser are short-lived."""
@@ -280,7 +264,8 @@ class _Publishing:
                 " or choose another --repo-id."
             )
         files = {file.rfilename: file for file in info.siblings or ()}
-        return _Held(revision, info.sha, files, self._parity(api, info.sha, files.get(PARITY)))
+        commit = str(info.sha) if info.sha else None
+        return _Held(revision, commit, files, self._parity(api, commit, files.get(PARITY)))
 
     def _parity(self, api: HfApi, commit: str | None, file: RepoSibling | None) -> str | None:
         """The text of the parity.json that the Hub holds; asked for only where it is not the local one."""
@@ -342,14 +327,12 @@ class _Publishing:
             api.change_discussion_status(self.repo_id, number, "closed", comment=comment)
         return next(iter(same or ours), None)
 
-    # ---------------------------------------------------------------------------------------------------- the commit
-
-    def _already_there(self, api: HfApi, held: _Held, number: int | None) -> _Landed | None:
+    def _already_there(self, api: HfApi, held: _Held, number: int | None) -> Publication | None:
         if held.commit is None or not self._holds(api, held):
             return None
-        return _Landed(held.revision, held.commit, number, changed=self.asked)
+        return self._result(held.revision, held.commit, number, changed=self.asked)
 
-    def _commit(self, api: HfApi, held: _Held, number: int | None) -> _Landed:
+    def _commit(self, api: HfApi, held: _Held, number: int | None) -> Publication:
         if self.refused is not None:
             raise self.refused
         if self.options.tag is not None:
@@ -363,20 +346,15 @@ class _Publishing:
         operations: list[Any] = [*self.uploads.values(), *(CommitOperationDelete(path) for path in stale)]
         self.say(f"committing {len(operations)} files to {self.repo_id}")
         self.asked = True
-        made = api.create_commit(
-            operations=operations,
-            commit_message=self._title,
-            parent_commit=held.commit,
-            **target,
-        )
+        made = api.create_commit(operations=operations, commit_message=self._title, parent_commit=held.commit, **target)
         if opens and made.pr_num is None:
             raise Trouble("no pull request was opened: main has changed")
         if opens and self.doubted and (first := self._our_pull_request(api)):
             held, number = first
-            return _Landed(held.revision, held.commit or made.oid, number, changed=True)
+            return self._result(held.revision, held.commit or made.oid, number, changed=True)
         self.asked, self.made = False, True
         number = made.pr_num if opens else number
-        return _Landed(f"refs/pr/{number}" if number else held.revision, made.oid, number, changed=True)
+        return self._result(f"refs/pr/{number}" if number else held.revision, made.oid, number, changed=True)
 
     def _upload(self, api: HfApi, held: _Held, target: dict[str, Any]) -> None:
         """Sends what is large ahead of the commit, so that a commit asked for again sends nothing twice."""
@@ -417,7 +395,7 @@ class _Publishing:
                 f"{self.files[name]}: changed while it was published. Nothing was committed; convert again."
             )
 
-    def _compare(self, api: HfApi, landed: _Landed) -> None:
+    def _compare(self, api: HfApi, landed: Publication) -> None:
         """Compares the checksums that the Hub has with the local ones. Raises HubError where they differ."""
         held = self._look(api, landed.commit)
         wrong = [name for name in self.files if not self._same(held.files.get(name), name)]
@@ -450,8 +428,6 @@ class _Publishing:
             self.blob_ids[name] = blob.hexdigest()
         return self.blob_ids[name]
 
-    # ------------------------------------------------------------------------------------------------------- the tag
-
     def _tag_commit(self, api: HfApi, tag: str, commit: str) -> None:
         if not self._is_tagged(api, tag, commit):
             self.say(f"tagging {commit[:12]} as {tag}")
@@ -468,18 +444,18 @@ class _Publishing:
             " Choose another --tag, or delete that one on the Hub first."
         )
 
-    # --------------------------------------------------------------------------------------------------- what is said
-
     @property
     def _title(self) -> str:
         """The title of the commit and the pull request; by it a later run recognises its pull request."""
         return f"Add {self.name}, converted and verified by bit-convert"
 
-    def _url(self, address: str, landed: _Landed) -> str:
-        home = f"{address}/{self.repo_id}"
-        if landed.pull_request is not None:
-            return f"{home}/discussions/{landed.pull_request}"
-        return home if landed.revision == MAIN else f"{home}/tree/{quote(landed.revision, safe='')}"
+    def _result(self, revision: str, commit: str, number: int | None, changed: bool) -> Publication:
+        url = f"{endpoint()}/{self.repo_id}"
+        if number is not None:
+            url += f"/discussions/{number}"
+        elif revision != MAIN:
+            url += f"/tree/{quote(revision, safe='')}"
+        return Publication(self.repo_id, revision, commit, url, changed, number)
 
     def _whats_there(self) -> str:
         if self.landed is not None:
@@ -491,15 +467,5 @@ class _Publishing:
         return "Nothing was published."
 
     def _refusal(self, refusal: Refusal) -> HubError:
-        where = self.repo_id or self.name
-        match refusal.status:
-            case 401:
-                remedy = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
-            case 403:
-                remedy = "Use a token with write access to it (`hf auth login`), or another --namespace or --repo-id."
-            case 404:
-                remedy = "Check --repo-id, --revision and what the token may see."
-            case _:
-                remedy = ""
-        problem = one_line(refusal.problem).rstrip(".")
-        return HubError(f"{where}: not published: {problem}. {remedy}".rstrip())
+        problem, remedy = one_line(refusal.problem).rstrip("."), REMEDIES.get(refusal.status or 0, "")
+        return HubError(f"{self.repo_id or self.name}: not published: {problem}. {remedy}".rstrip())
