@@ -81,7 +81,7 @@ class Run:
             raise UsageError(f"{self.publish.given[0]} is for publishing. Add --push.")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
     """The result of a job."""
 
@@ -205,21 +205,21 @@ def _requests(run: Run) -> list[Request]:
 
 
 def _run(request: Request, run: Run) -> Result:
-    result = Result(request.variant.name if request.variant else printable(request.checkpoint))
+    name = request.variant.name if request.variant else printable(request.checkpoint)
+    conversion: Conversion | None = None
+    publication: Publication | None = None
     try:
-        with shown(result.name, run.shown.quiet, run.shown.verbose) as progress:
+        with shown(name, run.shown.quiet, run.shown.verbose) as progress:
             if run.dry_run:
-                result.plan = _plan(request, run)
-                return result
-            result.conversion = convert(request, progress)
-            result.name = result.conversion.plan.name
+                return Result(name, plan=_plan(request, run))
+            conversion = convert(request, progress)
             if run.push:
-                result.publication = publish(result.conversion, run.publish, progress, bars=not run.shown.quiet)
+                publication = publish(conversion, run.publish, progress, bars=not run.shown.quiet)
+        return Result(conversion.plan.name, conversion, publication)
     except Exception as error:
         if run.shown.debug:
             say_traceback()
-        result.error = failure_of(error)
-    return result
+        return Result(conversion.plan.name if conversion else name, conversion, error=failure_of(error))
 
 
 def _plan(request: Request, run: Run) -> dict[str, str]:

@@ -35,17 +35,18 @@ DTYPES = {
 
 def round_to(values: Array, dtype: str) -> Array:
     """float32 values → what is stored of them. What a dtype cannot hold becomes inf."""
-    if dtype != "bfloat16":
-        with np.errstate(over="ignore"):
-            return values.astype(DTYPES[dtype].storage, copy=False)
-    bits = values.view(np.uint32)
-    # bfloat16 is the upper half of a float32: half of its last place is added, and less than that where it is even
-    carried = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-    return (carried >> np.uint32(16)).astype(DTYPES[dtype].storage)
+    with np.errstate(over="ignore"):
+        if dtype == "bfloat16":
+            return values.astype(_bfloat16()).view(DTYPES[dtype].storage)
+        return values.astype(DTYPES[dtype].storage, copy=False)
 
 
 def widened(stored: Array, dtype: str) -> Array:
     """The float32 values of what is stored, exactly."""
-    if dtype == "bfloat16":
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return stored.astype(np.float32, copy=False)
+    return (stored.view(_bfloat16()) if dtype == "bfloat16" else stored).astype(np.float32, copy=False)
+
+
+def _bfloat16() -> Any:
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16

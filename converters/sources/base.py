@@ -190,11 +190,6 @@ def not_finite(path: str, name: str) -> CheckpointError:
     return CheckpointError(f"{path}: {name} holds NaN or Inf: no trained model does. Download it again.")
 
 
-def from_bfloat16(bits: Array) -> Array:
-    """uint16 bits of bfloat16 values → float32, exactly: bfloat16 is the upper half of a float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def refuse_names(names: Iterable[str], path: str) -> None:
     """Raises CheckpointError for more or longer names than any checkpoint has."""
     names = list(names)

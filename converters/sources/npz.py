@@ -24,6 +24,7 @@ from zlib_ng.zlib_ng import crc32
 
 from converters.errors import CheckpointError, reading
 from converters.files import is_macos_metadata
+from converters.mapping.dtypes import widened
 from converters.mapping.names import nearest
 from converters.mapping.tiles import Tile, empty_tiles
 from converters.sources.base import (
@@ -33,7 +34,6 @@ from converters.sources.base import (
     TensorFile,
     as_float32,
     bounded,
-    from_bfloat16,
     not_finite,
     refuse_names,
 )
@@ -163,7 +163,7 @@ class NpzSource(TensorFile):
             if member.read(1):  # reaching the end also makes zipfile compare the CRC
                 raise ValueError("its data goes on past its shape")
         if tensor.dtype == BFLOAT16:
-            values = from_bfloat16(values.view(np.uint16))
+            values = widened(values.view(np.uint16), "bfloat16")
         return as_float32(values.reshape(tensor.shape, order=tensor.order), self.path, name)
 
     def _read_plain(self, name: str, tensor: Member) -> Array:

@@ -20,7 +20,8 @@ import numpy as np
 
 from converters.errors import CheckpointError, reading
 from converters.files import INDEX, WEIGHTS, parse_json, refuse_special
-from converters.sources.base import MAX_RANK, Array, Shape, as_float32, from_bfloat16, is_text, listing_bound
+from converters.mapping.dtypes import widened
+from converters.sources.base import MAX_RANK, Array, Shape, as_float32, is_text, listing_bound
 from converters.sources.shards import ShardedSource
 
 LENGTH = struct.Struct("<Q")
@@ -93,7 +94,7 @@ class SafetensorsSource(ShardedSource[Tensor]):
         tensor = self._tensors[name]
         values = tensor.stored(name)
         if tensor.dtype == "BF16":
-            values = from_bfloat16(values)
+            values = widened(values, "bfloat16")
         return as_float32(values, self.path, name)
 
 

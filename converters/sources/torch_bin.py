@@ -21,7 +21,8 @@ import numpy as np
 
 from converters.errors import CheckpointError, reading
 from converters.files import TORCH_INDEX, TORCH_WEIGHTS
-from converters.sources.base import Array, Shape, as_float32, from_bfloat16
+from converters.mapping.dtypes import widened
+from converters.sources.base import Array, Shape, as_float32
 from converters.sources.npz import is_torch_archive
 from converters.sources.safetensors import FLOATS, SIZES
 from converters.sources.shards import ShardedSource
@@ -120,7 +121,7 @@ class TorchBinSource(ShardedSource[Stored]):
         stored = self._tensors[name]
         values = stored.values(name)
         if stored.view.storage.dtype == "BF16":
-            values = from_bfloat16(values)
+            values = widened(values, "bfloat16")
         return as_float32(values, self.path, name)
 
     @property
