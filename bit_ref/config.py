@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
@@ -35,6 +36,10 @@ _SHARED_DEFAULTS: dict[str, Any] = {
 
 _NOT_KEPT = ("_commit_hash", "_name_or_path", "model_type", "stage_names", "transformers_version")
 """Keys of a ``config.json`` that follow from the rest, or say who wrote it."""
+
+
+LARGEST, MOST_UNITS = 1 << 20, 1000
+"""Channels of a layer, or labels, and units, beyond those of any network: nothing is built before they are compared."""
 
 
 class BitConfig(PushToHub):
@@ -82,6 +87,15 @@ class BitConfig(PushToHub):
         return_dict: bool = True,
         **others: Any,
     ) -> None:
+        _require_sizes(num_channels=num_channels, embedding_size=embedding_size, num_groups=num_groups)
+        _require_sizes(output_stride=output_stride, width_factor=width_factor)
+        _require_sizes(hidden_sizes=hidden_sizes, depths=depths)
+        _require("num_labels", num_labels, num_labels is None or _is_size(num_labels, least=0))
+        _require("global_padding", global_padding, isinstance(global_padding, str | None))
+        _require("hidden_act", hidden_act, isinstance(hidden_act, str))
+        _require("drop_path_rate", drop_path_rate, isinstance(drop_path_rate, Real) and 0 <= drop_path_rate <= 1)
+        _require("id2label", id2label, id2label is None or _are_labels(id2label))
+        _require("label2id", label2id, isinstance(label2id, Mapping | None))
         self.num_channels = num_channels
         self.embedding_size = embedding_size
         self.hidden_sizes = list(hidden_sizes)
@@ -132,10 +146,13 @@ class BitConfig(PushToHub):
             raise ValueError(f"Padding strategy {self.global_padding} not supported")
         if self.pool_padding not in ("zeros", "-inf"):
             raise ValueError(f"pool_padding={self.pool_padding} is neither zeros nor -inf")
-        if not self.weight_standardization_eps >= 0:
-            raise ValueError(f"weight_standardization_eps={self.weight_standardization_eps} is negative")
+        epsilon = self.weight_standardization_eps
+        if not (isinstance(epsilon, Real) and epsilon >= 0):
+            raise ValueError(f"weight_standardization_eps={_short(epsilon)} is negative, or no number")
         if not self.depths or len(self.depths) != len(self.hidden_sizes):
             raise ValueError(f"depths={self.depths} and hidden_sizes={self.hidden_sizes} must have a value per stage")
+        if sum(self.depths) > MOST_UNITS:
+            raise ValueError(f"depths={_short(self.depths)} are more units than any network has")
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
             raise ValueError("problem_type=single_label_classification needs two labels; for one, use regression")
 
@@ -190,6 +207,8 @@ class BitConfig(PushToHub):
             raise ValueError(f"out_features must be a list got {type(features)}")
         if indices is not None and not isinstance(indices, (list, tuple)):
             raise ValueError(f"out_indices must be a list, got {type(indices)}")
+        if not all(isinstance(each, str) for each in features or []) or not all(map(_is_whole, indices or [])):
+            raise ValueError(f"out_features={_short(features)} or out_indices={_short(indices)} name no stages")
         if features is None and indices is None:
             indices = [len(names) - 1]
         if indices is None and features is not None:
@@ -318,6 +337,37 @@ class BitConfig(PushToHub):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_size(value: Any, least: int = 1) -> bool:
+    return _is_whole(value) and least <= value <= LARGEST
+
+
+def _are_labels(names: Any) -> bool:
+    if not isinstance(names, Mapping) or len(names) > LARGEST:
+        return False
+    return all(_is_whole(key) or (isinstance(key, str) and key.isdecimal() and len(key) < 10) for key in names)
+
+
+def _require_sizes(**fields: Any) -> None:
+    for name, value in fields.items():
+        listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) <= MOST_UNITS
+        in_list = name in ("hidden_sizes", "depths")
+        _require(name, value, listed and all(map(_is_size, value)) if in_list else _is_size(value))
+
+
+def _require(name: str, value: Any, fits: bool) -> None:
+    if not fits:
+        raise ValueError(f"{name}={_short(value)} is not what a BiT network has there")
+
+
+def _short(value: Any) -> str:
+    """A value of unknown origin for a message."""
+    return repr(value)[:80]
 
 
 def _numbered(count: int) -> tuple[dict[int, str], dict[str, int]]:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
+MAX_JSON = 16 << 20
+"""Bytes of a JSON file; a config.json with 21,843 labels has 2.5 MB."""
+
+
 class _Missing(Exception):
     """A place has no such file; the message names both."""
 
@@ -102,9 +106,11 @@ class Place:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises OSError, naming the file, for anything else."""
+    if file.stat().st_size > MAX_JSON:
+        raise OSError(f"{file.name} is larger than that of any model")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OSError(f"{file.name} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise OSError(f"{file.name} holds no JSON object")

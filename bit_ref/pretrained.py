@@ -24,6 +24,8 @@ from bit_ref.hub import Place, PushToHub, make_folder, read_json, write_text
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+TENSORS_OF_A_UNIT = 9
+
 logger = logging.getLogger(__name__)
 
 
@@ -140,6 +142,8 @@ class BitPreTrainedModel(nn.Module, PushToHub):
 
         config = copy.deepcopy(config)
         stored = _read_weights(place)
+        if TENSORS_OF_A_UNIT * sum(config.depths) > len(stored):  # before as many are built
+            raise RuntimeError(f"{place} has {len(stored)} tensors, too few for depths={config.depths} of its config")
         config.dtype = _choose_dtype(dtype, config, stored)
         with torch.device("meta"):
             model = cls(config)

@@ -6,10 +6,8 @@ Every message is one or two lines that name the file, the tensor and the remedy,
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 class BitConvertError(Exception):
@@ -51,31 +49,6 @@ class DefectError(BitConvertError):
     """Something that nobody foresaw: a defect of bit-convert. The commands alone say so; in Python it is what it is."""
 
     exit_status = 70
-
-
-@contextmanager
-def reading(path: Path | str, what: str = "the file", remedy: str = "Download it again.") -> Iterator[None]:
-    """Turns whatever a reader of foreign bytes raises inside into a CheckpointError that names the file.
-
-    The one guard of every boundary where bytes of unknown origin are read, a source or a folder: what libraries raise
-    on broken input is not written down anywhere. ``what`` is the part of the file that is read.
-    """
-    try:
-        yield
-    except (BitConvertError, ImportError, AssertionError, NameError):  # said already, or no fault of the file
-        raise
-    except Exception as error:
-        number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
-        if number in (errno.ENOSPC, errno.EDQUOT):  # of the place where something is unpacked to
-            raise
-        told = f"cannot be read: {said}" if said else f"is damaged: {_said(error)}"
-        raise CheckpointError(f"{path}: {what} {told}.\n{remedy}") from error
-
-
-def _said(error: Exception) -> str:
-    from converters.redaction import one_line
-
-    return one_line(error, 160) or type(error).__name__
 
 
 @contextmanager

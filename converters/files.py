@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from converters.errors import reading
+from converters.reading import reading
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 INDEX = WEIGHTS + ".index.json"

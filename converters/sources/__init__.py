@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
+from converters.reading import reading, refuse_pointer
 from converters.sources.archive import ArchiveSource
 from converters.sources.base import TensorFile
 from converters.sources.declared import declared
@@ -87,6 +88,7 @@ def _open(path: Path) -> TensorFile:
     if inside:
         config = declared(path)
         return open_source(inside[0]).declared_as(config)
+    refuse_pointer(path)
     looked_for = "; ".join(reader.looked_for for reader in READERS)
     raise CheckpointError(f"{path}: not a BiT checkpoint: {_describe(path, head)}.\nLooked for {looked_for}.")
 

@@ -17,9 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
 from converters.placing import temporary_folder
+from converters.reading import reading
 from converters.sources.base import MAX_NAME, Array, Shape, TensorFile, bounded
 
 GZIP, TAR, TAR_AT = b"\x1f\x8b", b"ustar", 257

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from converters.errors import reading
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import BY_SCHEME, Exact
 from converters.mapping.names import GOOGLE, Match, infer, match, parameters
 from converters.mapping.tiles import Tile, tiles_of
+from converters.reading import reading
 from converters.sources.base import Array, Shape, TensorFile
 from converters.watch import Watch
 from verify.protocols import PoolPadding

@@ -30,9 +30,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from converters.errors import CheckpointError, UsageError, reading
+from converters.errors import CheckpointError, UsageError
 from converters.mapping.architecture import GROUPS, Architecture
 from converters.mapping.names import NO_WEIGHT, PROJECTION, ends, infer, parameters, trunk, words
+from converters.reading import reading
 from converters.sources.base import (
     MAX_NAME,
     MAX_TENSORS,

@@ -22,11 +22,12 @@ from typing import IO, Any, Literal, Self, cast
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
 from converters.mapping.dtypes import widened
 from converters.mapping.names import nearest
 from converters.mapping.tiles import Tile, empty_tiles
+from converters.reading import reading
 from converters.sources.base import (
     MAX_RANK,
     Array,

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
 from converters.files import INDEX, WEIGHTS, parse_json, refuse_special
 from converters.mapping.dtypes import widened
+from converters.reading import reading
 from converters.sources.base import MAX_RANK, Array, Shape, as_float32, is_text, listing_bound
 from converters.sources.shards import ShardedSource
 

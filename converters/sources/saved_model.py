@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
+from converters.reading import reading
 from converters.sources.tf_checkpoint import TfCheckpoint
 from verify.tensorflow import read_graph
 
@@ -58,6 +59,6 @@ def _refuse_junk(file: Path) -> None:
         if file.name == HUB_MODULE:
             with file.open("rb") as mark:
                 if not mark.read(len(HUB_FORMAT)) == HUB_FORMAT:
-                    raise CheckpointError(f"{file}: not the mark of a TF-Hub module. Download it again.")
+                    raise ValueError("not the mark of a TF-Hub module")
         elif not read_graph(file).meta_graphs:
-            raise CheckpointError(f"{file}: a SavedModel without any graph. Download it again.")
+            raise ValueError("a SavedModel without any graph")

@@ -13,6 +13,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 from converters.errors import CheckpointError
 from converters.files import read_json
 from converters.mapping.names import nearest
+from converters.reading import reading
 from converters.sources.base import TensorFile, refuse_names
 from converters.sources.declared import declared
 
@@ -83,7 +84,8 @@ def shards_of(index: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{index}: {name[:120]} is said to be in {str(file)[:60]!r}, which is no file beside it."
             )
-    missing = next((file for file in dict.fromkeys(shards.values()) if not (index.parent / file).is_file()), None)
+    with reading(index, "weight_map"):
+        missing = next((file for file in dict.fromkeys(shards.values()) if not (index.parent / file).is_file()), None)
     if missing is not None:
         raise CheckpointError(f"{index}: {missing[:120]} is missing. Download it again.")
     return shards

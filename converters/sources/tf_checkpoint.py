@@ -17,12 +17,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from converters.errors import CheckpointError, UsageError, reading
+from converters.errors import CheckpointError, UsageError
 from converters.files import is_macos_metadata
 from converters.mapping.names import GOOGLE, SLOT, is_slot, match, nearest, trunk
+from converters.reading import reading, refuse_pointer
 from converters.sources.base import Array, Shape, TensorFile, as_float32, refuse_names
 from converters.sources.dense import LEAST, Found, is_kernel, recognised
 from converters.sources.objects import ObjectGraph
+from converters.sources.tf_index import refuse_odd_index
 from verify.tensorflow import import_tensorflow
 
 INDEX, DATA, META = ".index", ".data-", ".meta"
@@ -65,15 +67,19 @@ class TfCheckpoint(TensorFile):
         folder, name = prefix.parent, prefix.name
         data = sorted(file for file in folder.iterdir() if file.name.startswith(name + DATA))
         self._files = [folder / (name + INDEX), *data]
+        for file in self._files:
+            refuse_pointer(file)
         with reading(self.path, "the index"):
             if self._files[0].stat().st_size > MAX_INDEX:
                 raise ValueError("it is larger than that of any network")
             if not data:
                 raise ValueError(f"{name}{DATA}* is missing")
-            self._reader = _tensorflow().train.load_checkpoint(str(prefix))
+            tensorflow, real = _tensorflow(), sum(file.stat().st_size for file in data)
+            refuse_odd_index(self._files[0], real)
+            self._reader = tensorflow.train.load_checkpoint(str(prefix))
             shapes = {k: tuple(shape) for k, shape in self._reader.get_variable_to_shape_map().items()}
             types = self._reader.get_variable_to_dtype_map()
-        self._refuse_claims(shapes, types, sum(file.stat().st_size for file in data))
+        self._refuse_claims(shapes, types, real)
         graph = shapes.pop(OBJECT_GRAPH, None)
         floats = {key: types[key].is_floating for key in shapes}
         with reading(self.path, "the object graph"):

@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from converters.errors import CheckpointError, reading
-from converters.files import TORCH_INDEX, TORCH_WEIGHTS
+from converters.errors import CheckpointError
+from converters.files import TORCH_INDEX, TORCH_WEIGHTS, is_macos_metadata
 from converters.mapping.dtypes import widened
+from converters.reading import reading
 from converters.sources.base import Array, Shape, as_float32
 from converters.sources.npz import is_torch_archive
 from converters.sources.safetensors import FLOATS, SIZES
@@ -162,7 +163,7 @@ def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
 
 def _archive(file: Path, size: int) -> Content:
     with open_zip(file) as archive:
-        members = {member.filename: member for member in archive.infolist()}
+        members = {m.filename: m for m in archive.infolist() if not is_macos_metadata(m.filename)}
         _refuse_packed(archive, size)
         found = [name for name in members if name.endswith(".pkl")]
         if len(found) != 1 or not found[0].endswith(PICKLE):

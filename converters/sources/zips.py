@@ -13,7 +13,8 @@ import struct
 import zipfile
 from pathlib import Path
 
-from converters.errors import CheckpointError, reading
+from converters.errors import CheckpointError
+from converters.reading import reading
 from converters.sources.base import MAX_TENSORS, listing_bound
 
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")

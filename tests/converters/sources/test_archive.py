@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
+import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.errors import UsageError
 from tests.converters.sources.refusals import peak_of_refusal, read_all, refuse, refuse_cut_short
 
 MB = 1 << 20
@@ -127,6 +131,23 @@ def test_one_flipped_bit_is_refused(path: Path) -> None:
         broken[position // 8] ^= 1 << int(position % 8)
         path.write_bytes(broken)
         refuse(path)
+
+
+def test_what_a_killed_run_left_is_removed(path: Path, temporary: Path) -> None:
+    (temporary / "bit-convert-0123abcd" / "module").mkdir(parents=True)
+    (temporary / "bit-convert-file").touch()
+    assert read_all(path)
+    assert [left.name for left in temporary.iterdir()] == ["bit-convert-file"]
+    (temporary / "bit-convert-file").unlink()
+
+
+def test_a_full_temporary_folder_is_named(path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("converters.sources.archive._write", full)
+    with pytest.raises(UsageError, match=f"{re.escape(str(temporary))}: .*No space left.*TMPDIR"):
+        read_all(path)
 
 
 def test_a_plain_tar_is_read(path: Path, tmp_path: Path, tensors) -> None:

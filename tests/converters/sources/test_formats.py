@@ -45,6 +45,23 @@ def test_every_format_gives_google_s_names_order_and_bits(name: str, written, te
 
 
 @every_format
+def test_a_git_lfs_pointer_in_place_of_any_file_is_named_as_such(name: str, written, tmp_path: Path) -> None:
+    whole = written(name)
+    prefix = whole.with_name(whole.name + ".index").exists()  # of a TensorFlow checkpoint
+    place = whole.parent if prefix or whole.is_file() else whole
+    with open_source(whole) as source:
+        files = list(source.files.values())
+    for file in files:
+        copy = tmp_path / file.name
+        shutil.copytree(place, copy)
+        pointer = copy / file.relative_to(place)
+        pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n")
+        with pytest.raises(CheckpointError, match=r"a Git LFS pointer, not the file: run git lfs pull") as caught:
+            open_checkpoint(copy if place == whole else copy / whole.name)
+        assert file.name in str(caught.value)
+
+
+@every_format
 def test_every_format_may_lack_a_head(name: str, written, headless) -> None:
     with open_checkpoint(written(name, head=False)) as source:
         assert source.architecture == Architecture((1, 2), WIDTH, MIDS, None)

@@ -232,6 +232,33 @@ def test_memory_follows_the_bytes_not_the_claims(tmp_path: Path, tensors, writte
     assert peak_of_refusal(path, written("TF1 checkpoint")) < 64 * MB
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: [(key, b"\xff" * len(record)) for key, record in entries],
+        lambda entries: [(key, record + b"\x12\x04\x12\x02\x08\xff") for key, record in entries],
+        lambda entries: [(key, record + b"\x20" + b"\xff" * 9 + b"\x01") for key, record in entries],  # offset -1
+        lambda entries: [*entries[:1], (b"a", b"\x08\x01\x12\x0d\x12\x0b\x08" + b"\xff" * 9 + b"\x01"), *entries[1:]],
+        lambda entries: [(key, record + b"\x3a\x00") for key, record in entries],  # slices
+        lambda entries: entries[1:],
+        lambda entries: entries[::-1],
+        lambda entries: [*entries, *((b"z%06d" % n, b"") for n in range(5000))],
+    ],
+)
+def test_an_index_that_would_end_the_process_is_refused(written, tmp_path: Path, change) -> None:
+    """TensorFlow checks its entries with assertions. The checksums of this index are right."""
+    from tests.fuzz.mutations import table_entries, table_of
+
+    prefix = written("TF1 checkpoint")
+    shutil.copytree(prefix.parent, tmp_path / "copy")
+    index = tmp_path / "copy" / (prefix.name + ".index")
+    entries = table_entries(index.read_bytes())
+    index.write_bytes(table_of(entries))
+    assert read_all(index).keys()
+    index.write_bytes(table_of(change(entries)))
+    refuse(index, tmp_path)
+
+
 def test_junk_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.index").write_bytes(b"junk" * 100)
     (tmp_path / "model.data-00000-of-00001").write_bytes(b"junk" * 100)

@@ -1,0 +1,92 @@
+"""The index of a TensorFlow checkpoint, looked at before TensorFlow is: it ends the whole process where an entry is not
+as it would have written it, and reserves what the index claims.
+
+A table as LevelDB has it (tensorflow/core/lib/io/table_format.txt), written without compression: footer → block of
+handles → blocks of entries → key, BundleEntryProto. Checksums are TensorFlow's own affair.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from converters.sources.base import MAX_NAME, MAX_RANK, MAX_TENSORS
+
+FOOTER, MAGIC = 48, struct.pack("<Q", 0xDB4775248B80FB57)
+TRAILER = 5
+"""Bytes behind a block: how it is compressed, and its checksum."""
+COUNT = struct.Struct("<I")
+
+
+def refuse_odd_index(file: Path, real: int) -> None:
+    """Raises ValueError, or protobuf's DecodeError, for an index that is not one of tensors in ``real`` bytes."""
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
+
+    entries = list(_entries(file.read_bytes()))
+    if not entries or entries[0][0] or not 0 < BundleHeaderProto.FromString(entries[0][1]).num_shards <= MAX_TENSORS:
+        raise ValueError("it has no header")
+    for key, value in entries[1:]:
+        name, entry = key.decode()[:120], BundleEntryProto.FromString(value)
+        sizes = [dim.size for dim in entry.shape.dim]
+        if entry.slices or not key:
+            raise ValueError(f"{name} is in slices, or has no name")
+        numbers = [*sizes, entry.offset, entry.size, entry.shard_id]
+        if entry.shape.unknown_rank or len(sizes) > MAX_RANK or min(numbers) < 0:
+            raise ValueError(f"{name} has an odd shape or place")
+        if max(*numbers, math.prod(sizes)) > real:
+            raise ValueError(f"cut short: {name} has more bytes than there are")
+
+
+def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(key, value) of every entry, in the order of the file, which is that of the keys."""
+    if len(content) < FOOTER or not content.endswith(MAGIC):
+        raise ValueError("it is cut short, or none")
+    place = _handle(content, len(content) - FOOTER)[1]  # after the handle of the block of metadata
+    before = None
+    for _, handle in _block(content, _handle(content, place)[0]):
+        for key, value in _block(content, _handle(handle, 0)[0]):
+            if before is not None and key <= before:
+                raise ValueError("its keys are out of order")
+            before = key
+            yield key, value
+
+
+def _block(content: bytes, block: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of a block; a key has only what it does not share with the one before."""
+    start, size = block
+    if size < COUNT.size or start + size + TRAILER > len(content) or content[start + size]:
+        raise ValueError("a block of it is elsewhere, or compressed")
+    (restarts,) = COUNT.unpack_from(content, start + size - COUNT.size)
+    end = start + size - COUNT.size * (1 + restarts)
+    place, key = start, b""
+    for _ in range(MAX_TENSORS):
+        if place == end:
+            return
+        shared, place = _varint(content, place)
+        own, place = _varint(content, place)
+        length, place = _varint(content, place)
+        if shared > len(key) or shared + own > MAX_NAME or place + own + length > end:
+            raise ValueError("an entry of it is longer than its block")
+        key = key[:shared] + content[place : place + own]
+        yield key, content[place + own : place + own + length]
+        place += own + length
+    raise ValueError(f"more than {MAX_TENSORS} tensors")
+
+
+def _handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
+    """Offset and size of a block, and where the handle ends."""
+    offset, place = _varint(content, place)
+    size, place = _varint(content, place)
+    return (offset, size), place
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, the lowest first, and where it ends."""
+    number = 0
+    for shift, byte in enumerate(content[place : place + 10]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, place + shift + 1
+    raise ValueError("a number of it is cut short")
