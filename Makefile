@@ -6,7 +6,15 @@ RUN := $(VENV)/bin/
 INSTALL ?= $(RUN)python -m pip install --quiet
 PEERS := .venv-peers
 
-.PHONY: help convert quick test lint types docs bench clean
+# What is installed: what pyproject.toml asks for; or with LOCK=requirements.lock exactly what that names, by its hashes.
+LOCK ?=
+PACKAGES = $(if $(LOCK),--no-deps --no-build-isolation -e .,-e '.[$(1)]')
+LOCKED = $(if $(LOCK),$(RUN)python -m pip install --quiet --require-hashes -r $(LOCK))
+TOOLS := .venv-tools
+UV := $(TOOLS)/bin/python -m uv
+DIST ?= dist
+
+.PHONY: help convert quick test lint types docs bench dist lock sbom audit clean
 
 help:  ## print this (the default)
 	@echo "make TARGET, where TARGET is"
@@ -41,30 +49,57 @@ bench: $(PEERS)/bench.stamp  ## every benchmark beside timm and transformers
 	    echo; echo "== $$script"; $(PEERS)/bin/python $$script || status=1; \
 	done; exit $$status
 
+dist: $(TOOLS)/tools.stamp  ## sdist and wheel, the same bytes for the same commit
+	$(TOOLS)/bin/python -m build --outdir $(DIST)
+
+# Versions that are there stay: make lock UPGRADE=--upgrade, or UPGRADE='--upgrade-package NAME', takes the newest.
+lock: $(TOOLS)/tools.stamp  ## requirements.lock, every version of development and CI, with hashes
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) \
+	    --custom-compile-command 'make lock' --extra test --extra docs --extra bench --output-file requirements.lock pyproject.toml
+
+sbom: $(TOOLS)/tools.stamp  ## what the package needs to run, as CycloneDX, $(DIST)/bit-convert.cdx.json
+	mkdir -p $(DIST) build
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraints requirements.lock \
+	    --output-file build/runtime.txt pyproject.toml
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type library --output-reproducible --of JSON \
+	    --output-file $(DIST)/bit-convert.cdx.json build/runtime.txt
+
+audit: $(TOOLS)/tools.stamp  ## look for known vulnerabilities of what requirements.lock names
+	$(TOOLS)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off
+
 clean:  ## remove environments and everything that was made
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info models hub parity docs/reference
+	rm -rf $(VENV) $(PEERS) $(TOOLS) build $(DIST) *.egg-info models hub parity docs/reference
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), "bit-convert needs Python 3.11 to 3.13: make PYTHON=python3.11"'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/convert.stamp: $(VENV)/python.stamp pyproject.toml
-	$(INSTALL) -e .
+$(VENV)/convert.stamp: $(VENV)/python.stamp pyproject.toml $(LOCK)
+	$(LOCKED)
+	$(INSTALL) $(if $(LOCK),$(call PACKAGES),-e .)
 	touch $@
 
-$(VENV)/quick.stamp: $(VENV)/python.stamp pyproject.toml
-	$(INSTALL) -e '.[quick]'
+$(VENV)/quick.stamp: $(VENV)/python.stamp pyproject.toml $(LOCK)
+	$(LOCKED)
+	$(INSTALL) $(call PACKAGES,quick)
 	touch $@ $(VENV)/convert.stamp
 
 # Installed together with what the tests need, so that torch and torchvision match.
-$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml
-	$(INSTALL) -e '.[test]'
+$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml $(LOCK)
+	$(LOCKED)
+	$(INSTALL) $(call PACKAGES,test)
 	touch $@ $(VENV)/convert.stamp $(VENV)/quick.stamp
 
-$(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml
-	$(INSTALL) -e '.[docs]'
+$(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml $(LOCK)
+	$(LOCKED)
+	$(INSTALL) $(call PACKAGES,docs)
 	touch $@ $(VENV)/convert.stamp
+
+$(TOOLS)/tools.stamp:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet 'build>=1.2' 'cyclonedx-bom>=7' 'pip-audit>=2.7' 'uv>=0.9'
+	touch $@
 
 $(PEERS)/bench.stamp: $(VENV)/python.stamp pyproject.toml
 	$(RUN)python -m venv $(PEERS)

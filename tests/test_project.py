@@ -72,6 +72,25 @@ def test_extras_that_extras_ask_for_are_there(extra):
             assert set(named) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.parametrize("extra", ["", "test", "docs", "bench"])
+def test_lock_names_a_version_and_hashes_of_each_requirement(extra):
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "")
+    locked: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line.partition(" --hash")[0])
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), f"{pin.name} has no hash: make lock"
+            locked.setdefault(canonicalize_name(pin.name), set()).update(each.version for each in pin.specifier)
+    wanted = PROJECT["dependencies"] if not extra else PROJECT["optional-dependencies"][extra]
+    for requirement in map(Requirement, wanted):
+        versions = locked.get(canonicalize_name(requirement.name), set())
+        own = requirement.name == PROJECT["name"]
+        assert own or (versions and all(map(requirement.specifier.contains, versions))), f"{requirement}: make lock"
+
+
 CODE = sorted(path for package in ("bit_ref", "converters", "verify") for path in (ROOT / package).rglob("*.py"))
 TEXTS = [
     *CODE,

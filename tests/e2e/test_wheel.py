@@ -1,10 +1,13 @@
-"""The wheel, in an environment of its own and from another folder: the packages, their data, both commands."""
+"""The distributions: the wheel in an environment of its own, the sdist as it is tested, the same bytes each time."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -19,7 +22,9 @@ pytestmark = pytest.mark.slow
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT], check=True, capture_output=True
+        [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
     )
     (built,) = folder.glob("*.whl")
     return built
@@ -82,3 +87,58 @@ def test_wheel_converts_from_another_folder(environment: Path, tmp_path: Path) -
     assert result["publication"]["changed"] is True
     audit = (environment / "bin" / "bit-verify", "models/BiT-digits", "--against", "BiT-digits", "--report", "parity")
     assert "passed" in run(*audit)
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory) -> list[Path]:
+    """Two folders with sdist and wheel, each built of its own clone: another umask, time zone and age of files."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout")
+    environment = {name: value for name, value in os.environ.items() if name != "SOURCE_DATE_EPOCH"}
+    folders = []
+    for umask, zone, age in ((0o022, "UTC", 0), (0o077, "Asia/Tokyo", 10**8)):
+        place = tmp_path_factory.mktemp("clone")
+        subprocess.run(["git", "clone", "--quiet", ROOT, place / "clone"], check=True, umask=umask)
+        for path in (place / "clone").rglob("*"):
+            os.utime(path, (time.time() - age,) * 2)
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", place / "dist", place / "clone"]
+        subprocess.run(command, check=True, capture_output=True, umask=umask, env=environment | {"TZ": zone})
+        folders.append(place / "dist")
+    return folders
+
+
+def test_two_builds_are_the_same_bytes(twice: list[Path]) -> None:
+    first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in twice)
+    assert len(first) == 2
+    assert [name for name in first if first[name] != second.get(name)] == []
+
+
+def test_files_have_the_time_of_the_last_commit_and_plain_modes(twice: list[Path]) -> None:
+    said = subprocess.run(["git", "-C", ROOT, "log", "-1", "--format=%ct"], check=True, capture_output=True, text=True)
+    (wheel,), (sdist,) = twice[1].glob("*.whl"), twice[1].glob("*.tar.gz")
+    committed = time.gmtime(int(said.stdout) // 2 * 2)[:6]  # a zip counts pairs of seconds
+    for member in zipfile.ZipFile(wheel).infolist():
+        assert (member.date_time, member.external_attr >> 16 & 0o777) == (committed, 0o644)
+    with tarfile.open(sdist) as archive:
+        assert {member.mtime for member in archive} == {int(said.stdout)}
+        assert {member.mode for member in archive if member.isfile()} <= {0o644, 0o755}
+
+
+def test_sdist_is_whole_and_tests_run_from_it(twice: list[Path], tmp_path: Path) -> None:
+    (sdist,) = twice[0].glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = tmp_path.iterdir()
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, capture_output=True, text=True)
+    tracked = {name for name in listed.stdout.split("\0") if name}
+    assert {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} == {*tracked, "PKG-INFO"}
+    environment = os.environ | {"PYTHONPATH": str(root)}
+
+    def run(*arguments: str) -> str:
+        result = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    assert run("-c", "import converters; print(converters.__file__)").startswith(str(root))
+    tests = ("tests/test_project.py", "tests/converters/test_names.py", "tests/bit_ref/test_config.py")
+    assert " passed" in run("-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *tests)
