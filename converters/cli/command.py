@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from converters.cli.endings import Ending, terminable
+from converters.cli.endings import Ending
 from converters.cli.output import say_own, tolerant_streams
 from converters.errors import UsageError
 
@@ -61,7 +61,7 @@ class Command(click.Command):
         empty: dict[str, Any] = {"results": []} if self.name == "bit-convert" else {}
         name = prog_name or self.name or ""
         ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)
-        with tolerant_streams(), terminable():
+        with tolerant_streams():
             if sys.platform == "win32":
                 status = ending.with_error(UsageError("needs Linux or macOS: Windows has no POSIX file locks."))
             else:

@@ -12,6 +12,7 @@ import click
 
 from converters import choices
 from converters.cli.command import COMPLETION, DEBUG, QUIET, VERBOSE, VERSION, Command, options_of
+from converters.cli.endings import terminable
 from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
 
@@ -197,7 +198,7 @@ def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
         options = with_source(name_or_path, options)
     from converters.cli.runs import Run, convert_all
 
-    with guarded_libraries():
+    with guarded_libraries(), terminable():
         return convert_all(Run.of(options))
 
 
@@ -285,7 +286,7 @@ def verify(
     from converters.options import AuditOptions, taken
 
     audit, output = taken(AuditOptions, options), taken(Output, options)
-    with guarded_libraries():
+    with guarded_libraries(), terminable():
         if check_report is not None:
             return check(check_report, target, against, audit, output)
         return run(target, against, report_folder, audit, output)

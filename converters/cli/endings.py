@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +39,7 @@ class Ending:
 
     def of(self, work: Callable[[], int | None]) -> int:
         """The exit status of ``work``, and what is said of it where that is an error."""
+        stdout = sys.stdout
         try:
             return work() or 0
         except click.ClickException as error:
@@ -49,6 +50,12 @@ class Ending:
             return self._say("terminated; run it again to go on.", TERMINATED)
         except OutputClosed:
             return OUTPUT_CLOSED
+        except SystemExit:
+            if (
+                sys.stdout is not stdout
+            ):  # click puts another in its place where it cannot print --help, and ends with 1
+                return OUTPUT_CLOSED
+            raise
         except Exception as error:
             return self.with_error(failure_of(error))
 
@@ -71,6 +78,7 @@ class Ending:
 @contextmanager
 def terminable() -> Iterator[None]:
     """Inside, SIGTERM raises ``Terminated``, so that nothing half made is left; in the main thread alone."""
+    import signal
 
     def end(*_: Any) -> None:
         raise Terminated

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import logging
     import threading
 
-_ESCAPED_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_ESCAPED_IN_JSON = "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 """What JSON allows and a terminal obeys, or no encoding has."""
 _PLAIN = str.maketrans("·–—…×’“”─━│┃┏┓┗┛┡┩╇┳┻╋├┤┬┴┼└┘┌┐", '---.x\'""--||' + "+" * 19)
 """Signs of ours, for terminals that have none but ASCII."""
@@ -67,12 +66,13 @@ def say_styled(text: str) -> None:
 def say_json(content: Any) -> None:
     """Prints one strict JSON document. A path in it is the path itself, whatever its bytes are (surrogateescape)."""
     import json
+    import re
 
     from converters.redaction import redacted_values
 
     unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
     text = json.dumps(redacted_values(content), indent=2, ensure_ascii=not unicode, allow_nan=False)
-    _print(_ESCAPED_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text), False, True)
+    _print(re.sub(_ESCAPED_IN_JSON, lambda match: f"\\u{ord(match[0]):04x}", text), False, True)
 
 
 def say_traceback() -> None:

@@ -17,6 +17,7 @@ from converters.errors import CheckpointError
 from converters.files import PROVENANCE, json_text, read_json
 from converters.folder.plan import Plan
 from converters.mapping.storage import Storage
+from converters.redaction import printable
 from converters.sources import GoogleView
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Provenance:
             options["max-shard-size"] = plan.storage.max_shard_size
         if plan.variant is not None:
             options["variant"] = plan.variant.name
-        return cls(files, options, Origin(source.sha256, PurePath(source.path).name, uri), version)
+        return cls(files, options, Origin(source.sha256, printable(PurePath(source.path).name), uri), version)
 
     @classmethod
     def said(cls, content: Content) -> Self:

@@ -34,7 +34,7 @@ from converters.hub.guard import (
 )
 from converters.options import PublishOptions
 from converters.placing import temporary_folder
-from converters.redaction import one_line, remember_secret
+from converters.redaction import one_line, printable, remember_secret
 from verify import Report
 
 if TYPE_CHECKING:
@@ -455,7 +455,7 @@ class _Publishing:
             url += f"/discussions/{number}"
         elif revision != MAIN:
             url += f"/tree/{quote(revision, safe='')}"
-        return Publication(self.repo_id, revision, commit, url, changed, number)
+        return Publication(self.repo_id, revision, commit, printable(url), changed, number)
 
     def _whats_there(self) -> str:
         if self.landed is not None:

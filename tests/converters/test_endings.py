@@ -137,11 +137,16 @@ def test_terminated_is_143_and_leaves_nothing(checkpoint, tmp_path, monkeypatch)
     assert signal.getsignal(signal.SIGTERM) is not None
 
 
-def test_a_reader_that_has_gone_is_no_error():
-    process = start("convert", "--list")
+@pytest.mark.parametrize(
+    "words", [["--list"], ["--help"], ["BiT-M-R50x1", "--dry-run", "--json"], ["--bogus", "--json"]]
+)
+def test_a_reader_that_has_gone_is_no_error(words):
+    process = start("convert", *words)
     process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait(30) == 141
+    said = process.stderr.read()
+    assert "Traceback" not in said
+    assert "Exception" not in said
+    assert process.wait(60) == (2 if "--bogus" in words else 141), said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
