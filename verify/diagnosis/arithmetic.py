@@ -7,7 +7,7 @@ A fault that has a number (an epsilon, a slope) is a ``Family``: its usual value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -131,27 +131,24 @@ class Suspect(NumpyOracle):
         self._here = at == self.only or not self.only
         return super()._conv(at, streams, *options, **more)
 
-    def _matrix(self, kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
+    def _matrix(self, kernel: Array, rows: Array | None, dtype: Any) -> Array:
         if not self._here:
-            return super()._matrix(kernel, rows, columns, dtype)
+            return super()._matrix(kernel, rows, dtype)
         wide = self.standardises(kernel.astype(np.float64), self._arithmetic().standardization_epsilon)
         return np.asarray(wide.reshape(-1, kernel.shape[-1]), dtype)
 
-    def _convolved(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
+    def _convolved(self, images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
         stride = self.stem_stride if size == 7 else stride
-        if size == 1 or not self._here:
-            y = super()._convolved(x, matrix, size, stride)
-        elif self.pads == "same":
-            y = self._same(x, matrix, size, stride)
-        elif self.pads == "constant" and self.dilation == 1:
-            y = super()._convolved(x, matrix, size, stride)
+        if size == 1 or not self._here or (self.pads == "constant" and self.dilation == 1):
+            outputs = super()._convolved(images, matrix, size, stride)
         else:
-            y = self._padded(x, matrix, size, stride)
-        return relu(y) if size == 7 and self.stem_activates else y
+            convolve = self._same if self.pads == "same" else self._padded
+            outputs = [convolve(x, matrix, size, stride) for x in images]
+        return [relu(y) for y in outputs] if size == 7 and self.stem_activates else outputs
 
     def _same(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
         """TensorFlow's: one more after than before where the sum is odd."""
-        dense = super()._convolved(x, matrix, size, 1)
+        (dense,) = super()._convolved([x], matrix, size, 1)
         _, height, width = x.shape
         if stride == 1:
             return dense

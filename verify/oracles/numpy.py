@@ -14,7 +14,9 @@ arXiv:1912.11370) and checked against Google's published code (google-research/b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,20 +226,25 @@ class NumpyOracle:
         if not kernel.size or kernel.shape[-1] % GROUPS:
             raise OracleError(f"{name}: {kernel.shape[-1]} output channels do not make {GROUPS} groups")
         self._note_constant_channel(name, kernel)
-        convolved = []
-        for index, maps in enumerate(streams):
-            order = like[index].order if like else maps.new_order(kernel.shape[-1])
-            matrix = self._matrix(kernel, maps.order, order, maps.images[0].dtype)
-            images = [self._convolved(x, matrix, size, stride) for x in maps.images]
-            convolved.append(_Maps(images, order, maps.random))
-        return convolved
 
-    def _convolved(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
-        return _convolve(x, matrix, size, stride)
+        def convolve(maps: _Maps, order: Array | None) -> _Maps:
+            with np.errstate(all="ignore"):  # which a thread does not inherit
+                matrix = self._matrix(kernel, maps.order, maps.images[0].dtype)
+                outputs = self._convolved(maps.images, matrix, size, stride)
+            return _Maps(outputs if order is None else [y[order] for y in outputs], order, maps.random)
 
-    def _matrix(self, kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
-        matrix = _as_matrix(kernel, rows, columns, dtype)
-        return _standardized(matrix, self.arithmetic.standardization_epsilon)
+        orders = [maps.order for maps in like] if like else [maps.new_order(kernel.shape[-1]) for maps in streams]
+        return _at_once(convolve, streams, orders)
+
+    def _convolved(self, images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
+        """Images of one size make one product, for which the matrix is read once."""
+        if len({x.shape for x in images}) == 1:
+            return _convolve(images, matrix, size, stride)
+        return [y for x in images for y in _convolve([x], matrix, size, stride)]
+
+    def _matrix(self, kernel: Array, rows: Array | None, dtype: Any) -> Array:
+        """The standardised kernel, (height·width·in, out); ``rows`` is the order of its input channels."""
+        return _standardized(_as_matrix(kernel, rows, dtype), self.arithmetic.standardization_epsilon)
 
     def _read(self, name: str, shape: tuple[int | None, ...]) -> Array:
         actual = self.source.shapes.get(name)
@@ -300,14 +307,28 @@ def _new_order(channels: int, run: int, random: np.random.Generator) -> Array:
     return np.array(IMAGE_ORDERS[run % len(IMAGE_ORDERS)]) if channels == 3 else _grouped_order(channels, random)
 
 
-def _as_matrix(kernel: Array, rows: Array | None, columns: Array | None, dtype: Any) -> Array:
-    """A kernel as a fresh (height·width·in, out) matrix; ``rows`` and ``columns`` are orders of its channels."""
+def _at_once(function: Callable[..., _Maps], *arguments: Sequence[Any]) -> list[_Maps]:
+    """Like ``map``, on as many threads as NumPy's own products take: NumPy computes without the interpreter's lock."""
+    threads = _threads()
+    if threads == 1:
+        return list(map(function, *arguments))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, *arguments))
+
+
+def _threads() -> int:
+    """The number that OMP_NUM_THREADS asks of every library, or else the number of processors this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal():
+        return max(1, int(asked))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _as_matrix(kernel: Array, rows: Array | None, dtype: Any) -> Array:
+    """A kernel as a fresh (height·width·in, out) matrix; ``rows`` is an order of its input channels."""
     if rows is not None:
         kernel = kernel.take(rows, axis=2)
-    if columns is not None:
-        kernel = kernel.take(columns, axis=3)
-    fresh = rows is not None or columns is not None
-    matrix: Array = kernel.reshape(-1, kernel.shape[-1]).astype(dtype, copy=not fresh)
+    matrix: Array = kernel.reshape(-1, kernel.shape[-1]).astype(dtype, copy=rows is None)
     return matrix
 
 
@@ -317,44 +338,58 @@ def _standardized(matrix: Array, epsilon: float) -> Array:
     Source of the formula: big_transfer, ``StdConv2d.forward``; the variance is the biased one.
     """
     count = np.asarray(len(matrix), matrix.dtype)
-    matrix -= _sum_rows(matrix) / count
-    variance = _sum_rows(matrix, squared=True) / count
+    mean = _sum_rows(matrix) / count
+    squares = []
+    for piece in _pieces(matrix):
+        piece -= mean
+        squares.append(np.add.reduce(piece * piece, axis=0))
+    variance = _sum_rows(np.stack(squares)) / count
     matrix /= np.sqrt(variance + np.asarray(epsilon, matrix.dtype))
     return matrix
 
 
-def _sum_rows(matrix: Array, squared: bool = False) -> Array:
-    """The sum of the rows, or of their squares: short sums of rows first, then the sum of those."""
+def _sum_rows(matrix: Array) -> Array:
+    """The sum of the rows: short sums of rows first, then the sum of those."""
     while True:
-        pieces = [matrix[start : start + SUMMED_ROWS] for start in range(0, len(matrix), SUMMED_ROWS)]
-        sums = [np.add.reduce(piece * piece if squared else piece, axis=0) for piece in pieces]
+        sums = [np.add.reduce(piece, axis=0) for piece in _pieces(matrix)]
         if len(sums) == 1:
             return np.asarray(sums[0])
-        matrix, squared = np.stack(sums), False
+        matrix = np.stack(sums)
 
 
-def _convolve(x: Array, matrix: Array, size: int, stride: int) -> Array:
-    """(in, height, width) → (out, height', width'), padded by size // 2 zeros, some rows of the output at a time."""
-    channels, height, width = x.shape
+def _pieces(matrix: Array) -> Iterator[Array]:
+    """Yields views of a few rows each."""
+    return (matrix[start : start + SUMMED_ROWS] for start in range(0, len(matrix), SUMMED_ROWS))
+
+
+def _convolve(images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
+    """(in, height, width) → (out, height', width'), padded by size // 2 zeros, for images of one size.
+
+    The columns of all images make one product, some rows of the output at a time.
+    """
+    count, (channels, height, width) = len(images), images[0].shape
     high, wide = (height - 1) // stride + 1, (width - 1) // stride + 1
     if size == 1:
-        columns = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(channels, -1)
-        flat: Array = matrix.T @ columns
-        return flat.reshape(-1, high, wide)
+        columns = np.stack([x[:, ::stride, ::stride] for x in images], axis=1)
+        flat = (matrix.T @ columns.reshape(channels, -1)).reshape(-1, count, high, wide)
+        return [np.ascontiguousarray(flat[:, index]) for index in range(count)]
     padding = size // 2
-    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
-    out = np.empty((matrix.shape[1], high, wide), x.dtype)
-    step = max(1, BLOCK_BYTES // (len(matrix) * wide * x.itemsize))
+    padded = [np.pad(x, ((0, 0), (padding, padding), (padding, padding))) for x in images]
+    out = [np.empty((matrix.shape[1], high, wide), matrix.dtype) for _ in images]
+    step = max(1, BLOCK_BYTES // (len(matrix) * count * wide * matrix.itemsize))
     for top in range(0, high, step):
         rows = min(step, high - top)
-        columns = np.empty((size, size, channels, rows, wide), x.dtype)
+        columns = np.empty((size, size, channels, count, rows, wide), matrix.dtype)
         for dy in range(size):
             for dx in range(size):
                 y = top * stride + dy
-                columns[dy, dx] = padded[
-                    :, y : y + (rows - 1) * stride + 1 : stride, dx : dx + (wide - 1) * stride + 1 : stride
-                ]
-        out[:, top : top + rows] = (matrix.T @ columns.reshape(len(matrix), -1)).reshape(-1, rows, wide)
+                down = slice(y, y + (rows - 1) * stride + 1, stride)
+                across = slice(dx, dx + (wide - 1) * stride + 1, stride)
+                for index, x in enumerate(padded):
+                    columns[dy, dx, :, index] = x[:, down, across]
+        product = (matrix.T @ columns.reshape(len(matrix), -1)).reshape(-1, count, rows, wide)
+        for index, part in enumerate(out):
+            part[:, top : top + rows] = product[:, index]
     return out
 
 
