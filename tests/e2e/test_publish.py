@@ -106,3 +106,29 @@ def test_refused_by_the_hub_is_4_in_two_lines_without_the_token(checkpoint, fold
     assert "token" in result.stderr
     assert token not in result.stdout + result.stderr
     assert hub.repositories == {}
+
+
+def test_a_signature_on_the_hub_that_holds_is_kept(checkpoint, hub, tmp_path):
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    for name in ("mine", "theirs"):
+        private = ec.generate_private_key(ec.SECP256R1())
+        pem = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
+
+    def commits(output: str, key: str) -> tuple[int, bytes]:
+        """How many there are after publishing from a folder, and the signature that the last one holds."""
+        result = push(checkpoint, tmp_path / output, "--sign-key", tmp_path / f"{key}.pem", **environment)
+        assert result.returncode == 0, result.stderr
+        repository = hub.repositories["me/BiT-R8x0.5"]
+        return len(repository.history()), repository.tree()["model.sig"].content
+
+    count, signature = commits("first", "mine")
+    assert commits("second", "mine") == (count, signature)
+    assert (tmp_path / "second" / "model.sig").read_bytes() != signature
+    after, other = commits("second", "theirs")
+    assert after == count + 1
+    assert other == (tmp_path / "second" / "model.sig").read_bytes()
