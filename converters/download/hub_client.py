@@ -52,7 +52,8 @@ def guarded(patience: Patience, sent: Callable[[str], None] = lambda path: None)
     """Inside, each request of this thread ends in time, and in an answer to go by.
 
     What says nothing certain raises Trouble, 401 and 403 raise Refusal, before huggingface_hub retries or rewords them.
-    ``sent`` is told the path of each upload that was taken. Threads that huggingface_hub starts are not inside.
+    ``sent`` is told the path of each upload that was taken. Threads that huggingface_hub starts are inside only where
+    it is given ``guarded_bars``.
     """
     _install()
     token = _GUARD.set((patience, sent))
@@ -60,6 +61,25 @@ def guarded(patience: Patience, sent: Callable[[str], None] = lambda path: None)
         yield
     finally:
         _GUARD.reset(token)
+
+
+def guarded_bars() -> Any:
+    """A class of bars that are not shown. The threads of a pool that is made for them are as guarded as this one: tqdm
+    has each call ``set_lock`` before its work."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    guard = _GUARD.get()
+
+    class Bars(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        @classmethod
+        def set_lock(cls, lock: Any) -> None:
+            super().set_lock(lock)
+            _GUARD.set(guard)
+
+    return Bars
 
 
 def _install() -> None:

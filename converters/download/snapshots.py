@@ -9,7 +9,7 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters.download.hub_client import endpoint, guarded, meaning, patience_with, without_bars
+from converters.download.hub_client import endpoint, guarded, guarded_bars, meaning, patience_with
 from converters.download.retry import Pace, Trouble
 from converters.errors import BitConvertError, CheckpointError, HubError
 from converters.redaction import one_line
@@ -39,7 +39,7 @@ def snapshot(repo_id: str, revision: str | None, *, offline: bool, whole: bool, 
     patience = patience_with(Pace())
     while True:
         try:
-            with guarded(patience), without_bars():
+            with guarded(patience):
                 return _downloaded(repo_id, revision, whole)
         except BitConvertError:
             raise
@@ -65,7 +65,8 @@ def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:
     if kind is None:
         raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
     wanted: dict[str, Any] = {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
-    return Path(snapshot_download(repo_id, revision=revision, endpoint=endpoint(), **wanted))
+    wanted |= {"revision": revision, "endpoint": endpoint(), "tqdm_class": guarded_bars()}
+    return Path(snapshot_download(repo_id, **wanted))
 
 
 def _cached(repo_id: str, revision: str | None, why: str) -> Path:

@@ -1,6 +1,6 @@
 """A publication, to any hub, and the guard before it.
 
-    folder + passed report → the files to publish → a hub (publish.py, folder_hub.py) → Publication
+    folder + passed report → the files to publish → a hub (upload.py, local_folder.py) → Publication
 
 Only what a passed report vouches for is published: each file it names, whole and unchanged, with the model card and
 the report itself. Whether a hub already has this result, and which of its files are leftovers of an earlier one, is

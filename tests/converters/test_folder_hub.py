@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,7 +249,25 @@ def test_a_hub_that_cannot_be_written_is_told(first, hub):
     assert str(hub) in str(caught.value)
 
 
-# Processes
+# Threads and processes
+
+
+def test_threads_take_turns(first, second, hub):
+    def work(result: tuple[Path, Report]) -> None:
+        for _ in range(3):
+            made.append(publish_to_folder(*result, REPO, hub).commit)
+
+    made: list[str] = []
+    threads = [threading.Thread(target=work, args=(result,)) for result in (first, second, first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 12
+    assert len(set(made)) == 2
+    assert read(hub) in (contents(first[0]), contents(second[0]))
+    scanned(hub)
+
 
 PUBLISH = """
 import pickle, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from converters.download.locations import fetch
-from converters.errors import UsageError
+from converters.errors import HubError, UsageError
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, elsewhere, refused, run
 from tests.converters.sources.conftest import FORMATS
@@ -122,7 +123,7 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
         ("convert", "--checkpoint", "hf://me/empty", "--output", tmp_path / "refused", "--offline"),
         ("convert", "--checkpoint", "hf://me/unseen", "--output", tmp_path / "refused", "--offline"),
         ("convert", "--checkpoint", "hf://me/bit", "--output", tmp_path / "no network", "--no-verify", "--quiet"),
-        ("verify", "hf://me/model", "--against", "hf://me/bit", *audit),
+        ("verify", "hf://me/model", "--against", tmp_path / "tiny.npz", *audit),
         **environment,
     )
     assert [status for status, _, _ in offline] == [0, 0, 4, 4, 0, 0], offline
@@ -136,7 +137,7 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
 
 
 def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, tmp_path: Path) -> None:
-    command = ("convert", "--checkpoint", "hf://me/secret", "--output", tmp_path / "model")
+    command = ("convert", "--checkpoint", "hf://me/secret", "--output", tmp_path / "model", "--quiet")
     stranger = elsewhere(command, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "home"), HF_TOKEN="hf_" + "WrongWrong")
     nobody = elsewhere(command, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "home"))
     for ((status, out, error),) in (stranger, nobody):
@@ -148,6 +149,23 @@ def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, t
     assert "Check the network" in nobody[0][2]
     assert "name" not in nobody[0][2]
     assert not (tmp_path / "model").exists()
+
+
+def test_files_of_a_repository_are_asked_for_by_the_same_rules(hub: HubServer, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", READER)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub.fail("resolve", 503, times=3, headers={"Retry-After": "1"})
+    begun = time.monotonic()
+    folder = fetch("hf://me/shards", progress=lambda what, done, total: None)
+    assert time.monotonic() - begun > 1
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    hub.fail("resolve", 403, times=None)
+    try:
+        with pytest.raises(HubError, match=r"403 Forbidden at (HEAD|GET) /me/npz/resolve/"):
+            fetch("hf://me/npz", progress=lambda what, done, total: None)
+    finally:
+        hub.heal()
 
 
 # -- a web server
