@@ -65,7 +65,7 @@ sbom: $(TOOLS)/tools.stamp  ## what the package needs to run, as CycloneDX, $(DI
 	    --output-file $(DIST)/bit-convert.cdx.json build/runtime.txt
 
 audit: $(TOOLS)/tools.stamp  ## look for known vulnerabilities of what requirements.lock names
-	$(TOOLS)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off
+	$(TOOLS)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off
 
 clean:  ## remove environments and everything that was made
 	rm -rf $(VENV) $(PEERS) $(TOOLS) build $(DIST) *.egg-info models hub parity docs/reference
