@@ -154,28 +154,6 @@ def bounded(size: int) -> int:
     return max(MAX_EXPANSION * size, SMALL)
 
 
-@contextmanager
-def limited_memory(more: int) -> Iterator[None]:
-    """Lets this process reserve ``more`` bytes beyond what it has, while a library reads what may lie about lengths.
-
-    It holds for all threads, and on Linux alone; elsewhere it does nothing.
-    """
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError):
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def as_float32(values: Array, path: str, name: str) -> Array:
     """``values`` as a C-contiguous float32 array, without a copy where they are one; refused where not finite."""
     with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused

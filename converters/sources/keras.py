@@ -16,7 +16,7 @@ where their shapes fit one of the orders that BiT's variables are known in, and 
 
 Every link on the way must be a hard link inside the file, every dataset plain floats that the file's real bytes bear
 out; no filter that HDF5 would load from elsewhere is used. HDF5 reserves what some lengths in a file claim, before it
-reads: so it may reserve only what the file's size justifies.
+reads: so it does that in a process of its own (``sources.apart``), which may reserve what the file's size justifies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,7 @@ from converters.errors import CheckpointError, UsageError
 from converters.mapping.architecture import GROUPS, Architecture
 from converters.mapping.names import NO_WEIGHT, PROJECTION, ends, infer, parameters, trunk, words
 from converters.reading import reading
+from converters.sources.apart import SourceApart
 from converters.sources.base import (
     MAX_NAME,
     MAX_TENSORS,
@@ -42,7 +43,6 @@ from converters.sources.base import (
     TensorFile,
     as_float32,
     bounded,
-    limited_memory,
     refuse_names,
 )
 from converters.sources.dense import LEAST, Dense, head_among
@@ -71,7 +71,7 @@ UNIT_TENSORS, TAIL = 9, {2: False, 4: True}
 """Tensors of a unit without projection; of the end of the network, without a head and with one."""
 
 
-class KerasSource(TensorFile):
+class KerasReader(TensorFile):
     """A Keras ``.h5`` file under the whole names of the ``keras`` column.
 
     Raises CheckpointError, naming file and tensor, for anything broken, unsafe or not a BiT; UsageError without h5py.
@@ -94,18 +94,18 @@ class KerasSource(TensorFile):
         self._size = path.stat().st_size
         self._file: Any = None
         try:
-            with self._blame("the file"):
+            with reading(self.path, "the file"):
                 self._file = self._opened(path)
-            with self._blame("the list of weights"):
+            with reading(self.path, "the list of weights"):
                 self._refuse_code()
                 found = list(self._weights())
             self._refuse_bomb([dataset for *_, dataset in found])
-            arrange = arranged if self.format == KerasSource.format else numbered
+            arrange = arranged if self.format == KerasReader.format else numbered
             names, self._made = arrange(found, self.path)
             if self._made:
                 self.dropped = {**self.dropped, "the head's bias": "the file has none: zeros stand for it"}
             self._datasets = {name: found[place][2] for place, name in sorted(names.items())}
-            if self.format != KerasSource.format:
+            if self.format != KerasReader.format:
                 self._refuse_contradiction()
         except BaseException:
             self.close()
@@ -129,7 +129,7 @@ class KerasSource(TensorFile):
     def read(self, name: str) -> Array:
         if name in self._made:
             return np.zeros(self._made[name], np.float32)
-        with self._blame(name):
+        with reading(self.path, name):
             values: Array = self._datasets[name][()]
         return as_float32(values, self.path, name)
 
@@ -281,11 +281,6 @@ class KerasSource(TensorFile):
                 "Download it again."
             )
 
-    @contextmanager
-    def _blame(self, what: str) -> Iterator[None]:
-        with limited_memory(bounded(self._size)), reading(self.path, what):
-            yield
-
 
 Weight = tuple[str, str, Any]
 """Layer, name, dataset."""
@@ -308,7 +303,7 @@ def arranged(found: Sequence[Weight], where: str) -> Arranged:
 
 
 def _with_head(names: dict[int, str], head: Dense | None) -> Arranged:
-    _, kernel, bias = ends(KerasSource.scheme)
+    _, kernel, bias = ends(KerasReader.scheme)
     made: dict[str, Shape] = {}
     if head is not None:
         names[int(head.kernel)] = kernel
@@ -323,13 +318,13 @@ def _by_name(found: Sequence[Weight]) -> dict[str, str]:
     """Place → name in the table, of the weights below the head whose own names are whole."""
     spelt = ({f"{place}": name for place, (_, name, _) in enumerate(found)},
              {f"{place}": f"{layer}/{name}" for place, (layer, name, _) in enumerate(found)})  # fmt: skip
-    return max((trunk(names, KerasSource.scheme) for names in spelt), key=len)
+    return max((trunk(names, KerasReader.scheme) for names in spelt), key=len)
 
 
 def _head(found: Sequence[Weight], named: Mapping[str, str], where: str) -> Dense | None:
     """The Dense layer beside the network: by names where those are whole, else the only matrix."""
     shapes = {f"{place}": tuple(dataset.shape) for place, (*_, dataset) in enumerate(found)}
-    norm, *_ = ends(KerasSource.scheme)
+    norm, *_ = ends(KerasReader.scheme)
     last = next((place for place, name in named.items() if name == norm), None)
     if len(named) >= LEAST and last and len(shapes[last]) == 1:
         rest = {place: shape for place, shape in shapes.items() if place not in named}
@@ -356,7 +351,7 @@ def numbered(found: Sequence[Weight], where: str) -> Arranged:
     for names in _orders([shapes[place] for place in largest]):
         named = dict(zip(largest, names, strict=True))
         try:
-            network = infer({name: shapes[place] for place, name in named.items()}, KerasSource.scheme, where)
+            network = infer({name: shapes[place] for place, name in named.items()}, KerasReader.scheme, where)
         except CheckpointError:
             continue
         rest = {f"{place}": shape for place, shape in shapes.items() if place not in named}
@@ -465,7 +460,7 @@ def _is_within(said: Sequence[str], whole: Sequence[str]) -> bool:
     return all(word in rest for word in said)
 
 
-class KerasArchive(KerasSource):
+class KerasArchiveReader(KerasReader):
     """A ``.keras`` archive of tf_keras: its weights, whose variables are numbered. Its configuration builds nothing."""
 
     looked_for = "a Keras archive (.keras)"
@@ -493,6 +488,18 @@ class KerasArchive(KerasSource):
         for opened in ("_member", "_archive"):
             if hasattr(self, opened):
                 getattr(self, opened).close()
+
+
+class KerasSource(SourceApart):
+    """What KerasReader reads."""
+
+    reader, looked_for = KerasReader, KerasReader.looked_for
+
+
+class KerasArchive(SourceApart):
+    """What KerasArchiveReader reads."""
+
+    reader, looked_for = KerasArchiveReader, KerasArchiveReader.looked_for
 
 
 def _h5py() -> Any:

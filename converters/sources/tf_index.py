@@ -18,10 +18,13 @@ FOOTER, MAGIC = 48, struct.pack("<Q", 0xDB4775248B80FB57)
 TRAILER = 5
 """Bytes behind a block: how it is compressed, and its checksum."""
 COUNT = struct.Struct("<I")
+REFERENCES = 101
+"""The first of the types that no value has (tensorflow/core/framework/types.proto)."""
 
 
 def refuse_odd_index(file: Path, real: int) -> None:
     """Raises ValueError, or protobuf's DecodeError, for an index that is not one of tensors in ``real`` bytes."""
+    from tensorflow.core.framework.types_pb2 import DataType
     from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto, BundleHeaderProto
 
     entries = list(_entries(file.read_bytes()))
@@ -32,6 +35,8 @@ def refuse_odd_index(file: Path, real: int) -> None:
         sizes = [dim.size for dim in entry.shape.dim]
         if entry.slices or not key:
             raise ValueError(f"{name} is in slices, or has no name")
+        if not 0 < entry.dtype < REFERENCES or entry.dtype not in DataType.values():
+            raise ValueError(f"{name} is of an unknown type")
         numbers = [*sizes, entry.offset, entry.size, entry.shard_id]
         if entry.shape.unknown_rank or len(sizes) > MAX_RANK or min(numbers) < 0:
             raise ValueError(f"{name} has an odd shape or place")

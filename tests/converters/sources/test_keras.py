@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from converters import sources
+from converters.errors import CheckpointError
+from converters.sources import open_checkpoint
+from converters.sources.keras import KerasReader, KerasSource
 from tests.converters.sources import writers
 from tests.converters.sources.refusals import peak_of_refusal, read_all, refuse, refuse_cut_short
 
@@ -229,7 +234,10 @@ def test_another_keras_network_is_refused(tmp_path: Path) -> None:
     assert "not a BiT checkpoint: its 4 weights" in refuse(tmp_path / "model.h5")
 
 
-def test_a_file_cut_short_is_refused(path: Path) -> None:
+def test_a_file_cut_short_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: a hundred others take their time."""
+    readers = tuple(KerasReader if reader is KerasSource else reader for reader in sources.READERS)
+    monkeypatch.setattr(sources, "READERS", readers)
     refuse_cut_short(path, path)
 
 
@@ -261,3 +269,21 @@ def test_a_lying_length_of_a_name_reserves_nothing(path: Path, written) -> None:
         content[at - 4 : at] = (0xF0000000).to_bytes(4, "little")
     path.write_bytes(content)
     assert peak_of_refusal(path, written("h5 with short names")) < 200 * MB
+
+
+def test_a_library_that_dies_takes_nothing_with_it(path: Path) -> None:
+    with open_checkpoint(path) as source:
+        name, *_ = source.shapes
+        source._source._process.kill()
+        with pytest.raises(CheckpointError, match=r"model\.h5: .* its library ends"):
+            source.read(name)
+
+
+def test_no_limit_is_set_for_this_process(path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with open_checkpoint(path) as source, ThreadPoolExecutor(2) as others:
+        limits = list(others.map(lambda _: resource.getrlimit(resource.RLIMIT_AS), range(2)))
+        assert all(source.read(name).size for name in source.shapes)
+    assert limits == [before, before]

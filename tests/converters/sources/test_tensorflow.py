@@ -239,6 +239,7 @@ def test_memory_follows_the_bytes_not_the_claims(tmp_path: Path, tensors, writte
         lambda entries: [(key, record + b"\x12\x04\x12\x02\x08\xff") for key, record in entries],
         lambda entries: [(key, record + b"\x20" + b"\xff" * 9 + b"\x01") for key, record in entries],  # offset -1
         lambda entries: [*entries[:1], (b"a", b"\x08\x01\x12\x0d\x12\x0b\x08" + b"\xff" * 9 + b"\x01"), *entries[1:]],
+        lambda entries: [(key, record + b"\x08\x7f") for key, record in entries],  # a type that there is not
         lambda entries: [(key, record + b"\x3a\x00") for key, record in entries],  # slices
         lambda entries: entries[1:],
         lambda entries: entries[::-1],

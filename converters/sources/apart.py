@@ -1,0 +1,147 @@
+"""A source that is read in a process of its own: where a C library may die of what it reads, loop, or reserve what a
+file claims, it takes nothing else with it. The process may have what the file's size justifies; that of whoever asks,
+and its threads, keep their limits.
+
+    path → process: the reader itself, limited → names and shapes, then one tensor after another → float32 arrays
+
+    asked: a line, the tensor's name as JSON; answered: a line of JSON, and behind it the values
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from converters.errors import BitConvertError, CheckpointError, UsageError
+from converters.sources.base import Array, Shape, TensorFile, bounded
+
+ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error in (CheckpointError, UsageError)}
+PATIENCE = 60
+"""Seconds for one answer; a tensor of the largest network takes one."""
+PROGRAM = "import sys; sys.path[:] = sys.argv[5:]; from {0} import {1} as reader; from {2} import serve; serve(reader)"
+"""Of the process: it imports what this one imports, from the same places, and no program of the user's."""
+
+
+class SourceApart(TensorFile):
+    """What ``reader`` reads. Raises CheckpointError as it does, and where its process ends before it is asked to."""
+
+    reader: ClassVar[type[TensorFile]]
+
+    @classmethod
+    def recognises(cls, path: Path, head: bytes) -> bool:
+        return cls.reader.recognises(path, head)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        return cls(path)
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        ours, theirs = socket.socketpair()
+        program = PROGRAM.format(self.reader.__module__, self.reader.__name__, __name__)
+        arguments = [str(theirs.fileno()), self.path, str(bounded(path.stat().st_size)), "--", *sys.path]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program, *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        ours.settimeout(PATIENCE)
+        self._stream: Any = ours.makefile("rwb")
+        ours.close()  # the stream keeps it
+        try:
+            told = self._answer("the file")
+        except BaseException:
+            self.close()
+            raise
+        self.format, self.scheme, self.dropped = told["format"], told["scheme"], told["dropped"]
+        self._shapes = {name: tuple(shape) for name, shape in told["shapes"]}
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return self._shapes
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        return {Path(self.path).name: Path(self.path)}
+
+    def read(self, name: str) -> Array:
+        values = np.empty(self._shapes[name], np.float32)
+        with suppress(OSError):  # said by the answer that does not come
+            self._stream.write(json.dumps(name).encode() + b"\n")
+            self._stream.flush()
+        self._answer(name)
+        with suppress(OSError):
+            if self._stream.readinto(values.reshape(-1).view(np.uint8).data) == values.nbytes:
+                return values
+        raise self._ended(name)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._stream.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self, what: str) -> dict[str, Any]:
+        """The next line. Raises the error that it tells."""
+        try:
+            answer: dict[str, Any] = json.loads(self._stream.readline())
+        except (OSError, ValueError):
+            raise self._ended(what) from None
+        if "error" in answer:
+            raise ERRORS[answer["error"]](answer["message"])
+        return answer
+
+    def _ended(self, what: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {what} is damaged: its library ends, or does not, where it is read.")
+
+
+def serve(reader: type[TensorFile]) -> None:
+    """Of the process: answers until nobody asks."""
+    number, path, more = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    with suppress(ImportError):
+        import h5py  # noqa: F401 - before the limit, in which it is no claim of the file's
+    _limit(more)
+    with socket.socket(fileno=number) as asked, asked.makefile("rwb") as stream:
+
+        def tell(content: Mapping[str, Any], values: bytes | memoryview = b"") -> None:
+            stream.write(json.dumps(content).encode() + b"\n")
+            stream.write(values)
+            stream.flush()
+
+        @contextmanager
+        def telling() -> Iterator[None]:
+            try:
+                yield
+            except BitConvertError as error:
+                tell({"error": type(error).__name__, "message": str(error)})
+
+        with telling(), reader.open(path) as source:
+            told = {"format": source.format, "scheme": source.scheme, "dropped": dict(source.dropped)}
+            tell({**told, "shapes": list(source.shapes.items())})
+            for line in stream:
+                with telling():
+                    tell({}, source.read(json.loads(line)).reshape(-1).view(np.uint8).data)
+
+
+def _limit(more: int) -> None:
+    """Lets this process reserve ``more`` bytes beyond what it has, on Linux alone; elsewhere it does nothing."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        return
+    limit = pages * resource.getpagesize() + more
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
