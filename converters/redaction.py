@@ -27,7 +27,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 T = TypeVar("T")
 
 HIDDEN = "***"
-"""What stands where a secret stood."""
+"""Stands where a secret stood."""
 SHORTEST = 6
 """Characters of a secret that is looked for in running text and in base64: a shorter one is also a part of words."""
 ORDINARY = frozenset({"tf-hub-format", "tfhub-redirect", "download", "alt", "format", "raw", "rev", "revision", "ref"})
@@ -41,7 +41,7 @@ _URL = re.compile(
     r"(?P<rest>[^\s<>\"`]*)"
 )
 _CLOSING = "'),.;:]}"
-"""What ends a sentence, rather than the address before it."""
+"""Characters that end a sentence rather than the address before it."""
 _USER_INFO = re.compile(r"(?<=//)[^\s/@]*@")
 _NESTED = re.compile(r"((?i:%3A%2F%2F))[^\s/?&]{0,300}?%40")
 _WITHOUT_SCHEME = re.compile(r"(?<![\w/.+%-])[\w.+%-]{1,64}:[^\s:@/]{3,}@(?=[\w\[])")
@@ -184,7 +184,7 @@ def _bare_url(match: re.Match[str]) -> str:
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
-    """What follows a scheme: authority, path, and query with fragment."""
+    """Splits what follows a scheme into authority, path, and query with fragment."""
     at = re.search(r"[/?#\\]", rest)
     authority, tail = (rest[: at.start()], rest[at.start() :]) if at else (rest, "")
     _, colon, port = authority.rpartition("@")[2].partition(":")

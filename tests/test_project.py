@@ -123,7 +123,7 @@ def test_words_of_our_own_do_not_come_back(path):
     assert not found
 
 
-NOT_YET = ("converters/sources", "converters/download", "converters/redaction.py", "converters/cli")
+NOT_YET = ("converters/sources", "converters/download")
 SENTENCES = [path for path in CODE if not str(path.relative_to(ROOT)).startswith(NOT_YET)]
 CLAUSE = re.compile(r"(What|Who|Which|Of|Likewise|By|Where|How)\b")
 """How a docstring begins that is read only after the line above it, or that is a riddle."""

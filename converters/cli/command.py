@@ -1,4 +1,4 @@
-"""What both commands have in common: options in groups, a help page that shows what to type, completion, and an end.
+"""Both commands have this in common: options in groups, a help page that shows what to type, completion, an end.
 
 words → ``Command.main`` → the command's function → exit status
 """

@@ -1,4 +1,4 @@
-"""How a command ends: what is said of whatever ended it, on stderr and with ``--json`` on stdout; the exit status."""
+"""A command ends here: with a message on stderr, with ``--json`` a document on stdout, and an exit status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from converters.errors import (
 )
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
-"""What libraries raise RuntimeErrors of."""
+"""Words of the RuntimeErrors that libraries raise where memory is short."""
 
 
 class Terminated(BaseException):
@@ -29,7 +29,7 @@ class Terminated(BaseException):
 
 
 class Ending:
-    """How the command ``name`` was told to end.
+    """The end of the command ``name``, as it was asked for.
 
     ``empty`` is what the JSON of a run that did nothing has besides.
     """

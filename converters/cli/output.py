@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     import threading
 
 _ESCAPED_IN_JSON = "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-"""What JSON allows and a terminal obeys, or no encoding has."""
+"""Characters that JSON allows and a terminal obeys, or no encoding has."""
 _PLAIN = str.maketrans("·–—…×’“”─━│┃┏┓┗┛┡┩╇┳┻╋├┤┬┴┼└┘┌┐", '---.x\'""--||' + "+" * 19)
 """Signs of ours, for terminals that have none but ASCII."""
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for characters that a stream's encoding does not have: a similar sign, else an escape."""
+    """Replaces characters that a stream's encoding does not have by a similar sign, else by an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_PLAIN)
@@ -41,7 +41,7 @@ codecs.register_error("bit-convert", _readable)
 
 
 class OutputClosed(BaseException):
-    """Whoever was to read stdout has gone, as ``| head`` does."""
+    """Raised where whoever was to read stdout has gone, as ``| head`` does."""
 
 
 def say_own(text: str) -> None:

@@ -16,7 +16,7 @@ from converters.redaction import printable
 from verify.protocols import Progress
 
 BYTES = "downloading"
-"""What is counted in bytes, rather than in steps."""
+"""The step that is counted in bytes."""
 FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""
 
@@ -80,7 +80,7 @@ class Lines:
 
 
 def amount(what: str, done: int, total: int, seconds: float) -> str:
-    """How much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known."""
+    """Tells how much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known."""
     if what != BYTES:
         return f"{done} of {total}" if total > 1 else ""
     if not done:

@@ -1,4 +1,4 @@
-"""What a word without an option means, and what to say where a word is missing."""
+"""Words without an option, and words that are missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_source(word: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_source(target: str) -> UsageError:
-    """What to say where bit-verify is not told the checkpoint: of which variant the folder's card says that it is."""
+    """The error for bit-verify without a checkpoint; it proposes the variant that the folder's card names."""
     name = _named_by_card(Path(target) / CARD) if "://" not in target else None
     if name is None:
         return UsageError(f"{target}: against which checkpoint? Name it with --against: a variant, a path or a URL.")
