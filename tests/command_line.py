@@ -16,7 +16,9 @@ from converters.cli.commands import convert, verify
 DRIVER = """
 import json, sys
 from click.testing import CliRunner
+from converters.cli import progress
 from converters.cli.commands import convert, verify
+progress.FIRST = float("inf")
 for command, *arguments in json.loads(sys.argv[1]):
     result = CliRunner().invoke({"convert": convert, "verify": verify}[command], arguments)
     print(json.dumps([result.exit_code, result.stdout, result.stderr]), flush=True)

@@ -47,6 +47,12 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("steady")
 
 
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch):
+    """On a busy machine anything may take long enough to be told of."""
+    monkeypatch.setattr("converters.cli.progress.FIRST", float("inf"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="what needs no minute: see tests/conftest.py")
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,6 +18,7 @@ from verify.protocols import Progress
 
 BYTES = "downloading"
 """The step that is counted in bytes."""
+_TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
 FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""
 
@@ -50,7 +52,7 @@ def _watcher(title: str, quiet: bool, verbose: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """A line for each step that ends, with its seconds; or, not ``verbose``, now and then one of what takes long."""
+    """A line for each step that ends, with its seconds; or, not ``verbose``, a line now and then of what takes long."""
 
     def __init__(self, title: str, verbose: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._title, self._verbose, self._now = title, verbose, now
@@ -59,14 +61,14 @@ class Lines:
         self._quiet_until = self._last + FIRST
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        now = self._now()
-        if what != self._what:
+        now, phase = self._now(), _phase(what)
+        if phase != self._what:
             self.end()
-            self._what, self._begun = what, now
+            self._what, self._begun = phase, now
         if not self._verbose and now >= self._quiet_until:
-            wait = BETWEEN if what != self._told else LONGEST
+            wait = BETWEEN if phase != self._told else LONGEST
             if now - self._last >= wait:
-                self._told, self._last = what, now
+                self._told, self._last = phase, now
                 self._say(f"{what}{_after(amount(what, done, total, now - self._begun))}")
 
     def end(self) -> None:
@@ -90,6 +92,11 @@ def amount(what: str, done: int, total: int, seconds: float) -> str:
     parts += [f"{_size(speed)}/s"] if seconds >= 1 else []
     left = (total - done) / speed if speed and total else None
     return ", ".join([*parts, f"{_clock(left)} left"] if left is not None and seconds >= 1 else parts)
+
+
+def _phase(what: str) -> str:
+    """The step without the tensor or layer that it is at: ``writing``, ``verifying NumPy float64``."""
+    return _TENSOR.sub("", what.partition(", ")[0])
 
 
 def _after(text: str) -> str:

@@ -168,10 +168,16 @@ def test_a_user_without_a_home_can_convert_and_audit(checkpoint, tmp_path):
             text=True,
         )
 
+    try:
+        reached = as_nobody("convert", "--version").returncode == 0
+    except PermissionError:
+        reached = False
+    if not reached:
+        pytest.skip("another user may not read this Python, or this folder")
     for status, *words in (
-        (0, "convert", "--checkpoint", checkpoint, "--output", "model"),
-        (0, "convert", "--checkpoint", checkpoint, "--output", "model", "--force"),
-        (0, "verify", "model", "--against", checkpoint),
+        (0, "convert", "-q", "--checkpoint", checkpoint, "--output", "model"),
+        (0, "convert", "-q", "--checkpoint", checkpoint, "--output", "model", "--force"),
+        (0, "verify", "-q", "model", "--against", checkpoint),
         (2, "convert", "--variant", "BiT-M-R50x1", "--offline"),
         (
             2,

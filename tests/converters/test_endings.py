@@ -21,7 +21,9 @@ from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
 
 ISSUES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["urls"]["Issues"]
-PROGRAM = "import sys; from converters.cli import {command}; {command}(sys.argv[1:])"
+PROGRAM = (
+    "import sys; from converters.cli import progress, {command}; progress.FIRST = float('inf'); {command}(sys.argv[1:])"
+)
 
 
 @pytest.fixture(scope="module")
