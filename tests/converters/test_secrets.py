@@ -35,7 +35,18 @@ ADDRESSES = (
     f"ftp://user:{SECRET}@host/a.npz",
     f"user:{SECRET}@host/a.npz",
 )
-CONVERT = ("--checkpoint", "--variant", "--output", "--images", "--hub", "--repo-id", "--layout", "--nonsense")
+CONVERT = (
+    "--checkpoint",
+    "--variant",
+    "--output",
+    "--images",
+    "--hub",
+    "--repo-id",
+    "--layout",
+    "--nonsense",
+    "BARE",
+    "--sign-key",
+)
 VERIFY = ("TARGET", "--against", "--check", "--report", "--variant", "--images", "--oracle")
 OUTPUTS = ((), ("--json", "--debug"))
 
@@ -78,7 +89,7 @@ def refused_without_secret(words: list[str], output: tuple[str, ...], command, m
 @pytest.mark.parametrize("option", CONVERT)
 def test_no_option_of_bit_convert_tells_a_secret(option, output, checkpoint, monkeypatch, tmp_path):
     for address in ADDRESSES:
-        words = ["--variant", "BiT-M-R50x1", option, address]
+        words = [address] if option == "BARE" else ["--variant", "BiT-M-R50x1", option, address]
         if option in ("--output", "--hub", "--repo-id"):
             words += ["--push", "--exact", "logits", "--layout", "npz"]
         refused_without_secret(words, output, convert, monkeypatch, tmp_path)
