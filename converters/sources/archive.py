@@ -4,7 +4,8 @@
 
 Only plain files and folders below the archive's own top are unpacked, no links, nothing that macOS put there; together
 they may be only so much larger than the archive. The temporary folder goes when the source is closed, or when anything
-fails.
+fails. tarfile's own data filter would mend what is refused here: it strips leading slashes, and lets links pass that
+stay inside.
 """
 
 from __future__ import annotations

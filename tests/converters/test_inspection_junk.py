@@ -108,6 +108,13 @@ def test_junk_in_the_preprocessor(name, value, known):
     noted(inspect_processor, "preprocessor_config.json", recipe, plan)
 
 
+def test_means_and_deviations_of_other_numbers_of_channels():
+    recipe = json.loads(json.dumps(preprocessor_config(PLANS["transformers"].preprocessing)))
+    recipe |= {"image_mean": [0.5] * 2, "image_std": [0.5] * 4}
+    notes = noted(inspect_processor, "preprocessor_config.json", recipe, PLANS["transformers"])
+    assert not all(each.met for each in notes.expectations)
+
+
 @pytest.mark.parametrize("levels", [65, 900, 1000, 100_000])
 def test_what_no_library_can_read_is_refused(levels, tmp_path):
     file = tmp_path / "config.json"

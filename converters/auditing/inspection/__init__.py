@@ -30,6 +30,7 @@ from converters.auditing.inspection.timm_fields import inspect_timm
 from converters.files import CONFIG, read_json
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights
+from converters.reading import reading
 from verify.protocols import Expectation, Inspected
 
 READ_BY_LIBRARIES = {"transformers": inspect_model, "timm": inspect_timm}
@@ -66,10 +67,11 @@ def inspect_folder(
     signed by.
     """
     notes = Notes()
-    _inspect_config(notes, folder, plan)
-    inspect_processors(notes, folder, plan)
-    inspect_files(notes, folder, weights, plan.layout)
-    inspect_records(notes, folder, plan, weights, sha256, verify_key)
+    with reading(folder, "what lies beside its weights"):
+        _inspect_config(notes, folder, plan)
+        inspect_processors(notes, folder, plan)
+        inspect_files(notes, folder, weights, plan.layout)
+        inspect_records(notes, folder, plan, weights, sha256, verify_key)
     return Inspection(tuple(notes.expectations), tuple(notes.inspected), notes.misleading)
 
 

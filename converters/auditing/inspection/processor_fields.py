@@ -104,7 +104,7 @@ def _slopes(values: Mapping[str, Any]) -> list[float] | None:
     factor, means, stds = (values[name] for name in ("rescale_factor", "image_mean", "image_std"))
     numbers = [factor, *means, *stds]
     plain = isinstance(values["do_rescale"], bool) and isinstance(values["do_normalize"], bool)
-    if not plain or len(numbers) != 7 or not all(map(is_number, numbers)) or not all(stds):
+    if not plain or not len(means) == len(stds) == 3 or not all(map(is_number, numbers)) or not all(stds):
         return None
     factor = factor if values["do_rescale"] else 1.0
     pairs = zip(means, stds, strict=True) if values["do_normalize"] else [(0.0, 1.0)] * 3
@@ -171,7 +171,7 @@ def _is_usable(values: Mapping[str, Any]) -> bool:
     sides = [*values["size"].values(), *values["crop_size"].values()]
     return (
         plain
-        and len(numbers) == 7
+        and len(values["image_mean"]) == len(values["image_std"]) == 3
         and all(map(is_number, numbers))
         and all(values["image_std"])
         and is_int(values["resample"])
