@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from functools import cache
@@ -41,6 +42,8 @@ ALWAYS_RECORDED = (CONFIG, WEIGHTS, INDEX)
 HOLDS = "a signature that holds"
 SHOWN = 16
 """Digits of a key's sha256."""
+
+SHA256 = re.compile("[0-9a-f]{64}")
 
 Digest = Callable[[Path], str]
 
@@ -96,9 +99,8 @@ def _inspect_provenance(notes: Notes, folder: Path, plan: Plan, weights: Weights
     there = {name: digest(folder / name) for name in _to_record(folder, weights, said.files)}
     gone = {name: sha for name, sha in said.files.items() if name not in there and not (folder / name).exists()}
     files = gone | there  # whether a file may be missing, the loader decides
-    found = provenance.differences(
-        content, files, sha256 or said.origin.sha256, provenance.options_of(plan.storage, plan.pool_padding)
-    )
+    origin = _origin(folder, said.origin.sha256, sha256)
+    found = provenance.differences(content, files, origin, provenance.options_of(plan.storage, plan.pool_padding))
     for place, wanted, value in found:
         if notes.may_note():
             notes.must(f"{PROVENANCE} {short_name(place)}", shown(wanted), shown(value))
@@ -106,7 +108,24 @@ def _inspect_provenance(notes: Notes, folder: Path, plan: Plan, weights: Weights
         what = "what follows from files, source and options"
         notes.must(PROVENANCE, what, what, "each subject's sha256, the source's, and the options that the folder shows")
     where = short_name(said.origin.uri or said.origin.name)
-    notes.harmless(f"{PROVENANCE} origin", f"the converter's word: the source was {where}; its sha256 is compared")
+    if sha256 and said.origin.sha256 == origin != sha256:
+        notes.harmless(f"{PROVENANCE} origin", f"another file than the source, with tensors to be compared: {where}")
+    else:
+        notes.harmless(f"{PROVENANCE} origin", f"the converter's word: the source was {where}; its sha256 is compared")
+
+
+def _origin(folder: Path, said: str, sha256: str) -> str:
+    """The sha256 that the provenance must give for its source.
+
+    It need not be that of the source at hand, whose tensors may lie in files of several formats; but then it is that of
+    the report beside it.
+    """
+    if said == sha256 or not SHA256.fullmatch(said):
+        return sha256 or said
+    report = read_json(folder / PARITY) if (folder / PARITY).is_file() else {}
+    source = report.get("source")
+    recorded = source.get("sha256") if isinstance(source, dict) else None
+    return recorded if isinstance(recorded, str) else said
 
 
 def _to_record(folder: Path, weights: Weights, said: Collection[str] = ()) -> list[str]:
