@@ -627,7 +627,8 @@ def _is_state(prefix: str, scheme: str) -> bool:
 def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
     stem = template.removesuffix(ANY)
     if stem != template and "{name}" in stem:
-        ends = [end for end, character in enumerate(name) if character == "/"]
+        most = max(each.count("/") for each in (prefix, *_column(scheme).prefixes)) + _deepest(scheme) + stem.count("/")
+        ends = [end for end, character in enumerate(name) if character == "/"][:most]
         return any(_is_dropped(name[:end], stem[:-1], prefix, scheme) for end in ends)
     if stem != template:  # beside the network, or beside what holds it
         above = "".join(f"{part}/" for part in prefix.split("/")[:-2])

@@ -37,7 +37,7 @@ class Reader:
     also: tuple[type[Exception], ...] = ()
     """Errors of other layers that this boundary may raise by contract."""
     heavy: bool = field(default=False)
-    """Whether it imports TensorFlow."""
+    """Whether it imports TensorFlow, or starts a process for each input."""
 
 
 @cache
@@ -174,16 +174,6 @@ def h5_bytes(content: bytes, random: Any) -> bytes:
         + (changed[: len(piece)].ljust(len(piece), b"\0") if random.random() < 0.8 else changed)
         + content[place + 256 :]
     )
-
-
-def read_h5(folder: Path) -> None:
-    """In this process, where a thousand inputs take a minute, and not in one of its own, as it is read otherwise."""
-    from converters.sources.google import GoogleView
-    from converters.sources.keras import KerasReader
-
-    with GoogleView(KerasReader(folder / "x.h5")) as source:
-        for name in source.shapes:
-            source.read(name)
 
 
 @cache
@@ -408,7 +398,7 @@ SOURCES = "converters/sources/"
 READERS: dict[str, Reader] = {
     "npz": Reader(npz_seeds, {".npz": mutations.zipped(mutations.npy)}, read_tiles, (SOURCES + "npz.py",
         SOURCES + "zips.py")),
-    "h5": Reader(h5_seeds, {".h5": h5_bytes}, read_h5, (SOURCES + "keras.py",)),
+    "h5": Reader(h5_seeds, {".h5": h5_bytes}, read_checkpoint, (SOURCES + "apart.py",), heavy=True),
     "safetensors": Reader(
         safetensors_seeds,
         {".safetensors": mutations.safetensors, ".json": mutations.json_text},

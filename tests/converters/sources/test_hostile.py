@@ -204,6 +204,18 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "a header of 1.1 MB of names": safetensors(b"{" + names(90_000) + b"}"),
     "a header of 1.1 MB of metadata": safetensors(b'{"__metadata__":{' + names(90_000, '""') + b"}}"),
     "a header of 900 kB of objects": safetensors(b'{"t":[' + b"{}," * 300_000 + b"{}]}"),
+    "4,000 slots of names of 50 parts": safetensors(
+        json.dumps(
+            {
+                name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+                for name in (
+                    *("root_block/conv_root/kernel", "norm-pre-head/scale", "norm-pre-head/bias"),
+                    *(f"opt/state/param_states/{'a/' * 50}{number}" for number in range(4000)),
+                )
+            },
+            separators=(",", ":"),
+        ).encode()
+    ),
     "an npz of 1.1 million entries": npz_of_empty_members,
     "npy headers of many brackets": npz_of_headers(npy("(" * 150 + "0," + ")" * 150, "'<f4'")),
     "npy headers of many signs": npz_of_headers("-" * 900 + "1"),
