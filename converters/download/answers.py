@@ -1,4 +1,4 @@
-"""What a server answers, taken in within bounds: nothing that it says is believed before it is looked at.
+"""A server's answers, taken in within bounds: nothing that it says is believed before it is looked at.
 
     request → ``led_on`` (redirects, their bodies unread) → answer → ``whole`` (a bounded body)
 

@@ -51,12 +51,12 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Version:
-    """What a server says of the version of a file that it sends."""
+    """A server's description of the version of a file that it sends."""
 
     etag: str | None = None
     modified: str | None = None
     validator: str | None = None
-    """What If-Range may name: equal only where every byte is."""
+    """The value that If-Range may name: equal only where every byte is."""
     total: int | None = None
     """Bytes of the whole file; None where the server does not say."""
     md5: str | None = None
@@ -74,7 +74,7 @@ class Entry:
     etag: str | None
     modified: str | None
     origin: str = ""
-    """Where it was fetched: the file's own address, or a mirror's."""
+    """The address it was fetched from: the file's own, or a mirror's."""
 
     def fits(self, size: int | None, digest: str | None) -> bool:
         """Whether this is the file of ``size`` and sha256 ``digest``, as far as these are known."""

@@ -58,7 +58,7 @@ LOG = logging.getLogger(__name__)
 
 
 class _Expected(NamedTuple):
-    """What the caller knows of the file: where anything, it is one certain version, and no newer one is asked for."""
+    """The caller's knowledge of the file: with any, one certain version is meant, and no newer one is asked for."""
 
     size: int | None
     sha256: str | None
@@ -417,7 +417,7 @@ def _trust() -> ssl.SSLContext | bool:
 
 
 def _version(response: httpx.Response) -> Version:
-    """What a 200 answer says of the file it brings."""
+    """Returns what a 200 answer says of the file it brings."""
     headers = response.headers
     etag, modified = mark(headers.get("ETag")), mark(headers.get("Last-Modified"))
     return Version(

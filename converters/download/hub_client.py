@@ -130,7 +130,7 @@ def _http_error() -> type[Exception]:
 
 
 def meaning(error: Exception) -> Trouble | Refusal:
-    """What an exception that huggingface_hub raised says about the request.
+    """Returns what an exception of huggingface_hub says about the request.
 
     One that it does not know of is taken for an answer that is none of a Hub's, whatever its reader stumbled over.
     """

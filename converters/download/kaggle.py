@@ -105,7 +105,7 @@ def fetch(wanted: Model, *, offline: bool = False) -> Path:
 
 
 def _downloaded(wanted: Model) -> dict[str, Any]:
-    """What ``main`` writes, in a process of its own: the ``folder``, or ``reason``, ``remedy`` and ``passes``."""
+    """Returns what ``main`` writes in its own process: the ``folder``, or ``reason``, ``remedy`` and ``passes``."""
     command = [sys.executable, "-P", "-m", __name__, str(wanted)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def _folder(wanted: Model) -> Path:
-    """Where kagglehub keeps the versions of a model: each a folder, and a mark beside it once it is whole."""
+    """Returns kagglehub's folder of a model's versions: each a folder, and a mark beside it once it is whole."""
     from kagglehub.config import get_cache_folder
 
     return Path(get_cache_folder(), "models", wanted.owner, wanted.model, wanted.framework, wanted.variation)
@@ -160,7 +160,7 @@ def _is_network(error: Exception) -> bool:
 
 
 def _why(error: Exception) -> dict[str, Any]:
-    """What went wrong, what to do, and whether it may pass."""
+    """Returns what went wrong, what to do, and whether it may pass."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason, passes = f"Kaggle answers {status}", status in TRANSIENT
     if status in (401, 403):

@@ -1,4 +1,4 @@
-"""Where checkpoints and folders come from: a path, a URL, a repository of the Hub, a variant's own file.
+"""The places that checkpoints and folders come from: a path, a URL, a repository of the Hub, a variant's own file.
 
 what was given, Variant → ``locate()`` → path, or an address → ``fetch()`` → path on this machine
 """

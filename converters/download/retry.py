@@ -1,4 +1,4 @@
-"""How long a server is asked again: one rule for downloads and for the Hub.
+"""The time for which a server is asked again: one rule for downloads and for the Hub.
 
     attempt → ``Trouble`` → ``Patience.pause`` (wait, or give up) → attempt;  ``Refusal`` → no other attempt
 
@@ -53,7 +53,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Pace:
-    """How requests are spaced; times in seconds."""
+    """The spacing of requests; times in seconds."""
 
     first: float = 0.5
     """Between a first failure and the second attempt; doubled from attempt to attempt."""

@@ -16,12 +16,12 @@ from converters.redaction import one_line
 from verify.protocols import Progress
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
-"""Of a repository, the files of the first kind that it has are fetched, beside its JSON."""
+"""The kinds of weights: files of the first kind that a repository has are fetched, beside its JSON."""
 NEVER_LOADED = [
     *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.tflite", "*.ot", "runs/*", "checkpoint-*/*"),
     *("*.csv", "*.parquet", "*.mp4", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.pdf"),
 ]
-"""What of a repository is not fetched even whole: large files that neither transformers nor timm opens."""
+"""Files that are not fetched even with a whole repository: large ones that neither transformers nor timm opens."""
 CHECK_NETWORK = "Check the network (a proxy: HTTPS_PROXY; another Hub: HF_ENDPOINT), and run it again."
 CHECK_NAME = "Check the name, and `hf auth login` where it is private."
 LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _cached(repo_id: str, revision: str | None, why: str) -> Path:
 
 
 def _held(repo_id: str, revision: str | None) -> Path | None:
-    """What was fetched before; None where it is not there whole."""
+    """Returns what was fetched before; None where it is not there whole."""
     from huggingface_hub import snapshot_download
 
     for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by

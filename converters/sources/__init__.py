@@ -40,7 +40,7 @@ PRECEDENCE: tuple[tuple[type[TensorFile], type[TensorFile]], ...] = (
     (SavedModel, TfCheckpoint),
     (SafetensorsSource, TorchBinSource),
 )
-"""Where a file or folder fits both, the first is read. Any other folder that fits twice is an error, not a guess."""
+"""A file or folder that fits both is read as the first. Any other that fits twice is an error, not a guess."""
 SINGLE_FILES = (".npz", ".h5", ".keras")
 """A folder may hold one checkpoint of these formats."""
 FIRST_BYTES = 512

@@ -27,11 +27,11 @@ ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error i
 PATIENCE = 60
 """Seconds for one answer; a tensor of the largest network takes one."""
 PROGRAM = "import sys; sys.path[:] = sys.argv[5:]; from {0} import {1} as reader; from {2} import serve; serve(reader)"
-"""Of the process: it imports what this one imports, from the same places, and no program of the user's."""
+"""The process's program: it imports what this one imports, from the same places, and no program of the user's."""
 
 
 class SourceApart(TensorFile):
-    """What ``reader`` reads. Raises CheckpointError as it does, and where its process ends before it is asked to."""
+    """A file as ``reader`` reads it. Raises CheckpointError as it does, and where its process ends unasked."""
 
     reader: ClassVar[type[TensorFile]]
 
@@ -107,7 +107,7 @@ class SourceApart(TensorFile):
 
 
 def serve(reader: type[TensorFile]) -> None:
-    """Of the process: answers until nobody asks."""
+    """Answers in the process until nobody asks."""
     number, path, more = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     with suppress(ImportError):
         import h5py  # noqa: F401 - before the limit, in which it is no claim of the file's

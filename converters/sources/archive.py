@@ -105,7 +105,7 @@ class _Blocks(io.RawIOBase):
         self._skip = 0
         """Bytes until the next header."""
         self._extension: bytearray | None = None
-        """What was read of an extension header's content."""
+        """The part of an extension header's content that was read."""
         self._room = {"": MAX_EXTENSIONS, tarfile.XGLTYPE: MAX_GLOBAL}
 
     def read(self, size: int = -1) -> bytes:

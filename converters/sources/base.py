@@ -1,4 +1,4 @@
-"""What every source is, and what all of them do alike: bounds, digests, values as float32.
+"""The base of every source, with what all of them do alike: bounds, digests, values as float32.
 
 file or folder → names, shapes (at once) → ``read(name)`` → one float32 array
 """
@@ -60,14 +60,14 @@ class TensorFile(ABC):
 
     format: str
     looked_for: ClassVar[str]
-    """What this reader recognises, for the message about a file that none does."""
+    """The things that this reader recognises, for the message about a file that none does."""
 
     path: str
     scheme: str
     exact: Exact = "bits"
     pool_padding: PoolPadding | None = None
     dropped: Mapping[str, str] = {}
-    """What beside the tensors is left out, and why."""
+    """The names left out beside the tensors, and why."""
     counters: Collection[str] = ()
     """Names of those that are a single integer, which no tensor of a network is."""
 
@@ -122,7 +122,7 @@ class TensorFile(ABC):
 
     @property
     def location(self) -> str:
-        """Where it lies, unpacked; ``path`` is what it is called."""
+        """The path to the unpacked file; ``path`` is the name that people know."""
         return self.path
 
     @property
@@ -132,8 +132,8 @@ class TensorFile(ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, hexadecimal; of several, of the lines ``digest, two spaces, name, line feed``, sorted by name:
-        what ``sha256sum NAMES | sha256sum`` gives inside the folder."""
+        """The file's, hexadecimal; of several, that of the lines ``digest, two spaces, name, line feed``, sorted by
+        name: what ``sha256sum NAMES | sha256sum`` gives inside the folder."""
         digests = {name: sha256(path) for name, path in sorted(self.files.items())}
         if len(digests) == 1:
             return next(iter(digests.values()))

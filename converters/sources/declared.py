@@ -1,4 +1,4 @@
-"""What the config.json beside a checkpoint declares about its values.
+"""The declarations about a checkpoint's values in the config.json beside it.
 
 config.json → exact (``bits`` or ``logits``), pool padding
 """
@@ -25,7 +25,7 @@ class Declared:
 
 
 def declared(folder: Path) -> Declared:
-    """Of a folder; the default where it has no config.json. Raises CheckpointError where it contradicts itself."""
+    """Returns a folder's declarations, or the defaults. Raises CheckpointError where config.json contradicts itself."""
     file = folder / CONFIG
     if not file.is_file():
         return Declared()

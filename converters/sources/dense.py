@@ -38,7 +38,7 @@ def recognised(
     words: Mapping[str, Set[str]],
     where: str,
 ) -> Found:
-    """What the tensors of a file are, given those below the head (tensor → name in the table) and those left out.
+    """Tells what a file's tensors are, given those below the head (tensor → name in the table) and those left out.
 
     ``shown`` is what tensors are called in messages. Raises CheckpointError for a tensor that BiT has not.
     """

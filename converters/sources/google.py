@@ -64,12 +64,12 @@ class GoogleView:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, or over the folder's files, as TensorFile has it."""
+        """The file's, or that of the folder's files, as TensorFile has it."""
         return self._source.sha256
 
     @cached_property
     def graph_input(self) -> GraphInput | None:
-        """What the graph of a SavedModel takes; None where that is not known, as for any other format."""
+        """The input of a SavedModel's graph; None where that is not known, as for any other format."""
         from converters.sources.saved_model import SavedModel
 
         if self.format != SavedModel.format:
@@ -119,7 +119,7 @@ class GoogleView:
 def understand(
     stored: Mapping[str, Shape], scheme: str, path: str, counters: Collection[str] = ()
 ) -> tuple[Match, Architecture]:
-    """What each of the tensors of these names and stored shapes is, and the network that they are together.
+    """Returns what each tensor of these names and stored shapes is, and the network that they make together.
 
     ``counters`` are left out where the scheme does not know them. Raises CheckpointError, naming ``path``, for anything
     but one whole BiT.

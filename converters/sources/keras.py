@@ -50,7 +50,7 @@ from converters.sources.zips import FIRST_BYTES, member_names, open_zip
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MODEL_WEIGHTS, OPTIMIZER_WEIGHTS = "model_weights", "optimizer_weights"
-"""What ``model.save`` puts the weights, and the optimiser's state, under; ``save_weights`` writes at the top."""
+"""The groups of weights and optimiser state in a file of ``model.save``; ``save_weights`` writes at the top."""
 PLAIN_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32"}
 """Filters that are part of HDF5; any other is a plug-in, loaded from the file system."""
 TOP_LEVEL = "top_level_model_weights"
@@ -59,7 +59,7 @@ CONFIG = "model_config"
 CODE = "Lambda"
 """A layer that is a pickled function."""
 VARIABLES, TRAINING = "vars", ("optimizer", "metrics", "compile_metrics")
-"""Of the later formats: the group of a layer's variables; what is not the network's."""
+"""The later formats' group of a layer's variables, and groups that are not the network's."""
 MEMBER, MEMBER_CONFIG = "model.weights.h5", "config.json"
 """Members of a ``.keras`` archive."""
 MAX_CONFIG = 64 << 20
@@ -249,7 +249,7 @@ class KerasReader(TensorFile):
         return names
 
     def _follow(self, group: Any, path: str) -> Any:
-        """What ``path`` names below ``group``, over hard links alone: no other file, no detour through the same."""
+        """Follows ``path`` below ``group``, over hard links alone: no other file, no detour through the same."""
         h5py = _h5py()
         for part in path.split("/"):
             if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
@@ -272,7 +272,7 @@ class KerasReader(TensorFile):
         return dataset
 
     def _refuse_bomb(self, datasets: Sequence[Any]) -> None:
-        """Of packed tensors a whole chunk is unpacked at once, which may be larger than the tensor."""
+        """Refuses chunks larger than their tensor: a whole chunk is unpacked at once."""
         chunks = (math.prod(dataset.chunks or ()) * dataset.dtype.itemsize for dataset in datasets)
         claimed = max(sum(dataset.nbytes for dataset in datasets), *chunks, 0)
         if claimed > bounded(self._size):
@@ -491,13 +491,13 @@ class KerasArchiveReader(KerasReader):
 
 
 class KerasSource(SourceApart):
-    """What KerasReader reads."""
+    """An ``.h5`` file, read by KerasReader."""
 
     reader, looked_for = KerasReader, KerasReader.looked_for
 
 
 class KerasArchive(SourceApart):
-    """What KerasArchiveReader reads."""
+    """A ``.keras`` archive, read by KerasArchiveReader."""
 
     reader, looked_for = KerasArchiveReader, KerasArchiveReader.looked_for
 

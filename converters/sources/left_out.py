@@ -1,4 +1,4 @@
-"""What of a checkpoint is left out of a conversion, in one line for people.
+"""The parts of a checkpoint that a conversion leaves out, in one line for people.
 
 GoogleView's dropped and removed → "153 tensors (an optimiser's slot); global_step (a counter of the training)"
 """

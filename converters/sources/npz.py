@@ -56,13 +56,13 @@ HEADER_READERS = {
 }
 """3.0 differs from 2.0 in the encoding of field names, which floats have none of."""
 BFLOAT16 = np.dtype("V2")
-"""How NumPy saves JAX's bfloat16: as two bytes without a type (big_vision utils.py, recover_dtype)."""
+"""NumPy saves JAX's bfloat16 as two bytes without a type (big_vision utils.py, recover_dtype)."""
 TORCH_PICKLE = "/data.pkl"
 
 
 @dataclass(frozen=True)
 class Member:
-    """Where one tensor is: its archive entry, shape, order, the npy header before its values, and these in the file."""
+    """The place of one tensor: archive entry, shape, order, the npy header before its values, and these in the file."""
 
     info: zipfile.ZipInfo
     shape: Shape
@@ -280,7 +280,7 @@ class NpzSource(TensorFile):
             return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
     def _starts(self, infos: list[zipfile.ZipInfo]) -> dict[int, int]:
-        """Of each member, where its header is → where its bytes begin. Raises CheckpointError where two overlap."""
+        """Returns each member's header's place → its bytes' place. Raises CheckpointError where two overlap."""
         starts: dict[int, int] = {}
         end = 0
         for info in sorted(infos, key=lambda info: info.header_offset):

@@ -108,7 +108,7 @@ class ObjectGraph:
         return why
 
     def _trunks(self, scheme: str) -> Iterator[dict[str, str]]:
-        """By full names, by keys, by the attributes of each object, and by those of Google's network."""
+        """Yields trunks by full names, by keys, by the attributes of each object, and by those of Google's network."""
         names = {key: name for key, name in self.full_names.items() if key not in self._slots}
         yield trunk(names, scheme)
         keys = {key: _unescaped(key) for key in self._keys.values() if key not in self._slots}

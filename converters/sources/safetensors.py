@@ -43,7 +43,7 @@ SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()} | {
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where one tensor is: its file, dtype, shape, and the offset of its values in the file."""
+    """The place of one tensor: its file, dtype, shape, and the offset of its values in the file."""
 
     file: Path
     dtype: str
@@ -115,7 +115,7 @@ def metadata_of(file: Path) -> dict[str, str]:
 
 
 def _header(file: Path, size: int) -> tuple[dict[str, Any], int]:
-    """What a file says of its tensors, and where their values begin."""
+    """Returns what a file says of its tensors, and where their values begin."""
     refuse_special(file)
     with file.open("rb") as stream:
         (length,) = LENGTH.unpack(stream.read(LENGTH.size))

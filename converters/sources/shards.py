@@ -32,7 +32,7 @@ class ShardedSource(TensorFile, Generic[T]):
 
     @abstractmethod
     def _load(self, file: Path) -> Mapping[str, T]:
-        """What one file holds. Raises CheckpointError where it is broken or unsafe."""
+        """Returns the content of one file. Raises CheckpointError where it is broken or unsafe."""
 
     @classmethod
     def holds(cls, folder: Path) -> bool:

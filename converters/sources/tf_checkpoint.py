@@ -123,7 +123,7 @@ class TfCheckpoint(TensorFile):
             raise CheckpointError(f"{self.path}: cut short: {claimed} bytes of tensors in {real}. Download it again.")
 
     def _of_version_2(self, shapes: Mapping[str, Shape], floats: Mapping[str, bool]) -> Found:
-        """By the object graph: what is left beside the trunk and the training's state is the head, or refused."""
+        """Finds tensors by the object graph: what is left beside trunk and training's state is the head, or refused."""
         graph = ObjectGraph(self._reader.get_tensor(OBJECT_GRAPH), shapes)
         below = graph.trunk(SCHEME)
         shown = _distinct({key: graph.full_names.get(key, key) for key in shapes})
@@ -145,7 +145,7 @@ class TfCheckpoint(TensorFile):
 
 
 def _of_version_1(shapes: Mapping[str, Shape], where: str) -> Found:
-    """By the variables' names alone; a new Dense layer beside the network is its head."""
+    """Finds tensors by the variables' names alone; a new Dense layer beside the network is its head."""
     scheme = nearest(shapes, (GOOGLE, SCHEME))
     names = {name: name for name in shapes}
     found = match(shapes, scheme, where)

@@ -62,7 +62,7 @@ class Stored:
     order: ByteOrder
 
     def values(self, name: str) -> Array:
-        """Of bfloat16, which NumPy lacks, the uint16 bits. Raises CheckpointError, with the tensor's ``name``."""
+        """Returns the values, bfloat16's as uint16 bits. Raises CheckpointError, with the tensor's ``name``."""
         kind = self.view.storage.dtype
         if kind not in FLOATS:
             raise CheckpointError(f"{self.file}: {name} holds {kind}, not F32. Save it as float32.")

@@ -23,7 +23,7 @@ MAX_PICKLE = listing_bound(160)
 """Bytes of a file's pickles, of which a tensor takes some 130. Those of the largest network have 60 kB, 300 kB with
 Adam's state beside it."""
 MAX_INSTRUCTIONS = 40 * MAX_TENSORS
-"""Of which a tensor with its name takes some 30."""
+"""The most that a pickle may have: a tensor with its name takes some 30."""
 STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
@@ -111,7 +111,7 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "numpy dtype": lambda *_: OPAQUE,
     **dict.fromkeys(("numpy.core.multiarray scalar", "numpy._core.multiarray scalar"), lambda dtype, value: OPAQUE),
 }
-"""What a file of weights and training state may call, and what that gives here; none copies what it is given."""
+"""The functions that files of weights and training state may call, and stand-ins; none copies what it is given."""
 NAMES = {
     *CALLS,
     *(f"torch {storage}" for storage in STORAGES),
@@ -159,11 +159,11 @@ class Reading:
 
     @property
     def position(self) -> int:
-        """Where the next pickle begins."""
+        """The place where the next pickle begins."""
         return self._stream.tell()
 
     def value(self) -> Any:
-        """What the next pickle describes."""
+        """Returns the value that the next pickle describes."""
         machine = _Machine(self.storages)
         try:
             for instruction, argument, _ in pickletools.genops(self._stream):
@@ -242,7 +242,7 @@ class _Machine:
                 raise Forbidden(f"the instruction {instruction}")
 
     def _marked(self) -> list[Any]:
-        """What lies above the last mark; the stack below it is the stack again."""
+        """Takes what lies above the last mark; the stack below it is the stack again."""
         marked, self._stack = self._stack, self._below.pop()
         return marked
 
@@ -254,7 +254,7 @@ def _name(text: str) -> Name:
 
 
 def shown(value: Any) -> str:
-    """What a value is. A list that holds another twice, which holds another twice, … is never written out."""
+    """Describes a value. A list that holds another twice, which holds another twice, … is never written out."""
     return repr(value)[:60] if isinstance(value, str | Name) else type(value).__name__
 
 
@@ -274,7 +274,7 @@ def _extend(target: Any, items: list[Any]) -> None:
 
 
 def _storage(identity: Any) -> Storage:
-    """What a persistent id is: ``("storage", class, key, device, number of values)``, in old files with a view more."""
+    """Reads a persistent id: ``("storage", class, key, device, number of values)``, in old files with a view more."""
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
         what = identity[0] if isinstance(identity, tuple) and identity else identity
         raise Forbidden(f"a {shown(what)}")

@@ -1,4 +1,4 @@
-"""Which part of a training's checkpoint is the network: found by what it holds, not by what it is called.
+"""The network in a training's checkpoint, found by what it holds, not by what it is called.
 
 plain values and tensors, nested → ``state_dict()`` → name → tensor of the one BiT, and what stands beside it
 """
@@ -22,7 +22,7 @@ MOST = 64
 DEEPEST = 16
 """Keys that may lead to the network."""
 OPTIMISERS = ("optim", "opt_")
-"""How the names begin under which an optimiser's state is kept, that may have a tensor for each of the network's."""
+"""The beginnings of an optimiser's names, whose state may have a tensor for each of the network's."""
 BESIDE = "training state: not the network's weights"
 
 
@@ -99,7 +99,7 @@ def _candidates(content: Any) -> Iterator[_Candidate]:
 
 
 def _beside(content: Any, chosen: _Candidate) -> Iterator[tuple[str, str]]:
-    """What lies beside the way to the network, and beside its tensors."""
+    """Yields what lies beside the way to the network, and beside its tensors."""
     value = content
     for depth, key in enumerate(chosen.keys):
         items = value.items() if isinstance(value, dict) else enumerate(value)

@@ -24,7 +24,7 @@ MAX_MEMBERS = 2 * MAX_TENSORS
 ROW = 160
 """Bytes that a member takes in the archive's directory beside its name: 46, and what writers add (times, zip64)."""
 FIRST_BYTES = (b"PK\x03\x04", b"PK\x05\x06")
-"""Of an archive without data before it: a member's local header, or the end record of an empty one."""
+"""The beginnings of an archive without data before it: a member's local header, or the end record of an empty one."""
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -59,7 +59,7 @@ def member_names(path: Path) -> list[str] | None:
 
 
 def data_start(handle: int, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin: after its local header, whose name and extra field have lengths of their own.
+    """Returns where a member's bytes begin: after its local header, whose name and extra field have their own lengths.
 
     Raises BadZipFile where there is no such header.
     """
