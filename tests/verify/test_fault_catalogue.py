@@ -19,6 +19,8 @@ from tests.verify.support import OpenedSource, TorchModel
 from verify import AuditSettings, BitRefReader, Report, audit, default_images
 from verify.images import SIDE
 
+SIZE = 33
+"""Half of a default image's side, on which nothing less is found."""
 SEPARATOR = " || "
 
 
@@ -27,7 +29,7 @@ def tensors():
     return make_checkpoint((1, 2), 32, 10, seed=3, kernel_std=1e-3, mids=(64, 32))
 
 
-def planted_report(folder, tensors, fault: Planted, size: int = SIDE, variant=None) -> Report:
+def planted_report(folder, tensors, fault: Planted, size: int = SIZE, variant=None) -> Report:
     """The audit of a folder that is honest but for the fault. Raises CheckpointError where it cannot be read."""
     source = OpenedSource(tensors)
     plan = Plan.of(source, variant, Storage())
