@@ -43,8 +43,10 @@ def _said(error: Exception) -> str:
 
 def refuse_pointer(file: Path) -> None:
     """Raises CheckpointError where Git LFS left a note of the file instead of the file."""
-    if not file.is_file():  # nor is a pipe waited for
-        return
-    with suppress(OSError), file.open("rb") as stream:
-        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise CheckpointError(f"{file}: a Git LFS pointer, not the file: run git lfs pull where it was cloned.")
+    with suppress(OSError):
+        if not file.is_file():  # nor is a pipe waited for
+            return
+        with file.open("rb") as stream:
+            if stream.read(len(LFS_POINTER)) != LFS_POINTER:
+                return
+        raise CheckpointError(f"{file}: a Git LFS pointer, not the file: run git lfs pull where it was cloned.")

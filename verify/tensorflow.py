@@ -14,7 +14,8 @@ MAX_GRAPH = 512 << 20
 """Bytes of a saved_model.pb that are read; protobuf allows 2 GB."""
 MAX_MESSAGES = 1 << 21
 """Messages and texts of one; each takes some hundred bytes of memory, and two of the file."""
-LENGTH_DELIMITED, WIRE_TYPE = 2, 7
+VARINT, LENGTH_DELIMITED, WIRE_TYPE = 0, 2, 7
+FIXED = {1: 8, 5: 4}
 """The bits of the first byte that tell the kinds apart, and their values
 (https://protobuf.dev/programming-guides/encoding/)."""
 
@@ -25,12 +26,48 @@ def read_graph(file: Path) -> Any:
     if file.stat().st_size > MAX_GRAPH:
         raise ValueError(f"it is larger than {MAX_GRAPH >> 20} MB")
     content = file.read_bytes()
-    at_most = np.count_nonzero((np.frombuffer(content, np.uint8) & WIRE_TYPE) == LENGTH_DELIMITED)
-    if at_most > MAX_MESSAGES:
-        raise ValueError("it has more parts than the graph of any BiT")
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+    at_most = np.count_nonzero((np.frombuffer(content, np.uint8) & WIRE_TYPE) == LENGTH_DELIMITED)
+    if at_most > MAX_MESSAGES and _has_more_parts(content, SavedModel.DESCRIPTOR):
+        raise ValueError("it has more parts than the graph of any BiT")
     return SavedModel.FromString(content)
+
+
+def _has_more_parts(content: bytes, kind: Any) -> bool:
+    """Whether a message has more messages and texts than MAX_MESSAGES; values of tensors in it are passed over."""
+    count, pending = 0, [(0, len(content), kind)]
+    fields: dict[str, dict[int, Any]] = {}
+    while pending:
+        at, end, kind = pending.pop()
+        known = fields.setdefault(kind.full_name, {field.number: field.message_type for field in kind.fields})
+        while at < end:
+            tag, at = _varint(content, at)
+            if tag & WIRE_TYPE == LENGTH_DELIMITED:
+                size, at = _varint(content, at)
+                count += 1
+                if count > MAX_MESSAGES:
+                    return True
+                if known.get(tag >> 3) is not None:
+                    pending.append((at, min(at + size, end), known[tag >> 3]))
+                at += size
+            elif tag & WIRE_TYPE == VARINT:
+                _, at = _varint(content, at)
+            elif tag & WIRE_TYPE in FIXED:
+                at += FIXED[tag & WIRE_TYPE]
+            else:
+                raise ValueError("it has fields of a kind that TensorFlow does not write")
+    return False
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Returns the number at a place, and the place after it. Raises ValueError for one that is cut or too long."""
+    value = 0
+    for shift, byte in zip(range(0, 70, 7), content[at : at + 10], strict=False):
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at + shift // 7 + 1
+    raise ValueError("it is cut off")
 
 
 def import_tensorflow() -> Any:

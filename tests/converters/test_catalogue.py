@@ -7,10 +7,8 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections import Counter
-from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -322,15 +320,6 @@ def test_listing_imports_nothing_heavy() -> None:
     script = "import sys; from converters.catalogue.released import listing; listing(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "tensorflow", "transformers", "huggingface_hub", "h5py", "rich"} & set(loaded)
-
-
-def test_wheel_takes_every_data_file_along() -> None:
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
-    globs = project["tool"]["setuptools"]["package-data"]["converters.catalogue"]
-    folders = (PACKAGE / "catalogue" / name for name in ("labels", "digits"))
-    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-    for name in ("released.csv", *(f"{file.parent.name}/{file.name}" for file in files)):
-        assert any(fnmatch(name, glob) for glob in globs), name
 
 
 def test_documentation_counts_the_checkpoints() -> None:
