@@ -15,11 +15,11 @@ from bit_ref.hub import Place, read_json
 if TYPE_CHECKING:
     from torch import nn
 
-Model = TypeVar("Model", bound="nn.Module")
+M = TypeVar("M", bound="nn.Module")
 _KEY = "weight_standardization_eps"
 
 
-def use_config_epsilon(model: Model, folder: str | os.PathLike[str] | None = None, **options: Any) -> Model:
+def use_config_epsilon(model: M, folder: str | os.PathLike[str] | None = None, **options: Any) -> M:
     """Set the declared epsilon on each weight-standardised convolution of a stock model, and return the model.
 
         model = use_config_epsilon(AutoModelForImageClassification.from_pretrained(folder))
