@@ -52,6 +52,7 @@ def test_a_folder_is_that_of_the_command(made, tmp_path):
     assert {path.name for path in made.folder.iterdir()} == {path.name for path in Path(entry["folder"]).iterdir()}
 
 
+@pytest.mark.slow
 def test_a_verdict_is_that_of_the_command(made, tmp_path):
     (tmp_path / "here").mkdir()
     before = set(made.folder.parent.rglob("*"))

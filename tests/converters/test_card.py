@@ -112,6 +112,7 @@ def test_what_was_not_verified_has_no_badge(source, tmp_path):
     assert rows(text)["source"]
 
 
+@pytest.mark.slow
 def test_audit_of_another_port_in_markdown(digits, tmp_path, monkeypatch):
     port = tmp_path / "port"
     port.mkdir()

@@ -544,6 +544,7 @@ def test_runner_of_another_layout_is_wrong_usage(checkpoint, converted, tmp_path
     assert "timm does not load the transformers layout" in result.stderr
 
 
+@pytest.mark.slow
 def test_audit_against_a_variant_compares_labels_and_preprocessing(tmp_path):
     folder = tmp_path / "digits"
     assert run("--variant", "BiT-digits", "--output", tmp_path, "--quiet").exit_code == 0

@@ -630,6 +630,7 @@ def test_what_is_no_answer_is_a_failure_of_the_network(cache, answer):
     assert not any(path.stat().st_size for path in cache.rglob("partial"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
@@ -662,6 +663,7 @@ RECORDS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(

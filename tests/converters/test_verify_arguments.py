@@ -35,6 +35,7 @@ def here(models, tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
+@pytest.mark.slow
 def test_a_name_after_against_wins_over_a_path(here):
     report = audited("BiT-digits", "BiT-digits", here / "report")
     assert report["verdict"] == "passed"

@@ -171,6 +171,7 @@ def test_a_shard_that_is_missing_or_changed_is_not_passed(checkpoint, tmp_path: 
     assert shard.name in refused(3, tmp_path / "model", "--against", checkpoint, command=verify)
 
 
+@pytest.mark.slow
 def test_all_shards_are_published_and_stale_ones_go(checkpoint, tmp_path: Path) -> None:
     token = "hf_" + "SecretSecretSecret"
     code = (

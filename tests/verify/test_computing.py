@@ -49,6 +49,7 @@ def test_honest_folders_pass_and_say_what_they_were_run_in(request, tmp_path, la
     assert run("--check", tmp_path / "report/parity.json", command=verify).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", HALVES)
 def test_a_half_precision_is_not_taken_for_float32(folder, precision):
     """What limits of its own are for: by float32's, an honest run in half precision fails."""

@@ -75,6 +75,7 @@ def test_a_fault_in_the_first_unit_is_not_blamed_on_the_last():
     assert report.fault == Fault("reduced precision", name, "float16 round trip")
 
 
+@pytest.mark.slow
 def test_two_faults_are_both_found(tensors):
     wrong = tensors | {B_KERNEL: np.ascontiguousarray(tensors[B_KERNEL][::-1, ::-1])}
     report = audited(tensors, TorchModel(wrong, norm_epsilon=1e-3))
@@ -90,6 +91,7 @@ class Noisy(TorchModel):
         return out * 1.001 if at.endswith("block2/unit01/") else out
 
 
+@pytest.mark.slow
 def test_unknown_arithmetic_names_the_layer(tensors):
     (found,) = audited(tensors, Noisy(tensors)).faults
     assert (found.kind, found.place) == ("unknown arithmetic", "block2/unit01")
@@ -117,6 +119,7 @@ class Half(TorchModel):
         return super()._conv(at, x, stride).bfloat16().float()
 
 
+@pytest.mark.slow
 def test_half_precision_everywhere_is_reduced_precision(tensors, monkeypatch):
     (found,) = audited(tensors, Half(tensors)).faults
     assert (found.kind, found.place) == ("reduced precision", "root")

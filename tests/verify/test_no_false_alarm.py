@@ -69,6 +69,7 @@ def honest_conversions(examples: int):
     return decorate
 
 
+@pytest.mark.slow
 @honest_conversions(15)
 def test_honest_conversions_pass(network, size, exactness, dtype, layout):
     report = converted_report(network, size, *exactness, dtype, layout)

@@ -87,6 +87,7 @@ def test_too_many_members_are_refused(tmp_path: Path) -> None:
     assert "4096 members" in refuse(path)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, written) -> None:
     path = tmp_path / "x.tar.gz"
     header = tarfile.TarInfo("zeros")
@@ -97,6 +98,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, written) -> 
     assert peak_of_refusal(path, written("TF1-Hub .tar.gz of a folder")) < 20 * MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zeros", "././@LongLink"])
 def test_a_bomb_within_a_header_is_refused(tmp_path: Path, written, name: str) -> None:
     """A long name, or extended header, is read as a whole."""
