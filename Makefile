@@ -24,10 +24,10 @@ help:  ## print this (the default)
 convert: $(VENV)/convert.stamp  ## convert, verify and publish VARIANT into ./hub
 	$(RUN)bit-convert --variant $(VARIANT) --push --hub hub
 
-quick: $(VENV)/quick.stamp  ## the tests to run after each change, in under a minute
+quick: $(VENV)/quick.stamp  ## the tests to run after each change, in some two minutes
 	$(RUN)python -m pytest --quick -n auto -r fE
 
-test: $(VENV)/test.stamp  ## every test, in some eight minutes
+test: $(VENV)/test.stamp  ## every test, in some 25 minutes on two cores
 	$(RUN)python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format
