@@ -40,11 +40,13 @@ def _has_more_parts(content: bytes, kind: Any) -> bool:
     fields: dict[str, dict[int, Any]] = {}
     while pending:
         at, end, kind = pending.pop()
-        known = fields.setdefault(kind.full_name, {field.number: field.message_type for field in kind.fields})
+        if kind.full_name not in fields:
+            fields[kind.full_name] = {field.number: field.message_type for field in kind.fields}
+        known = fields[kind.full_name]
         while at < end:
-            tag, at = _varint(content, at)
+            tag, at = read_varint(content, at)
             if tag & WIRE_TYPE == LENGTH_DELIMITED:
-                size, at = _varint(content, at)
+                size, at = read_varint(content, at)
                 count += 1
                 if count > MAX_MESSAGES:
                     return True
@@ -52,7 +54,7 @@ def _has_more_parts(content: bytes, kind: Any) -> bool:
                     pending.append((at, min(at + size, end), known[tag >> 3]))
                 at += size
             elif tag & WIRE_TYPE == VARINT:
-                _, at = _varint(content, at)
+                _, at = read_varint(content, at)
             elif tag & WIRE_TYPE in FIXED:
                 at += FIXED[tag & WIRE_TYPE]
             else:
@@ -60,14 +62,14 @@ def _has_more_parts(content: bytes, kind: Any) -> bool:
     return False
 
 
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Returns the number at a place, and the place after it. Raises ValueError for one that is cut or too long."""
-    value = 0
-    for shift, byte in zip(range(0, 70, 7), content[at : at + 10], strict=False):
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at + shift // 7 + 1
-    raise ValueError("it is cut off")
+def read_varint(content: bytes, place: int) -> tuple[int, int]:
+    """Returns a number of seven bits a byte, the lowest first, and where it ends. Raises ValueError where it is cut."""
+    number = 0
+    for shift, byte in enumerate(content[place : place + 10]):
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, place + shift + 1
+    raise ValueError("a number of it is cut short")
 
 
 def import_tensorflow() -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converters.sources.base import MAX_NAME, MAX_RANK, MAX_TENSORS
+from verify.tensorflow import read_varint
 
 FOOTER, MAGIC = 48, struct.pack("<Q", 0xDB4775248B80FB57)
 TRAILER = 5
@@ -69,9 +70,9 @@ def _block(content: bytes, block: tuple[int, int]) -> Iterator[tuple[bytes, byte
     for _ in range(MAX_TENSORS):
         if place == end:
             return
-        shared, place = _varint(content, place)
-        own, place = _varint(content, place)
-        length, place = _varint(content, place)
+        shared, place = read_varint(content, place)
+        own, place = read_varint(content, place)
+        length, place = read_varint(content, place)
         if shared > len(key) or shared + own > MAX_NAME or place + own + length > end:
             raise ValueError("an entry of it is longer than its block")
         key = key[:shared] + content[place : place + own]
@@ -82,16 +83,6 @@ def _block(content: bytes, block: tuple[int, int]) -> Iterator[tuple[bytes, byte
 
 def _handle(content: bytes, place: int) -> tuple[tuple[int, int], int]:
     """Offset and size of a block, and where the handle ends."""
-    offset, place = _varint(content, place)
-    size, place = _varint(content, place)
+    offset, place = read_varint(content, place)
+    size, place = read_varint(content, place)
     return (offset, size), place
-
-
-def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
-    number = 0
-    for shift, byte in enumerate(content[place : place + 10]):
-        number |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return number, place + shift + 1
-    raise ValueError("a number of it is cut short")
