@@ -6,8 +6,21 @@ Every message is one or two lines that name the file, the tensor and the remedy,
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """The reach of a failure, among the models of a run."""
+
+    PASSING = "passing"
+    """A network or a host that may be back: worth another attempt."""
+    MODEL = "model"
+    """This model's own: the others go on."""
+    RUN = "run"
+    """Every model that would follow would meet it: a full disk, a refused token, no workers."""
 
 
 class BitConvertError(Exception):
@@ -15,10 +28,11 @@ class BitConvertError(Exception):
 
     exit_status = 1
 
-    def __init__(self, message: object = "") -> None:
+    def __init__(self, message: object = "", scope: Scope = Scope.MODEL) -> None:
         from converters.redaction import printable  # --help and --list, which raise nothing, need not wait for it
 
         super().__init__(printable(message))
+        self.scope = scope
 
 
 class ParityError(BitConvertError):
@@ -66,6 +80,19 @@ def system_errors() -> Iterator[None]:
     except BitConvertError as error:
         _redact_chain(error)
         raise
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def scope_of(error: BaseException) -> Scope:
+    """The reach of a failure: its own, or the run's where a full disk is what led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return Scope.RUN
+        cause = cause.__cause__ or cause.__context__
+    return error.scope if isinstance(error, BitConvertError) else Scope.MODEL
 
 
 def _redact_chain(error: BaseException) -> None:

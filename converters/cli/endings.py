@@ -15,13 +15,9 @@ from converters.errors import (
     OUTPUT_CLOSED,
     TERMINATED,
     BitConvertError,
-    DefectError,
     UsageError,
-    system_errors,
 )
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
-"""Words of the RuntimeErrors that libraries raise where memory is short."""
+from converters.failures import failure_of, version_and_issues
 
 
 class Terminated(BaseException):
@@ -68,7 +64,7 @@ class Ending:
         say(f"{self.name}: {message}", err=True)
         if self.as_json:
             try:
-                version, _ = _version_and_issues()
+                version, _ = version_and_issues()
                 say_json({"release": version, "exit_status": status, "error": message, **self.empty})
             except (OutputClosed, UsageError):
                 return status
@@ -92,37 +88,3 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def failure_of(error: Exception) -> BitConvertError:
-    """The error to say: itself, the system's as wrong usage, and of anything unforeseen a defect of ours."""
-    if isinstance(error, BitConvertError | OSError):
-        try:
-            with system_errors():
-                raise error
-        except BitConvertError as found:
-            return found
-    from converters.redaction import one_line
-
-    if isinstance(error, MemoryError) or any(what in str(error).lower() for what in OUT_OF_MEMORY):
-        what = one_line(error, 200)
-        return UsageError(
-            f"not enough memory{': ' + what if what else ''}. Close other programs, or run it where there is more."
-        )
-    version, address = _version_and_issues()
-    what = f"{type(error).__name__}: {one_line(error, 200).rstrip('.') or 'no message'}"
-    return DefectError(
-        f"a defect in bit-convert {version}: {what}.\nPlease report it, with what --debug prints, at {address}"
-    )
-
-
-def _version_and_issues() -> tuple[str, str]:
-    """This version, and where its defects are reported."""
-    from importlib.metadata import PackageNotFoundError, metadata
-
-    try:
-        found = metadata("bit-convert")
-    except PackageNotFoundError:
-        return "not installed", "the place that you have it from"
-    addresses = dict(line.split(", ", 1) for line in found.get_all("Project-URL") or [])
-    return found["Version"], addresses.get("Issues", "the place that you have it from")

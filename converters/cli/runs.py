@@ -1,6 +1,6 @@
 """From a command line to results: one checkpoint after another is found, converted, verified and published.
 
-    Options → jobs → ``convert`` → ``publish`` → Result …, summary or JSON, exit status
+    options → jobs → ``release_one`` → Result …, summary or JSON, exit status
 
 A failure ends one job, not the run: the others go on, and the exit status is that of the first that failed.
 """
@@ -12,22 +12,23 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converters.auditing.audits import VERSION, audit_target, write_report
 from converters.catalogue import variants
-from converters.cli.endings import failure_of
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
-from converters.conversion import Conversion, Request, convert, plan_of, publish
+from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
-from converters.errors import BitConvertError, ParityError, UsageError
-from converters.hub.guard import Publication
+from converters.errors import ParityError, UsageError
+from converters.failures import failure_of
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
+from converters.release.job import Job, Result, State
+from converters.release.one import release_one
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
@@ -81,48 +82,15 @@ class Run:
             raise UsageError(f"{self.publish.given[0]} is for publishing. Add --push.")
 
 
-@dataclass(frozen=True)
-class Result:
-    """The result of a job."""
-
-    name: str
-    conversion: Conversion | None = None
-    publication: Publication | None = None
-    error: BitConvertError | None = None
-    plan: dict[str, str] = field(default_factory=dict)
-    """With ``--dry-run``: what would be done."""
-
-    def to_json(self) -> dict[str, Any]:
-        content: dict[str, Any] = {"name": self.name, "exit_status": self.error.exit_status if self.error else 0}
-        if self.error:
-            content["error"] = str(self.error)
-        if self.plan:
-            content["plan"] = self.plan
-        if self.conversion:
-            report = self.conversion.report
-            content |= {
-                "folder": str(self.conversion.folder),
-                "files": self.conversion.files,
-                "made": self.conversion.made,
-                "architecture": str(self.conversion.plan.architecture),
-                "left_out": self.conversion.left_out,
-                "seconds": round(self.conversion.seconds, 3),
-                "report": json.loads(report.to_json()) if report else None,
-            }
-        if self.publication:
-            content["publication"] = asdict(self.publication)
-        return content
-
-
 def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
-    requests = _requests(run)
+    jobs = _jobs(run)
     results = []
-    for request in requests:
-        result = _run(request, run)
+    for job in jobs:
+        result = _run(job, run)
         results.append(result)
         if not run.shown.as_json:
-            _say(result, alone=len(requests) == 1)
+            _say(result, alone=len(jobs) == 1)
     failed = [result.error for result in results if result.error]
     status = failed[0].exit_status if failed else 0
     if run.shown.as_json:
@@ -193,33 +161,32 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
     return 0 if report else ParityError.exit_status
 
 
-def _requests(run: Run) -> list[Request]:
+def _jobs(run: Run) -> list[Job]:
     command = _command_line("bit-convert")
+    to = run.publish if run.push else None
     if run.variant is None:
-        return [Request(None, run.checkpoint, run.output, run.how, command)]
+        return [Job(Request(None, run.checkpoint, run.output, run.how, command), to)]
     found = variants.find(run.variant)
     if len(found) > 1 and (run.checkpoint or run.publish.repo_id):
         option = "--checkpoint" if run.checkpoint else "--repo-id"
         raise UsageError(f"{run.variant} names {len(found)} variants, but {option} is for one. Name one variant.")
-    return [Request(variant, run.checkpoint, run.output, run.how, command) for variant in found]
+    return [Job(Request(variant, run.checkpoint, run.output, run.how, command), to) for variant in found]
 
 
-def _run(request: Request, run: Run) -> Result:
-    name = request.variant.name if request.variant else printable(request.checkpoint)
-    conversion: Conversion | None = None
-    publication: Publication | None = None
+def _run(job: Job, run: Run) -> Result:
+    with shown(job.name, run.shown.quiet, run.shown.verbose) as progress:
+        if run.dry_run:
+            return _planned(job, run)
+        return release_one(job, progress, bars=not run.shown.quiet, tell=say_traceback if run.shown.debug else None)
+
+
+def _planned(job: Job, run: Run) -> Result:
     try:
-        with shown(name, run.shown.quiet, run.shown.verbose) as progress:
-            if run.dry_run:
-                return Result(name, plan=_plan(request, run))
-            conversion = convert(request, progress)
-            if run.push:
-                publication = publish(conversion, run.publish, progress, bars=not run.shown.quiet)
-        return Result(conversion.plan.name, conversion, publication)
+        return Result(job.name, State.PLANNED, plan=_plan(job.request, run))
     except Exception as error:
         if run.shown.debug:
             say_traceback()
-        return Result(conversion.plan.name if conversion else name, conversion, error=failure_of(error))
+        return Result(job.name, State.FAILED, error=failure_of(error))
 
 
 def _plan(request: Request, run: Run) -> dict[str, str]:

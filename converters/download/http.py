@@ -27,7 +27,7 @@ from converters.download.addresses import fetchable, file_name, is_offline, mirr
 from converters.download.answers import led_on, length, mark
 from converters.download.cache import VARIABLE, Entry, Slot, Version
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
-from converters.errors import BitConvertError, CheckpointError, HubError, UsageError
+from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
 from converters.files import sha256 as sha256_of
 from converters.redaction import one_line, printable
 from converters.sources.zips import member_names
@@ -317,7 +317,10 @@ class _Download:
         self._furthest = 0
         self._versions += 1
         if self._versions > MAX_VERSIONS:
-            raise HubError(f"{self._server.shown}: the server keeps answering with another version. Try again later.")
+            raise HubError(
+                f"{self._server.shown}: the server keeps answering with another version. Try again later.",
+                Scope.PASSING,
+            )
 
     def _refuse(self, response: httpx.Response) -> None:
         """Raises what a status other than success means."""
@@ -342,7 +345,8 @@ class _Download:
             asked = f", and asks to wait {trouble.wait:.0f} s" if trouble.wait else ""
             raise HubError(
                 f"{self._server.shown}: gave up: {trouble}{asked}. {self._kept()}\n"
-                "Check the network (and a proxy: HTTPS_PROXY), and run it again."
+                "Check the network (and a proxy: HTTPS_PROXY), and run it again.",
+                Scope.PASSING,
             ) from trouble
         self._heed_deadline()
 

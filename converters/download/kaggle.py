@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from converters.download.retry import TRANSIENT
-from converters.errors import HubError, UsageError
+from converters.errors import HubError, Scope, UsageError
 from converters.redaction import one_line
 
 SCHEME, HOSTS = "kaggle", ("kaggle.com", "www.kaggle.com")
@@ -101,7 +101,8 @@ def fetch(wanted: Model, *, offline: bool = False) -> Path:
         if not offline:
             LOG.warning("%s: Kaggle could not be asked (%s); the cached model is used.", where, answer["reason"])
         return held
-    raise HubError(f"{where}: cannot be fetched: {answer['reason']}.\n{answer['remedy']}")
+    scope = Scope.PASSING if answer["passes"] else Scope.MODEL
+    raise HubError(f"{where}: cannot be fetched: {answer['reason']}.\n{answer['remedy']}", scope)
 
 
 def _downloaded(wanted: Model) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from converters.download.addresses import is_offline
 from converters.download.hub_client import endpoint, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble
-from converters.errors import BitConvertError, HubError, ParityError, UsageError
+from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
 from converters.hub.guard import (
     LARGE_SUFFIXES,
@@ -50,6 +50,8 @@ REMEDIES = {
     403: "Use a token with write access to it (`hf auth login`), or another --namespace or --repo-id.",
     404: "Check --repo-id, --revision and what the token may see.",
 }
+REFUSED_TOKEN = (401, 403)
+"""Statuses that every other repository of the run would get, too."""
 PARITY_SIZE = 64 << 20
 """A parity.json on the Hub larger than this (bytes) is not ours."""
 
@@ -175,7 +177,8 @@ class _Publishing:
             after = "" if trouble.wait else f" after {self.patience.limit:g} s without progress"
             raise HubError(
                 f"{self.repo_id or self.name}: gave up{after}: {problem}\n"
-                f"{self._whats_there()} Run the same command again to go on from there."
+                f"{self._whats_there()} Run the same command again to go on from there.",
+                Scope.PASSING,
             ) from None
 
     def _pass(self) -> Publication:
@@ -468,4 +471,5 @@ class _Publishing:
 
     def _refusal(self, refusal: Refusal) -> HubError:
         problem, remedy = one_line(refusal.problem).rstrip("."), REMEDIES.get(refusal.status or 0, "")
-        return HubError(f"{self.repo_id or self.name}: not published: {problem}. {remedy}".rstrip())
+        scope = Scope.RUN if refusal.status in REFUSED_TOKEN else Scope.MODEL
+        return HubError(f"{self.repo_id or self.name}: not published: {problem}. {remedy}".rstrip(), scope)

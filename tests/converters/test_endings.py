@@ -17,6 +17,7 @@ import pytest
 
 from converters.cli import runs
 from converters.cli.commands import convert, verify
+from converters.release import one
 from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
 
@@ -56,7 +57,7 @@ def raising(error: BaseException):
 )
 def test_a_defect_is_70_in_two_lines_that_say_where_to_report_it(error, checkpoint, monkeypatch, tmp_path):
     for module, name, command, words in (
-        (runs, "convert", convert, ["--checkpoint", checkpoint, "--output", tmp_path / "model"]),
+        (one, "convert", convert, ["--checkpoint", checkpoint, "--output", tmp_path / "model"]),
         (runs, "audit_target", verify, [tmp_path, "--against", checkpoint, "--report", tmp_path / "report"]),
     ):
         monkeypatch.setattr(module, name, raising(error))
@@ -78,7 +79,7 @@ def test_a_defect_ends_one_job_and_not_the_others(tmp_path, monkeypatch):
         monkeypatch.undo()
         raise KeyError("first")
 
-    monkeypatch.setattr(runs, "convert", fail_once)
+    monkeypatch.setattr(one, "convert", fail_once)
     result = run("--variant", "BiT-[Md]*R50x1", "--offline", "--json", "--output", tmp_path / "models")
     assert result.exit_code == 70
     states = [entry["exit_status"] for entry in strict(result.stdout)["results"]]
@@ -88,7 +89,7 @@ def test_a_defect_ends_one_job_and_not_the_others(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), np.exceptions.AxisError("x"), RuntimeError("can't allocate memory")])
 def test_too_little_memory_is_no_defect(error, checkpoint, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "convert", raising(error))
+    monkeypatch.setattr(one, "convert", raising(error))
     status = 70 if isinstance(error, np.exceptions.AxisError) else 2
     said = refused(status, "--checkpoint", checkpoint, "--output", tmp_path / "model")
     assert ("not enough memory" in said) == (status == 2)
@@ -112,7 +113,7 @@ def test_errors_of_bit_verify_are_json_too():
 
 
 def test_interrupted_is_130_also_in_json(checkpoint, monkeypatch):
-    monkeypatch.setattr(runs, "convert", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(one, "convert", raising(KeyboardInterrupt()))
     assert "run it again" in refused(130, "--checkpoint", checkpoint)
     assert strict(run("--checkpoint", checkpoint, "--json").stdout)["exit_status"] == 130
 

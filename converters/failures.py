@@ -1,0 +1,43 @@
+"""Failures for those who read them: what nobody foresaw is said as a defect, in two lines."""
+
+from __future__ import annotations
+
+from converters.errors import BitConvertError, DefectError, UsageError, scope_of, system_errors
+
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
+"""Words of the RuntimeErrors that libraries raise where memory is short."""
+
+
+def failure_of(error: Exception) -> BitConvertError:
+    """The error to say: itself, the system's as wrong usage, and of anything unforeseen a defect of ours."""
+    if isinstance(error, BitConvertError | OSError):
+        try:
+            with system_errors():
+                raise error
+        except BitConvertError as found:
+            found.scope = scope_of(found)
+            return found
+    from converters.redaction import one_line
+
+    if isinstance(error, MemoryError) or any(what in str(error).lower() for what in OUT_OF_MEMORY):
+        what = one_line(error, 200)
+        return UsageError(
+            f"not enough memory{': ' + what if what else ''}. Close other programs, or run it where there is more."
+        )
+    version, address = version_and_issues()
+    what = f"{type(error).__name__}: {one_line(error, 200).rstrip('.') or 'no message'}"
+    return DefectError(
+        f"a defect in bit-convert {version}: {what}.\nPlease report it, with what --debug prints, at {address}"
+    )
+
+
+def version_and_issues() -> tuple[str, str]:
+    """This version, and where its defects are reported."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        found = metadata("bit-convert")
+    except PackageNotFoundError:
+        return "not installed", "the place that you have it from"
+    addresses = dict(line.split(", ", 1) for line in found.get_all("Project-URL") or [])
+    return found["Version"], addresses.get("Issues", "the place that you have it from")

@@ -1,0 +1,88 @@
+"""One job of a release, and its result. Both may travel from process to process.
+
+Request, PublishOptions → Job → ``one.release_one`` → Result
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from converters.conversion import Conversion, Request
+from converters.errors import BitConvertError
+from converters.hub.guard import Publication
+from converters.options import PublishOptions
+from converters.redaction import printable
+
+
+class State(StrEnum):
+    """The end of a job."""
+
+    CONVERTED = "converted"
+    """Made, and not to be published."""
+    PUBLISHED = "published"
+    """Committed to a hub."""
+    UNCHANGED = "unchanged"
+    """All of it was there already, on disk and where asked for on the hub."""
+    FAILED = "failed"
+    NOT_TRIED = "not tried"
+    """The run ended before its turn."""
+    PLANNED = "planned"
+    """With ``--dry-run``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checkpoint to convert, and where to publish it."""
+
+    request: Request
+    publish: PublishOptions | None = None
+    """None: it stays on disk."""
+
+    @property
+    def name(self) -> str:
+        """The variant's name, or the checkpoint as it was given, without secrets."""
+        return self.request.variant.name if self.request.variant else printable(self.request.checkpoint)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a job."""
+
+    name: str
+    state: State
+    conversion: Conversion | None = None
+    publication: Publication | None = None
+    error: BitConvertError | None = None
+    seconds: float = 0.0
+    """Seconds of the attempt that ended it, waiting included."""
+    plan: dict[str, str] = field(default_factory=dict)
+    """With ``--dry-run``: what would be done."""
+
+    @property
+    def exit_status(self) -> int:
+        return self.error.exit_status if self.error else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in the document of ``--json``."""
+        content: dict[str, Any] = {"name": self.name, "state": self.state, "exit_status": self.exit_status}
+        if self.error:
+            content["error"] = str(self.error)
+        if self.plan:
+            content["plan"] = self.plan
+        if self.conversion:
+            report = self.conversion.report
+            content |= {
+                "folder": str(self.conversion.folder),
+                "files": self.conversion.files,
+                "made": self.conversion.made,
+                "architecture": str(self.conversion.plan.architecture),
+                "left_out": self.conversion.left_out,
+                "seconds": round(self.conversion.seconds, 3),
+                "report": json.loads(report.to_json()) if report else None,
+            }
+        if self.publication:
+            content["publication"] = asdict(self.publication)
+        return content
