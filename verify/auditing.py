@@ -35,6 +35,8 @@ class AuditSettings:
     images: Sequence[Array] | None = None
     """Normalised (n, 3, height, width) float32 arrays, of any sizes from ``images.SMALLEST`` up. Each image is judged
     by itself, and where it comes in a batch, again in that. None: ``default_images()``."""
+    real_images: Sequence[Array] = ()
+    """The same of photographs, beside these: what they are taken for counts as predictions."""
     pool_padding: PoolPadding = "zeros"
     """The checkpoint's own."""
     other_oracles: Sequence[OracleRequest] = ()
@@ -71,7 +73,7 @@ def audit(
     target are not caught. Raises ValueError for images that are none.
     """
     settings = settings or AuditSettings()
-    images = separate(default_images() if settings.images is None else settings.images)
+    images = separate(default_images() if settings.images is None else settings.images, settings.real_images)
     judged = settings.judged_by or source
     files = dict(sorted(target.files.items()))  # before anything is read
     forwards = len(target.readers) * images.runs + (judged is not source)
@@ -229,7 +231,9 @@ def _report(target: Target, source: Source, settings: AuditSettings, images: Ima
         ratio=top(c.ratio for c in comparisons),
         tensors=found.stored.tensors,
         layers=layer_reports(comparisons, evidence.floors),
-        readers=tuple(reader_report(run, role, evidence) for run, role in zip(runs, _roles(target), strict=True)),
+        readers=tuple(
+            reader_report(run, role, evidence, images.real) for run, role in zip(runs, _roles(target), strict=True)
+        ),
         oracle=" and ".join([NAME, *(each.name for each in evidence.other_oracles if each.verdict == "agrees")]),
         other_oracles=tuple(evidence.other_oracles),
         layout=target.layout,
@@ -239,7 +243,7 @@ def _report(target: Target, source: Source, settings: AuditSettings, images: Ima
         pool_padding=settings.pool_padding,
         source={"file": PurePath(source.path).name, "format": source.format, "sha256": source.sha256},
         files={},
-        images=tuple(map(image_report, images.singles)),
+        images=tuple(image_report(image, index in images.real) for index, image in enumerate(images.singles)),
         release=settings.version,
         misfits=found.stored.misfits,
         weights=tuple(

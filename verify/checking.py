@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
 from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
-from verify.report.parity import HeldOutReport, LogitReport, Report
+from verify.report.parity import HeldOutReport, LogitReport, ReaderReport, Report
 from verify.verdict import ROUNDED, derived_verdict, explained
 
 
@@ -85,6 +85,16 @@ def _readers(report: Report) -> Iterator[str]:
             yield f"{reader.name} passed with the ratio {reader.ratio}, and exceeds its limit at {place}"
         if reader.top1 is not None and not 0 <= reader.top1 <= len(report.images):
             yield f"{reader.name} agrees on {reader.top1} of {len(report.images)} images"
+        elif not _possible_share(reader, report):
+            yield f"{reader.name} agrees on {reader.real_top1} of {report.real_images} real images"
+
+
+def _possible_share(reader: ReaderReport, report: Report) -> bool:
+    """Whether so many real images can be among all on which a reader agrees."""
+    if reader.top1 is None or reader.real_top1 is None:
+        return reader.top1 is reader.real_top1
+    noise = len(report.images) - report.real_images
+    return 0 <= reader.real_top1 <= report.real_images and 0 <= reader.top1 - reader.real_top1 <= noise
 
 
 def _repeated(report: Report) -> Iterator[str]:

@@ -57,8 +57,8 @@ class Run:
     error: str = ""
     installed: bool = True
     comparisons: list[Comparison] = field(default_factory=list)
-    top1: int | None = None
-    """The number of images on which its largest logit is the oracle's."""
+    same_class: dict[int, bool] = field(default_factory=dict)
+    """Image → whether its largest logit is the oracle's; nothing without logits."""
     logits: tuple[Array, Array] | None = None
     """The oracle's and its own on the first image."""
     beyond: set[int] = field(default_factory=set)
@@ -442,7 +442,7 @@ def _compare_logits_of(
     if alone is not None and alone.shape == truth.shape:
         if run.logits is None:
             run.logits = (truth, alone)
-        run.top1 = (run.top1 or 0) + bool(alone.argmax() == truth.argmax())
+        run.same_class[image] = bool(alone.argmax() == truth.argmax())
 
 
 def _note_floor(evidence: Evidence, name: str, floor: float) -> None:

@@ -61,6 +61,8 @@ class Images:
 
     singles: tuple[Image, ...]
     batches: tuple[range, ...]
+    real: range
+    """The images that are no noise."""
 
     @property
     def runs(self) -> int:
@@ -68,16 +70,19 @@ class Images:
         return len(self.singles) + len(self.batches)
 
 
-def separate(images: Sequence[Array]) -> Images:
-    """Separates batches into images. Raises ValueError for an array that is no image, too small, or not finite."""
+def separate(images: Sequence[Array], real: Sequence[Array] = ()) -> Images:
+    """Separates batches into images, the ``real`` ones last.
+
+    Raises ValueError for an array that is no image, too small, or not finite.
+    """
     singles: list[Image] = []
     batches: list[range] = []
-    for batch in images:
+    for batch in (*images, *real):
         _refuse_unusable(batch)
         if len(batch) > 1:
             batches.append(range(len(singles), len(singles) + len(batch)))
         singles += [np.ascontiguousarray(image[None]) for image in batch]
-    return Images(tuple(singles), tuple(batches))
+    return Images(tuple(singles), tuple(batches), range(len(singles) - sum(map(len, real)), len(singles)))
 
 
 def _refuse_unusable(batch: Array) -> None:

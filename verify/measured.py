@@ -6,7 +6,7 @@ Run, Evidence → ReaderReport; comparisons → LayerReport for each layer; logi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,8 +21,8 @@ PLOTTED = 100
 """Logits that a report keeps for a plot."""
 
 
-def reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
-    """Returns the verdict on one reader, with the reason and its figures."""
+def reader_report(run: Run, role: Role, evidence: Evidence, real: Collection[int]) -> ReaderReport:
+    """Returns the verdict on one reader, with the reason and its figures; ``real`` are the images that are no noise."""
     failing = next((c for c in run.comparisons if not c.passed), None)
     verdict, reason = _verdict(run, failing, evidence)
     return ReaderReport(
@@ -31,7 +31,8 @@ def reader_report(run: Run, role: Role, evidence: Evidence) -> ReaderReport:
         verdict=verdict,
         ratio=top(c.ratio for c in run.comparisons),
         max_abs_error=top(c.max_abs_error for c in run.comparisons if c.name == evidence.final),
-        top1=run.top1,
+        top1=sum(run.same_class.values()) if run.same_class else None,
+        real_top1=sum(run.same_class.get(image, False) for image in real) if run.same_class else None,
         exceeds_limit_at=failing.name if failing else None,
         reason=reason,
         epsilon=run.arithmetic.standardization_epsilon,

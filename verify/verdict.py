@@ -56,7 +56,7 @@ def _nothing_there(report: Report) -> Finding | None:
 
 
 def _unable(report: Report) -> Finding | None:
-    failed = next(filter(cannot_run, _counting(report)), None)
+    failed = next((reader for reader in report.counting if reader.cannot_run), None)
     return ("failed", f"{failed.name}: {failed.reason}") if failed else None
 
 
@@ -79,7 +79,7 @@ def _undecided(report: Report) -> Finding | None:
 
 def _over_a_limit(report: Report) -> Finding | None:
     """The declared reader is judged by each layer, each other by its largest error."""
-    declared, *others = _counting(report)
+    declared, *others = report.counting
     beyond = [(declared, _beyond(report)), *((reader, _beyond_limits(reader)) for reader in others)]
     for reader, reason in beyond:
         if reader.verdict == "failed" or reason:
@@ -98,7 +98,7 @@ def _other_classes(report: Report) -> Finding | None:
 
 def _missing(report: Report) -> Finding | None:
     """Nothing exceeds a limit, but a reader that was asked for has not run."""
-    for reader in _counting(report)[1:]:
+    for reader in report.counting[1:]:
         if reader.verdict != "passed":
             why = f"{reader.name} was not run: {reader.reason}" if reader.verdict == "not run" else reader.reason
             return "inconclusive", why
@@ -119,13 +119,8 @@ PRIORITY = (
 """The reasons for a verdict other than passed, the first that counts first."""
 
 
-def _counting(report: Report) -> list[ReaderReport]:
-    """The declared reader, and of the others those that are judged."""
-    return [reader for index, reader in enumerate(report.readers) if not index or reader.role != "shown"]
-
-
 def _summary(report: Report) -> str:
-    declared, *others = _counting(report)
+    declared, *others = report.counting
     return (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
         f"on {len(report.images)} images; error at most {in_words(declared.ratio or 0, precision_named(declared.name))}"
@@ -149,11 +144,6 @@ def _beyond_limits(reader: ReaderReport) -> str:
         if reader.ratio <= FACTOR * (1 + ROUNDED)
         else f"error is {in_words(reader.ratio, precision_named(reader.name))}"
     )
-
-
-def cannot_run(reader: ReaderReport) -> bool:
-    """Whether a library failed without computing anything."""
-    return reader.verdict == "failed" and reader.ratio is None and reader.exceeds_limit_at is None
 
 
 def _beyond(report: Report) -> str:
@@ -189,10 +179,10 @@ def _exception(reader: ReaderReport, report: Report) -> str:
         return ""
     final = "logits" if any(layer.name == "logits" for layer in report.layers) else "features"
     moves = f"{final} move by {_short(reader.moved)}"
-    if reader.top1 is not None and len(report.logits) != 1:
-        count = len(report.images)
-        changed = count - reader.top1
-        moves += f"; {f'{changed} of {count} predictions' if changed else f'no prediction of {count} images'} changed"
+    count = report.real_images
+    if reader.real_top1 is not None and count and len(report.logits) != 1:
+        changed = count - reader.real_top1
+        moves += f"; {f'{changed} of {count}' if changed else f'none of {count}'} predictions on real images changed"
     return f"exact except for {' and '.join(reasons)}: {moves}"
 
 

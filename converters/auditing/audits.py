@@ -70,14 +70,14 @@ def audit_folder(
         ) as target,
     ):
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
-        pixels = IMAGES[options.inputs]()
-        pixels += photographs(options.images, path) if options.images and can_prepare else []
-        pixels += _images_of_the_graph(target.plan, pixels)
+        noise = IMAGES[options.inputs]()
+        noise += _images_of_the_graph(target.plan, noise)
         report = audit(
             target,
             source,
             AuditSettings(
-                images=pixels,
+                images=noise,
+                real_images=photographs(options.images, path) if options.images and can_prepare else (),
                 pool_padding=target.plan.pool_padding,
                 judged_by=target.judged_by,
                 other_oracles=[

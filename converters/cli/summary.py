@@ -17,6 +17,7 @@ from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
 from verify.compare import in_words
 from verify.precision import precision_named
+from verify.report.meaning import meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def render_report(target: Path, report: Report) -> str:
     table = Table(title=f"{_shown(target.resolve().name)} · {report.verdict}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    table.add_row("what it means", _shown(meaning(report)))
     table.add_row("why", _shown(report.reason))
     for fault in report.faults[:FAULTS]:
         table.add_row("fault", _shown(str(fault)))
@@ -87,6 +89,8 @@ def _table(conversion: Conversion, publication: Publication | None, version: str
     table = Table(title=f"{plan.name} · bit-convert {version}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    if report is not None:
+        table.add_row("what it means", _shown(meaning(report)))
     table.add_row("architecture", str(plan.architecture))
     if conversion.left_out:
         table.add_row("left out", _shown(conversion.left_out))
@@ -120,8 +124,8 @@ def _add_report(table: Table, report: Report) -> None:
     for reader in report.readers:
         table.add_row(_reader_name(reader), _reader_line(reader))
     declared = report.readers[0]
-    agreed = "– (no logits)" if declared.top1 is None else f"{declared.top1} of {len(report.images)} images"
-    table.add_row("top-1 agreement", agreed)
+    if declared.real_top1 is not None and report.real_images:
+        table.add_row("top-1 agreement", f"{declared.real_top1} of {report.real_images} real images")
 
 
 def _add_tensors(table: Table, report: Report) -> None:

@@ -120,9 +120,9 @@ def _stock(report: Report | None, plan: Plan) -> str:
         return "how far that is off was not measured."
     what = "pooled features" if plan.architecture.classes is None else "logits"
     moves = f"on this checkpoint that moves the {what} by up to {stock.moved:.1g}"
-    changed = len(report.images) - stock.top1 if stock.top1 is not None else 0
+    changed = report.real_images - stock.real_top1 if stock.real_top1 is not None else 0
     if changed:
-        moves += f" and changes {changed} of {len(report.images)} predictions"
+        moves += f" and changes {changed} of {report.real_images} predictions on real images"
     return f"{moves}, and everything else is exact.{_remedies(plan)}"
 
 

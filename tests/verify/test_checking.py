@@ -85,6 +85,8 @@ def set_path(*path):
         (set_path("rounding", 0.1), "values stored in float32 moved by 0.1"),
         (set_path("layers", 1, "image", 7), "block1/unit01 is of image 8 of 2"),
         (set_path("readers", 0, "top1", 3), "torch agrees on 3 of 2 images"),
+        (set_path("readers", 0, "real_top1", 1), "torch agrees on 1 of 0 real images"),
+        (set_path("readers", 0, "real_top1", None), "torch agrees on None of 0 real images"),
         (set_path("readers", 0, "exceeds_limit_at", "root"), "torch passed with the ratio"),
         (set_path("logits", 0, "model", 1e3), "logit 0 is"),
         (set_path("logits", 0, "index", 9), "the plotted logits are not in order"),

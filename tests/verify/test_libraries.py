@@ -52,7 +52,6 @@ def honest(place, seed):
     assert [reader.epsilon for reader in report.readers] == [1e-10, 1e-8, 1e-8]
     _, ours, theirs = report.readers
     assert ours.moved == theirs.moved
-    assert theirs.top1 is None or "changed" in theirs.reason or theirs.top1 == 2
 
 
 @pytest.mark.parametrize("seed", range(8))

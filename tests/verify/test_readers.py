@@ -1,6 +1,7 @@
 """The libraries on real folders: bit_ref and stock transformers, with a head and without."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_stock_arithmetic_on_the_sources_kernels_is_exact_but_for_its_epsilon(tm
     assert own.moved == 0
     assert imitation.moved == stock.moved > 100 * stock.max_abs_error
     assert stock.reason.startswith("exact except for the library's epsilon (1e-8): logits move by 0.0")
-    assert stock.reason.endswith("; no prediction of 2 images changed")
+    assert re.search(r"logits move by \S+$", stock.reason), "of noise there is no prediction"
     assert f"transformers {stock.reason}" in report.reason
 
 

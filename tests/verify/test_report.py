@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.verify.support import TorchModel, audited
-from verify import Report
+from tests.verify.support import MemorySource, TorchModel, audited, target_of
+from verify import AuditSettings, Expectation, Report, audit, default_images
+from verify.checking import contradictions
 from verify.compare import FACTOR
+from verify.report.meaning import meaning
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,50 @@ def test_same_audit_writes_the_same_bytes_and_no_path(report, tensors):
 def test_other_texts_are_refused(report, change, message):
     with pytest.raises(ValueError, match=message):
         Report.from_json(change(report.to_json()))
+
+
+PHOTOGRAPHS = [np.random.default_rng(seed).uniform(-1, 1, (1, 3, 48, 40)).astype(np.float32) for seed in (5, 6, 7)]
+
+
+def other_classes(logits):
+    return logits.roll(1, dims=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "real", "sentence"),
+    [
+        ({}, [], "Identical within rounding: the folder computes what the checkpoint computes."),
+        ({}, PHOTOGRAPHS, "Identical within rounding: .*; none of 3 real images get another class."),
+        ({"norm_epsilon": 1e-4}, [], "Beyond rounding; whether predictions change is not known, .* no real image .*"),
+        ({"norm_epsilon": 1e-4}, PHOTOGRAPHS, "Beyond rounding, but no prediction changed on 3 real images."),
+        ({"finish": other_classes}, [], "Beyond rounding; whether predictions change is not known, .*"),
+        ({"finish": other_classes}, PHOTOGRAPHS, "Predictions change: 3 of 3 real images get another class .*"),
+    ],
+)
+def test_a_report_says_how_much_its_verdict_matters(tensors, model, real, sentence):
+    report = audited(tensors, TorchModel(tensors, **model), size=48, real_images=real)
+    assert re.fullmatch(sentence, meaning(report)), meaning(report)
+    assert [image.real for image in report.images] == [False, False, *(True for _ in real)]
+    assert contradictions(Report.from_json(report.to_json())) == []
+
+
+def test_wrong_files_alone_are_said_to_be_that(tensors):
+    source = MemorySource(tensors)
+    target = target_of(source)
+    target.expectations = (Expectation("preprocessor_config.json size", "480", "448"),)
+    report = audit(target, source, AuditSettings(images=default_images(48)))
+    assert report.verdict == "failed"
+    assert meaning(report).startswith("Only files are wrong")
+
+
+def test_what_cannot_be_judged_or_run_is_said_to_be_that(tensors):
+    source = MemorySource(tensors)
+    nothing = audit(target_of(source), source, AuditSettings(images=[]))
+    assert meaning(nothing).startswith("Nothing can be concluded")
+
+    def broken(images):
+        raise RuntimeError("no kernel for it")
+
+    model = TorchModel(tensors)
+    model.run = broken
+    assert meaning(audited(tensors, model, size=48)) == "No predictions: the folder cannot be run."

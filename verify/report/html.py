@@ -13,6 +13,7 @@ from importlib.resources import files
 from verify.compare import FACTOR, in_words
 from verify.faults import KINDS
 from verify.precision import precision_named
+from verify.report.meaning import meaning
 from verify.report.parity import LayerReport, LogitReport, Report
 
 TEMPLATE = "report.html.jinja"
@@ -78,6 +79,7 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         in_words=in_words,
         precision=precision_named(report.readers[0].name) if report.readers else "float32",
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
+        meaning=meaning(report),
         unmet=[each for each in report.expectations if not each.met],
     )
 

@@ -9,6 +9,7 @@ import re
 from importlib.resources import files
 
 from verify.compare import FACTOR
+from verify.report.meaning import meaning
 from verify.report.parity import ReaderReport, Report
 
 TEMPLATE = "parity.md.jinja"
@@ -35,6 +36,7 @@ def summary(report: Report) -> str:
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
         nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
         sizes=", ".join(dict.fromkeys(f"{image.height} × {image.width}" for image in report.images)),
+        meaning=meaning(report),
         listed=LISTED,
         factor=FACTOR,
         name=reader_name,

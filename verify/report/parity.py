@@ -26,7 +26,7 @@ OracleVerdict = Literal["agrees", "disagrees", "failed", "not run"]
 Role = Literal["declared", "judged", "shown"]
 """The role of a reader: its figures are the report's, it must agree as well, or it is only shown."""
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of parity.json's layout."""
 
 FIGURES = 4
@@ -75,7 +75,10 @@ class ReaderReport:
     ratio: float | None
     max_abs_error: float | None
     top1: int | None
-    """The number of images on which its largest logit is the oracle's; None without logits."""
+    """The number of images on which its largest logit is the oracle's; None without logits. Of noise it says nothing
+    of predictions."""
+    real_top1: int | None
+    """The same of real images alone."""
     exceeds_limit_at: str | None
     """The first tensor whose error exceeds its limit."""
     reason: str
@@ -86,6 +89,11 @@ class ReaderReport:
     """The max-pool's padding of that oracle."""
     moved: float | None
     """The largest move of a logit (a pooled feature, without a head) by these two constants: 0 for the source's."""
+
+    @property
+    def cannot_run(self) -> bool:
+        """Whether the library failed without computing anything."""
+        return self.verdict == "failed" and self.ratio is None and self.exceeds_limit_at is None
 
 
 @dataclass(frozen=True)
@@ -121,12 +129,14 @@ class ImageReport:
     height: int
     width: int
     sha256: str
+    real: bool
+    """Whether it is a photograph that a user gave, and not noise."""
 
 
-def image_report(image: npt.NDArray[np.float32]) -> ImageReport:
+def image_report(image: npt.NDArray[np.float32], real: bool = False) -> ImageReport:
     """Returns the report of a (1, 3, height, width) image."""
     digest = hashlib.sha256(image.astype("<f4").tobytes()).hexdigest()
-    return ImageReport(image.shape[2], image.shape[3], digest)
+    return ImageReport(image.shape[2], image.shape[3], digest, real)
 
 
 @dataclass(frozen=True)
@@ -210,6 +220,16 @@ class Report:
     @property
     def fault(self) -> Fault | None:
         return self.faults[0] if self.faults else None
+
+    @property
+    def counting(self) -> list[ReaderReport]:
+        """The declared reader, and of the others those that are judged."""
+        return [reader for index, reader in enumerate(self.readers) if not index or reader.role != "shown"]
+
+    @property
+    def real_images(self) -> int:
+        """The number of real images among ``images``."""
+        return sum(image.real for image in self.images)
 
     @property
     def unknown(self) -> tuple[Inspected, ...]:
