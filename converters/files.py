@@ -30,6 +30,8 @@ MAX_DEPTH = 64
 """Levels of a JSON file."""
 MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
+MAX_DIGITS = 500
+"""Digits of an integer in a JSON file; any float has at most 309. Longer ones take long to read."""
 MAX_VALUES = 1 << 18
 """Values of a JSON file, by its commas and brackets: each takes some hundred bytes. Those labels have 80,000."""
 
@@ -98,13 +100,19 @@ def parse_json(content: bytes) -> dict[str, Any]:
     if sum(map(content.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values")
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=once)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=once, parse_int=_integer)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep, which no library reads") from None
     if not isinstance(value, dict):
         raise ValueError("it is something else")
     _refuse_depth(value)
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse_depth(value: Any) -> None:

@@ -9,6 +9,7 @@ except the oracle of ``verify``.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -252,6 +253,8 @@ WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 """The attributes in which PyTorch's wrappers hold what they wrap, a network or a part of it, and which so stand in its
 names: DataParallel and DistributedDataParallel, torch.compile, FSDP, activation checkpointing. No scheme has them."""
 
+NUMBER = re.compile(r"_\d")
+"""The beginning of a number that TensorFlow adds to a name."""
 OUTPUT = ":0"
 """Ends the name of a TensorFlow variable, which is its first output; whether a file has it says nothing."""
 
@@ -291,12 +294,12 @@ def parameters(architecture: Architecture) -> list[Parameter]:
     """Every parameter of the network, in the order of the released files: 9 a unit and 9 more."""
     return [
         Parameter(
-            canonical,
+            row.canonical.format(block=block, unit=unit),
             row.kind,
             tuple(_dimensions(architecture, block, unit)[d] if isinstance(d, str) else d for d in row.shape),
             dict(zip(SCHEMES, names, strict=True)),
         )
-        for row, block, unit, canonical, names in _expand(architecture.units, architecture.classes is not None)
+        for row, block, unit, names in _expand(architecture.units, architecture.classes is not None)
     ]
 
 
@@ -373,8 +376,9 @@ def match(names: Iterable[str], scheme: str, where: str) -> Match:
     owner: dict[str, str] = {}
     result, left_out = {}, {}
     for name in names:
-        why = next((why for template, why in dropped.items() if _is_dropped(name, template, prefix, scheme)), None)
-        if name not in found and why:
+        others = {} if name in found else dropped
+        why = next((why for template, why in others.items() if _is_dropped(name, template, prefix, scheme)), None)
+        if why:
             left_out[name] = why
             continue
         result[name] = table_name = found.get(name, name)
@@ -472,11 +476,12 @@ def _dimensions(architecture: Architecture, block: int, unit: int) -> dict[str, 
 
 def _expand(
     units: Sequence[int], head: bool, columns: Sequence[Column] = COLUMNS
-) -> Iterator[tuple[Row, int, int, str, tuple[str, ...]]]:
-    """(row, block, unit, canonical name, names) in file order; block and unit are 0 outside the blocks."""
-    templates = dict(zip(ROWS, zip(*(column.templates for column in columns), strict=True), strict=True))
+) -> Iterator[tuple[Row, int, int, tuple[str, ...]]]:
+    """(row, block, unit, names) in file order; block and unit are 0 outside the blocks."""
+    rows = list(zip(ROWS, zip(*(column.templates for column in columns), strict=True), strict=True))
+    inner = slice(len(ROOT), len(ROOT + UNIT))
 
-    def fill(row: Row, block: int = 0, unit: int = 0) -> tuple[Row, int, int, str, tuple[str, ...]]:
+    def fill(part: slice, block: int = 0, unit: int = 0) -> Iterator[tuple[Row, int, int, tuple[str, ...]]]:
         fields = {
             "block": block,
             "unit": unit,
@@ -484,19 +489,18 @@ def _expand(
             "layer": unit - 1,
             "bit": "bit." if head else "",
         }
-        return row, block, unit, row.canonical.format(**fields), tuple(t.format(**fields) for t in templates[row])
+        for row, templates in rows[part]:
+            if unit <= 1 or PROJECTION not in row.canonical:
+                yield row, block, unit, tuple(template.format_map(fields) for template in templates)
 
-    for row in ROOT:
-        yield fill(row)
+    yield from fill(slice(inner.start))
     for block, count in enumerate(units, start=1):
         for unit in range(1, count + 1):
-            for row in UNIT:
-                if unit == 1 or PROJECTION not in row.canonical:
-                    yield fill(row, block, unit)
-    for row in NORM + (HEAD if head else ()):
-        yield fill(row)
+            yield from fill(inner, block, unit)
+    yield from fill(slice(inner.stop, None if head else -len(HEAD)))
 
 
+@cache
 def _column(scheme: str) -> Column:
     return COLUMNS[SCHEMES.index(scheme)]
 
@@ -504,11 +508,16 @@ def _column(scheme: str) -> Column:
 @cache
 def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
     """Every name that a scheme can give, with a head and without."""
-    return {
-        name: (row, block, unit)
-        for head in (False, True)
-        for row, block, unit, _, (name,) in _expand([MAX_UNITS] * MAX_BLOCKS, head, [_column(scheme)])
-    }
+    if not any("{bit}" in template for template in _column(scheme).templates):
+        return _every(scheme, True)
+    return {**_every(scheme, False), **_every(scheme, True)}
+
+
+@cache
+def _every(scheme: str, head: bool) -> dict[str, tuple[Row, int, int]]:
+    """Every name that a scheme can give with a head, or without one."""
+    expanded = _expand([MAX_UNITS] * MAX_BLOCKS, head, [_column(scheme)])
+    return {name: (row, block, unit) for row, block, unit, (name,) in expanded}
 
 
 _DEEPEST = 6
@@ -523,13 +532,6 @@ def _tails(scheme: str) -> dict[str, str]:
 
 
 @cache
-def _headless(scheme: str) -> frozenset[str]:
-    """Every name that a scheme can give without a head."""
-    expanded = _expand([MAX_UNITS] * MAX_BLOCKS, False, [_column(scheme)])
-    return frozenset(name for *_, (name,) in expanded)
-
-
-@cache
 def _words(scheme: str) -> frozenset[str]:
     """The parts between slashes of all names of a scheme."""
     return frozenset(word for name in _known(scheme) for word in name.split("/"))
@@ -537,6 +539,8 @@ def _words(scheme: str) -> frozenset[str]:
 
 def unnumbered(name: str, scheme: str) -> str:
     """``name`` without the numbers that TensorFlow adds to make names unique; nothing else is changed."""
+    if not NUMBER.search(name):  # most names, and a hostile file's many: told at once
+        return name
     words = _words(scheme)
 
     def plain(word: str) -> str:
@@ -555,16 +559,16 @@ def words(name: str, scheme: str) -> list[str]:
 
 def _plain(name: str, scheme: str) -> str:
     """A file's name without wrappers and, where the scheme has them, numbers."""
-    bare = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    bare = ".".join(part for part in name.split(".") if part not in WRAPPERS) if "." in name else name
     if not _column(scheme).numbered:
         return bare
     return unnumbered(bare if _column(scheme).root.endswith(OUTPUT) else bare.removesuffix(OUTPUT), scheme)
 
 
-def _spelling(name: str, prefix: str, scheme: str) -> str | None:
-    """The table's name for a file's, or None where it has none."""
-    bare = _plain(name, scheme).removeprefix(prefix)
-    return bare if prefix + bare == _plain(name, scheme) and bare in _known(scheme) else None
+def _is_known(name: str, prefixes: Collection[str], scheme: str) -> bool:
+    """Whether the table has a file's name, after one of these prefixes."""
+    plain, known = _plain(name, scheme), _known(scheme)
+    return any(plain.startswith(prefix) and plain.removeprefix(prefix) in known for prefix in prefixes)
 
 
 def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
@@ -587,8 +591,8 @@ def _resolve(names: Sequence[str], scheme: str) -> tuple[str, dict[str, str]]:
 def _of_one_form(found: dict[str, str], scheme: str) -> dict[str, str]:
     """Those of a network with a head, or without one: of ``bit.norm.weight`` without a head, ``bit.`` is a prefix."""
     known = _known(scheme)
-    headless = {} if any(known[spelling][0] in HEAD for spelling in found.values()) else _headless(scheme)
-    return {name: spelling for name, spelling in found.items() if not headless or spelling in headless}
+    has_head = any(known[spelling][0] in HEAD for spelling in found.values())
+    return {name: spelling for name, spelling in found.items() if has_head or spelling in _every(scheme, False)}
 
 
 def _splits(name: str, scheme: str) -> Iterator[tuple[str, str]]:
@@ -637,9 +641,9 @@ def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
     before, slot, after = template.partition("{name}")
     if not slot:
         return name in (template, prefix + template)
-    middle = name[len(before) : len(name) - len(after)]
     framed = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
-    return framed and any(_spelling(middle, p, scheme) is not None for p in {prefix, *_column(scheme).prefixes})
+    middle = name[len(before) : len(name) - len(after)]
+    return framed and _is_known(middle, (prefix, *_column(scheme).prefixes), scheme)
 
 
 def _template(row: int, scheme: str) -> str:

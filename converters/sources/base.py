@@ -6,6 +6,7 @@ file or folder → names, shapes (at once) → ``read(name)`` → one float32 ar
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ MAX_NAME = 1024
 """Characters of a tensor's name."""
 MAX_PARTS = 64
 """Parts of a name between slashes."""
+HALVES = re.compile("[\ud800-\udfff]")
+"""Half characters, which JSON and pickles can spell and UTF-8 cannot."""
 MAX_RANK = 8
 """Dimensions of a tensor; a kernel has four."""
 MAX_PREFIX = 64
@@ -182,5 +185,5 @@ def refuse_names(names: Iterable[str], path: str) -> None:
 
 
 def is_text(name: str) -> bool:
-    """Whether it is free of half characters, which JSON and pickles can spell and UTF-8 cannot."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    """Whether it is free of half characters."""
+    return not HALVES.search(name)

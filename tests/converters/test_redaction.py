@@ -178,6 +178,6 @@ def test_user_info_is_taken_out_of_the_oddest_address(ending):
 )
 def test_a_long_text_takes_no_longer_than_its_length(piece):
     text = piece * (200_000 // len(piece))
-    start = time.monotonic()
+    start = time.thread_time()
     printable(text)
-    assert time.monotonic() - start < 3
+    assert time.thread_time() - start < 3

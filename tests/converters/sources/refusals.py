@@ -1,9 +1,7 @@
-"""What every refusal must be, and how much memory it may take."""
+"""What every refusal must be."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,21 +25,6 @@ def refuse(path: Path, named: Path | str | None = None) -> str:
     assert str(named or path) in message
     assert len(message.splitlines()) <= 2
     return message
-
-
-def peak_of_refusal(path: Path, warm_up: Path) -> int:
-    """Bytes by which refusing ``path`` raises the peak of a process that has read ``warm_up``, its libraries loaded."""
-    program = (
-        "import resource, sys; from pathlib import Path\n"
-        "from converters.sources import open_checkpoint; from converters.errors import CheckpointError\n"
-        "with open_checkpoint(Path(sys.argv[2])) as source: [source.read(name) for name in source.shapes]\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n"
-        "    with open_checkpoint(Path(sys.argv[1])) as source: [source.read(name) for name in source.shapes]\n"
-        "except CheckpointError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", program, path, warm_up], capture_output=True, text=True, check=True)
-    return 1024 * int(result.stdout)
 
 
 def refuse_cut_short(file: Path, opened: Path, places: int = 60) -> None:

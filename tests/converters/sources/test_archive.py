@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from converters.errors import UsageError
-from tests.converters.sources.refusals import peak_of_refusal, read_all, refuse, refuse_cut_short
+from tests.converters.sources.costs import cost_of_refusal
+from tests.converters.sources.refusals import read_all, refuse, refuse_cut_short
 
 MB = 1 << 20
 
@@ -95,7 +96,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, written) -> 
     path.write_bytes(gzip.compress(header.tobuf()) + 400 * gzip.compress(bytes(MB)))
     assert path.stat().st_size < MB
     refuse(path)
-    assert peak_of_refusal(path, written("TF1-Hub .tar.gz of a folder")) < 20 * MB
+    assert cost_of_refusal(path, written("TF1-Hub .tar.gz of a folder")).memory < 20 * MB
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_a_bomb_within_a_header_is_refused(tmp_path: Path, written, name: str) -
     header.type = tarfile.XHDTYPE if name == "zeros" else tarfile.GNUTYPE_LONGNAME
     header.size = 400 * MB
     path.write_bytes(gzip.compress(header.tobuf()) + 400 * gzip.compress(bytes(MB)))
-    assert peak_of_refusal(path, written("TF1-Hub .tar.gz of a folder")) < 200 * MB
+    assert cost_of_refusal(path, written("TF1-Hub .tar.gz of a folder")).memory < 200 * MB
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:

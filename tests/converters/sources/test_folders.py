@@ -20,8 +20,8 @@ from converters.sources import open_checkpoint, open_source
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources import writers
 from tests.converters.sources.conftest import CLASSES, MIDS, UNITS, WIDTH
+from tests.converters.sources.costs import cost_of_refusal
 from tests.converters.sources.refusals import (
-    peak_of_refusal,
     read_all,
     refuse,
     refuse_cut_short,
@@ -233,7 +233,7 @@ def test_header_lengths_that_lie_are_refused(folder: Path, weights: Path, length
 def test_a_sparse_file_of_a_terabyte_is_refused_without_reading_it(folder: Path, weights: Path, written) -> None:
     with weights.open("r+b") as file:
         file.truncate(1 << 40)
-    assert peak_of_refusal(folder, written("transformers")) < 20 * MB
+    assert cost_of_refusal(folder, written("transformers")).memory < 20 * MB
 
 
 def test_safetensors_cut_short_are_refused(folder: Path, weights: Path) -> None:
@@ -367,14 +367,14 @@ def test_pickles_of_anything_else_are_refused(tmp_path: Path, data: bytes) -> No
 def test_a_packed_pickle_is_refused_before_it_expands(tmp_path: Path, written) -> None:
     bin_with(tmp_path, bytes(200 * MB), zipfile.ZIP_DEFLATED)
     assert "packed" in refuse(tmp_path)
-    assert peak_of_refusal(tmp_path, written("original .bin")) < 20 * MB
+    assert cost_of_refusal(tmp_path, written("original .bin")).memory < 20 * MB
 
 
 def test_a_pickle_that_reserves_memory_on_demand_is_refused(tmp_path: Path, written) -> None:
     """torch.load, weights only, would make this bytearray of two gigabytes."""
     bin_with(tmp_path, b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.")
     assert "builtins bytearray" in refuse(tmp_path)
-    assert peak_of_refusal(tmp_path, written("original .bin")) < 20 * MB
+    assert cost_of_refusal(tmp_path, written("original .bin")).memory < 20 * MB
 
 
 def test_tensors_larger_than_their_bytes_are_refused(tmp_path: Path, written) -> None:
@@ -383,7 +383,7 @@ def test_tensors_larger_than_their_bytes_are_refused(tmp_path: Path, written) ->
 
     torch.save({"root.conv.weight": torch.ones(1).expand(1 << 28)}, tmp_path / "pytorch_model.bin")
     assert "claim more bytes" in refuse(tmp_path)
-    assert peak_of_refusal(tmp_path, written("original .bin")) < 20 * MB
+    assert cost_of_refusal(tmp_path, written("original .bin")).memory < 20 * MB
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from converters.errors import CheckpointError
 from converters.sources import open_checkpoint
 from converters.sources.keras import KerasReader, KerasSource
 from tests.converters.sources import writers
-from tests.converters.sources.refusals import peak_of_refusal, read_all, refuse, refuse_cut_short
+from tests.converters.sources.costs import cost_of_refusal
+from tests.converters.sources.refusals import read_all, refuse, refuse_cut_short
 
 MB = 1 << 20
 NO_LISTS_OF_NAMES = {
@@ -252,7 +253,7 @@ def test_memory_follows_the_file_s_bytes_not_its_claims(path: Path, written, cla
             size = 1 << 28 if claim == "tensor" else 32
             made = file.create_dataset(name, (size,), "f4", maxshape=(None,), chunks=(1 << 28,), compression="gzip")
             made.id.write_direct_chunk((0,), b"x\x9c" + bytes(64))
-    assert peak_of_refusal(path, written("h5 with short names")) < 200 * MB
+    assert cost_of_refusal(path, written("h5 with short names")).memory < 200 * MB
 
 
 def test_a_lying_length_of_a_name_reserves_nothing(path: Path, written) -> None:
@@ -268,7 +269,7 @@ def test_a_lying_length_of_a_name_reserves_nothing(path: Path, written) -> None:
     for at in lied:
         content[at - 4 : at] = (0xF0000000).to_bytes(4, "little")
     path.write_bytes(content)
-    assert peak_of_refusal(path, written("h5 with short names")) < 200 * MB
+    assert cost_of_refusal(path, written("h5 with short names")).memory < 200 * MB
 
 
 def test_a_library_that_dies_takes_nothing_with_it(path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from converters.sources import open_checkpoint, open_source
 from tests.converters.sources import writers
+from tests.converters.sources.costs import cost_of_refusal
 from tests.converters.sources.refusals import (
-    peak_of_refusal,
     read_all,
     refuse,
     refuse_or_equal_flipped,
@@ -229,7 +229,7 @@ def test_memory_follows_the_bytes_not_the_claims(tmp_path: Path, tensors, writte
     with path.with_name("large.data-00000-of-00001").open("r+b") as file:
         file.truncate(4096)
     assert "cut short" in refuse(path)
-    assert peak_of_refusal(path, written("TF1 checkpoint")) < 64 * MB
+    assert cost_of_refusal(path, written("TF1 checkpoint")).memory < 64 * MB
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, run
 from tests.converters.sources import writers
 from tests.converters.sources.conftest import CLASSES, MIDS, UNITS, WIDTH
-from tests.converters.sources.refusals import peak_of_refusal, read_all, refuse, refuse_cut_short
+from tests.converters.sources.costs import cost_of_refusal
+from tests.converters.sources.refusals import read_all, refuse, refuse_cut_short
 
 torch = pytest.importorskip("torch")
 
@@ -336,7 +337,7 @@ def test_files_of_the_older_format_that_lie_are_refused(tmp_path: Path, tensors,
 def test_a_pickle_of_many_values_takes_little_memory(tmp_path: Path, tensors) -> None:
     torch.save(network(tensors).state_dict(), tmp_path / "fine.pt")
     older(tmp_path / "a.pt", b"\x80\x02" + b"}" * 600_000 + b".")
-    assert peak_of_refusal(tmp_path / "a.pt", tmp_path / "fine.pt") < 64 * MB
+    assert cost_of_refusal(tmp_path / "a.pt", tmp_path / "fine.pt").memory < 64 * MB
 
 
 def test_files_of_the_older_format_cut_short_are_refused(tmp_path: Path, tensors) -> None:
