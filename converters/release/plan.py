@@ -1,0 +1,142 @@
+"""A plan: what to release, in which layouts and under which names, as a TOML file.
+
+    file → ``[defaults]`` and ``[[release]]`` tables → ``Settings`` of each table → variants → Job …
+
+A key is an option's word with underscores, and means what the option means. What a ``[[release]]`` says wins over the
+command line, and that over ``[defaults]``. Each error names the file, the line and the key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converters.catalogue.variants import Variant, find_one
+from converters.conversion import DEFAULT_OUTPUT, Request
+from converters.errors import UsageError
+from converters.options import ConvertOptions, PublishOptions, taken
+from converters.release.job import Job
+from converters.release.located_toml import Document, Place, read
+from converters.release.plan_keys import RELEASES, checked
+from converters.release.plan_settings import Settings
+
+MAX_JOBS = 100_000
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job of a plan."""
+
+    job: Job
+    line: int
+    """The line of its table."""
+    collection: str | None = None
+    """The title or the slug of the Hub's collection that it belongs to."""
+
+
+def read_plan(path: Path, typed: Mapping[str, Any] | None = None, command: str = "") -> list[Planned]:
+    """The jobs of a plan, in its order.
+
+    ``typed`` are options that were given beside it, by field, ``push`` among them; ``command`` repeats the run. Raises
+    UsageError, with file, line and key, for whatever is wrong with the plan.
+    """
+    document = read(path)
+    found = checked(document, RELEASES)
+    if not found.tables:
+        raise UsageError(f"{path}:1: release: the plan has none. Write a [[release]] table with a variant.")
+    planned: list[Planned] = []
+    once = _Once(document)
+    for place, own in found.tables:
+        settings = Settings(document, place, own, typed or {}, found.defaults)
+        for each in _planned(settings, command):
+            once.add(place, each)
+            planned.append(each)
+            if len(planned) > MAX_JOBS:
+                raise document.error(place, f"release: more than {MAX_JOBS:,} models. Make several plans of it.")
+    return planned
+
+
+def _planned(settings: Settings, command: str) -> Iterator[Planned]:
+    for variant in _variants(settings):
+        with settings.speaking():
+            job = _job(settings, variant, command)
+        collection = settings["collection"] if job.publish and job.publish.hub is None else None
+        yield Planned(job, settings.line, collection)
+
+
+def _variants(settings: Settings) -> tuple[Variant | None, ...]:
+    """The variants of a table; of a checkpoint the one that it is said to be, or None."""
+    if settings["checkpoint"] is None:
+        return settings.variants()
+    patterns = settings["variant"] or ()
+    if len(patterns) > 1:
+        raise settings.error("variant", "names several, but the checkpoint is one. Name one.")
+    with settings.speaking():
+        return (find_one(patterns[0]) if patterns else None,)
+
+
+def _job(settings: Settings, variant: Variant | None, command: str) -> Job:
+    filled = settings.filled(variant)
+    how, publish = taken(ConvertOptions, filled), taken(PublishOptions, filled)
+    request = Request(variant, settings["checkpoint"], _output(settings, variant, filled), how, command)
+    if settings["collection"] and settings.says("collection", "hub"):
+        raise settings.error("collection", "is the Hub's, and a folder hub has none. Leave out collection or hub.")
+    if not settings["push"]:
+        return Job(request)
+    if not how.verify:
+        raise settings.error("verify", "only what was verified is published. Leave out verify = false, or push.")
+    if variant is None and publish.repo_id is None:
+        raise settings.error("repo_id", "is missing. Name the repository to publish the checkpoint to.")
+    return Job(request, publish)
+
+
+def _output(settings: Settings, variant: Variant | None, filled: Mapping[str, Any]) -> Path | None:
+    """As ``Request.output``: the folder itself of a given checkpoint, which its table or its variant names."""
+    output: Path | None = filled.get("output")
+    if settings["checkpoint"] is None or settings.says("output"):
+        return output
+    if variant is None:
+        raise settings.error("output", "is missing. Name the folder to make of the checkpoint.")
+    return (output or DEFAULT_OUTPUT) / variant.repository_name
+
+
+@dataclass
+class _Once:
+    """The folders and repositories of a plan, none of which two of its models may have."""
+
+    document: Document
+    folders: dict[Path, Planned] = field(default_factory=dict)
+    around: dict[Path, Planned] = field(default_factory=dict)
+    """The folders that the folders are in."""
+    repositories: dict[tuple[str, ...], Planned] = field(default_factory=dict)
+
+    def add(self, place: Place, each: Planned) -> None:
+        """Raises UsageError, with both lines, for a folder or a revision of a repository that is another's."""
+        variant = each.job.request.variant
+        folder = Path(os.path.abspath(each.job.request.place(variant.repository_name if variant else "")))
+        other = next((self.folders[path] for path in (folder, *folder.parents) if path in self.folders), None)
+        if other := other or self.around.get(folder):
+            raise self._twice(place, "output", each, other, f"write {folder}")
+        self.folders[folder] = each
+        self.around.update(dict.fromkeys(folder.parents, each))
+        if each.job.publish is not None:
+            target = _target(each.job.publish, variant)
+            if other := self.repositories.get(target):
+                raise self._twice(place, "repo_id", each, other, f"publish to {target[1]}, {target[2]}")
+            self.repositories[target] = each
+
+    def _twice(self, place: Place, key: str, each: Planned, other: Planned, what: str) -> UsageError:
+        both = f"{each.job.name} and {other.job.name} (line {other.line})"
+        message = f"{key}: {both} would both {what}. Give one of them another {key}, such as one with {{layout}}."
+        return self.document.error((*place, key), message)
+
+
+def _target(publish: PublishOptions, variant: Variant | None) -> tuple[str, ...]:
+    """The hub, the repository and the revision; names on the Hub differ in more than case."""
+    name = variant.repository_name if variant else ""
+    repository = publish.repo_id or f"{publish.namespace or '(the token’s user)'}/{name}"
+    revision = "a pull request" if publish.create_pr else publish.revision or "main"
+    return os.path.abspath(publish.hub) if publish.hub else "", repository.lower(), revision

@@ -1,0 +1,165 @@
+"""The keys of a plan: those of the options' own fields, and how a value of TOML becomes an option's.
+
+``[defaults]``, ``[[release]]``, ``[[audit]]`` → ``checked()`` → values by key, or an error that names line and key
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from converters.errors import UsageError
+from converters.options import AuditOptions, ConvertOptions, PublishOptions, as_path, as_size
+from converters.redaction import remember
+from converters.release.located_toml import Document, Place
+
+Kind = Callable[[Any], Any]
+"""Takes a value of TOML to an option's; raises UsageError for one of another type."""
+
+DEFAULTS, RELEASES, AUDITS = "defaults", "release", "audit"
+WORDS = {"oracles": "oracle", "runners": "runner"}
+"""Options that are given once a value, by the field that holds all of them."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{value!r} is no text. Write it in quotes.")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{value!r} is neither true nor false.")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list) and value:
+        return tuple(map(_text, value))
+    return (_text(value),)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{value!r} is no number.")
+    return value
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UsageError(f"{value!r} is no size such as 800000000 or '5GB'.")
+    return as_size(value)
+
+
+def _path(value: Any) -> Path:
+    return as_path(_text(value))
+
+
+def _address(value: Any) -> str:
+    remember(_text(value))
+    return str(value)
+
+
+KINDS: Mapping[str, Kind] = {
+    "bool": _flag,
+    "str": _text,
+    "str | None": _text,
+    "Exact": _text,
+    "PoolPadding | None": _text,
+    "Path | None": _path,
+    "tuple[str, ...]": _texts,
+    "int": _size,
+    "float": _number,
+}
+"""By the annotation of an option's field."""
+
+
+ONLY_AUDITS = ("inputs",)
+"""Fields of a proof for which a conversion has no option."""
+
+
+def _keys(*options: type, **others: Kind) -> dict[str, Kind]:
+    found = {WORDS.get(field.name, field.name): KINDS[str(field.type)] for kind in options for field in fields(kind)}
+    return {**found, **others}
+
+
+def _of_releases(**others: Kind) -> dict[str, Kind]:
+    keys = _keys(ConvertOptions, PublishOptions, **others)
+    return {key: kind for key, kind in keys.items() if key not in ONLY_AUDITS}
+
+
+KEYS: Mapping[str, Mapping[str, Kind]] = {
+    RELEASES: _of_releases(
+        variant=_texts,
+        exclude=_texts,
+        checkpoint=_address,
+        output=_path,
+        push=_flag,
+        collection=_text,
+    ),
+    AUDITS: _keys(AuditOptions, variant=_texts, exclude=_texts, target=_texts, against=_address),
+}
+"""Of the tables of each name."""
+OF_ONE = ("variant", "checkpoint", "target", "against")
+"""Keys that are for one table, and no defaults."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of one name, each key's value an option's."""
+
+    defaults: Mapping[str, Any]
+    tables: tuple[tuple[Place, Mapping[str, Any]], ...]
+    """The place of each, and what it says itself."""
+
+
+def checked(document: Document, name: str) -> Tables:
+    """The tables called ``name``, RELEASES or AUDITS, and of the defaults what concerns them.
+
+    Raises UsageError for a table or a key that no plan has, and for a value of another type, wherever it stands.
+    """
+    for key in document.content:
+        _refuse_unknown(document, (key,), (DEFAULTS, RELEASES, AUDITS))
+    defaults = document.content.get(DEFAULTS, {})
+    if not isinstance(defaults, dict):
+        raise document.error((DEFAULTS,), "defaults: is no table. Write [defaults].")
+    common = {key: kind for known in KEYS.values() for key, kind in known.items() if key not in OF_ONE}
+    values = _values(document, (DEFAULTS,), defaults, common)
+    found = {kind: _tables(document, kind) for kind in KEYS}
+    return Tables({key: value for key, value in values.items() if key in KEYS[name]}, found[name])
+
+
+def _tables(document: Document, name: str) -> tuple[tuple[Place, Mapping[str, Any]], ...]:
+    tables = document.content.get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise document.error((name,), f"{name}: is no array of tables. Write [[{name}]].")
+    places: list[Place] = [(name, index) for index in range(len(tables))]
+    return tuple((p, _values(document, p, t, KEYS[name])) for p, t in zip(places, tables, strict=True))
+
+
+def _values(
+    document: Document, place: Place, content: Mapping[str, Any], known: Mapping[str, Kind]
+) -> Mapping[str, Any]:
+    values = {}
+    for key, value in content.items():
+        _refuse_unknown(document, (*place, key), known)
+        try:
+            values[key] = known[key](value)
+        except UsageError as error:
+            raise document.error((*place, key), f"{key}: {error}") from None
+    return values
+
+
+def _refuse_unknown(document: Document, place: Place, known: Iterable[str]) -> None:
+    key = str(place[-1])
+    if key not in known:
+        raise document.error(place, f"{key}: no such key. {nearest(key.replace('-', '_'), known)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A sentence that proposes the nearest known word, or all of them."""
+    near = get_close_matches(word, known := list(known), n=1, cutoff=0.5)
+    return f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known)}."
