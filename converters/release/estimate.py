@@ -1,27 +1,56 @@
-"""What a release will take, from the catalogue alone: nothing is downloaded, asked of a network or imported.
+"""What a release will take, from the catalogue and what lies on this machine; nothing is asked of a network.
 
-Architecture, Job … → bytes, memory
+Job … → ``estimate()`` → Estimate: models, bytes, disk, memory, requests, hours → ``lines()``
 """
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
+from converters.options import PublishOptions
+from converters.release.job import Job
 
 BASE_MEMORY = 800 * 10**6
 """Bytes of a process that verifies: PyTorch, a report, the oracle's tensors of one unit, images of 64 pixels."""
 STREAM_MEMORY = 250 * 10**6
 """Bytes of a process that only converts: a conversion is a stream, of 233 MB at its most (docs/conversion-speed.md)."""
+VERIFIED_SECONDS = (5.0, 45.0)
+CONVERTED_SECONDS = (1.0, 2.0)
+"""Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on AMD EPYC
+(Zen 3): R50x1 8, R101x1 12, R50x3 33 to 40; R152x4 181 on a busy machine (docs/speed.md), unverified 7
+(docs/conversion-speed.md). Products and passes over the weights both grow with the weights, so that one rate serves."""
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+REQUESTS = 9
+"""Requests to the Hub for a model that is not there yet; 1 for one that is."""
+TAG_REQUESTS, PULL_REQUEST_REQUESTS, BRANCH_REQUESTS, USER_REQUESTS = 3, 1, 2, 1
+"""More of them: for a tag, for pull requests that are open, a branch that is made, the name of the token's user."""
+WINDOW_REQUESTS, WINDOW = 1000, 300.0
+"""Requests of a free account in so many seconds (huggingface.co/docs/hub/rate-limits). The limits of repositories and
+commits an hour are not published."""
+
+
+def weights_of(architecture: Architecture) -> int:
+    """Bytes of a network's parameters in float32."""
+    head = (architecture.features + 1) * (architecture.classes or 0)
+    return 4 * head + _trunk_bytes(replace(architecture, classes=None))
 
 
 @cache
-def weights_of(architecture: Architecture) -> int:
-    """Bytes of a network's parameters in float32."""
+def _trunk_bytes(headless: Architecture) -> int:
     from converters.mapping.names import parameters
 
-    return sum(4 * math.prod(parameter.shape) for parameter in parameters(architecture))
+    return sum(4 * math.prod(parameter.shape) for parameter in parameters(headless))
 
 
 def memory_of(architecture: Architecture, verify: bool) -> int:
@@ -29,6 +58,198 @@ def memory_of(architecture: Architecture, verify: bool) -> int:
 
     Verified, a network's weights are there as they are stored and as kernels that are standardised once. Measured, as
     the peak of the whole process, in MB: R50x1 with 1,000 classes 789 (in bfloat16 834), with 21,843 classes 977
-    (1,237), R101x1 951, R50x3 2,471 (2,514); R152x4 in an audit 8,050 (docs/speed.md).
+    (1,237), R101x1 951, R50x3 2,471 (2,514), R152x2 with 21,843 2,957; R152x4 in an audit 8,050 (docs/speed.md).
     """
     return BASE_MEMORY + 2 * weights_of(architecture) if verify else STREAM_MEMORY
+
+
+def seconds_of(architecture: Architecture, verify: bool) -> float:
+    """Seconds of one core that one model takes."""
+    base, rate = VERIFIED_SECONDS if verify else CONVERTED_SECONDS
+    return base + rate * weights_of(architecture) / 1e9
+
+
+def requests_of(publish: PublishOptions) -> int:
+    """Requests to the Hub that one new model takes; none for a folder hub."""
+    if publish.hub is not None:
+        return 0
+    asks_user = publish.create_pr or (publish.repo_id is None and publish.namespace is None)
+    return (
+        REQUESTS
+        + TAG_REQUESTS * (publish.tag is not None)
+        + PULL_REQUEST_REQUESTS * publish.create_pr
+        + BRANCH_REQUESTS * (publish.revision not in (None, "main"))
+        + USER_REQUESTS * asks_user
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a release will take; sizes in bytes, of what can be known without a download."""
+
+    models: int
+    unknown: int
+    """Models among them of which nothing is known before they are downloaded; they count for nothing."""
+    fetch: int
+    cached: int
+    """Of the checkpoints, what is on this machine already; ``fetch`` is the rest."""
+    send: int
+    disk: Mapping[Path, int]
+    """To be written, by the folder that is there already and on whose disk it goes."""
+    largest: int
+    """The disk of the largest model alone: what ``--discard`` needs for each that is worked on."""
+    memory: int
+    """Of the largest model."""
+    requests: int
+    seconds: float
+    """Of one core."""
+
+    @property
+    def hub_seconds(self) -> float:
+        """The shortest time in which a free account may ask so much of the Hub."""
+        return self.requests / WINDOW_REQUESTS * WINDOW
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("models", "unknown", "fetch", "cached", "send", "memory", "requests")
+        sizes = {name: getattr(self, name) for name in names}
+        disk = {"disk": sum(self.disk.values()), "disk_with_discard": self.largest}
+        hours = {"hub_hours": round(self.hub_seconds / 3600, 3), "core_hours": round(self.seconds / 3600, 3)}
+        return {**sizes, **disk, **hours, "cores": cores()}
+
+    def lines(self) -> dict[str, str]:
+        """For people: what, and how much of it."""
+        unknown = f"; of {self.unknown} nothing is known before a download" if self.unknown else ""
+        cached = f"; {_size(self.cached)} are here already" if self.cached else ""
+        rows = {
+            "models": f"{self.models:,}{unknown}",
+            "fetch": f"{_size(self.fetch)}{cached}",
+            "send": _size(self.send) if self.requests else "",
+            "disk": f"{_size(sum(self.disk.values()))}; with --discard {_size(self.largest)} a worker",
+            "memory": f"{_size(self.memory)} for the largest model" if self.memory else "",
+            "Hub requests": f"{self.requests:,}, in {_duration(self.hub_seconds)} at 1,000 in 5 minutes"
+            if self.requests
+            else "",
+            "processor": f"{_duration(self.seconds)} of one core, {_duration(self.seconds / cores())} of {cores()}",
+        }
+        return {name: text for name, text in rows.items() if text}
+
+    def shortages(self) -> Iterator[str]:
+        """Yields a warning for each disk on which there is less room than is needed."""
+        for place, needed in self.disk.items():
+            free = shutil.disk_usage(place).free
+            if needed > free:
+                yield f"{place}: {_size(needed)} are needed, {_size(free)} are free. Make room, or use --discard."
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one job takes."""
+
+    source: str
+    """Its checkpoint's address; jobs of one share it."""
+    fetch: int
+    cached: int
+    write: int
+    place: Path
+    hub: Path | None
+    architecture: Architecture | None
+
+
+def estimate(jobs: Sequence[Job]) -> Estimate:
+    """Raises UsageError where there is no home for the cache of downloads."""
+    from converters.download.cache import cache_folder
+
+    parts = [_part(job) for job in jobs]
+    sources = {part.source: part for part in parts}.values()
+    known = [(job, part.architecture) for job, part in zip(jobs, parts, strict=True) if part.architecture]
+    published = [(job.publish, part) for job, part in zip(jobs, parts, strict=True) if job.publish]
+    writes = [(cache_folder(), part.fetch) for part in sources]
+    writes += [(path, part.write) for part in parts for path in (part.place, part.hub) if path is not None]
+    return Estimate(
+        models=len(jobs),
+        unknown=len(jobs) - len(known),
+        fetch=sum(part.fetch for part in sources),
+        cached=sum(part.cached for part in sources),
+        send=sum(part.write for publish, part in published if publish.hub is None),
+        disk=_by_disk(writes),
+        largest=max((part.fetch + part.write * (2 if part.hub else 1) for part in parts), default=0),
+        memory=max((memory_of(network, job.request.options.verify) for job, network in known), default=0),
+        requests=sum(requests_of(publish) for publish, _ in published),
+        seconds=sum(seconds_of(network, job.request.options.verify) for job, network in known),
+    )
+
+
+def _part(job: Job) -> _Part:
+    request = job.request
+    variant, hub = request.variant, job.publish.hub if job.publish else None
+    network = variant.network if variant else None
+    source, fetch, cached = _source(job)
+    size = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
+    place = request.place(variant.repository_name if variant else "")
+    return _Part(source, fetch, cached, max(0, size - _size_of(place)), place, hub, network)
+
+
+def _source(job: Job) -> tuple[str, int, int]:
+    """The address of a checkpoint, its bytes to fetch, and its bytes that are here."""
+    from converters.download.locations import locate
+
+    variant, given = job.request.variant, job.request.checkpoint
+    try:
+        place = locate(given, variant)
+    except UsageError:  # a defective file, which is said when its turn comes
+        return job.name, 0, 0
+    if isinstance(place, Path):
+        return str(place), 0, _size_of(place)
+    size = (variant.bytes or weights_of(variant.network)) if variant else 0
+    held = _held(place, size)
+    return place, 0 if held else size, held
+
+
+def _held(address: str, size: int) -> int:
+    """Bytes of a download that is in the cache, whole."""
+    from converters.download.addresses import fetchable, file_name, without_credentials
+    from converters.download.cache import Slot
+    from converters.download.locations import MODULE_FILES
+
+    files = [address + name for name in MODULE_FILES] if address.endswith("/") else [address]
+    with suppress(UsageError):
+        plain = [without_credentials(fetchable(file))[0] for file in files]
+        found = [Slot(file, file_name(file)).whole() for file in plain]
+        if all(found):
+            return sum(entry.size for _, entry in filter(None, found))
+    return 0
+
+
+def _size_of(place: Path) -> int:
+    """Bytes of a file, or of the files of a folder; 0 of what is not there or cannot be looked at."""
+    with suppress(OSError):
+        if place.is_file():
+            return place.stat().st_size
+        return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    return 0
+
+
+def _by_disk(writes: Iterable[tuple[Path, int]]) -> dict[Path, int]:
+    """Sums what is written by the disk that it goes to, which is named by the first folder that is there."""
+    names: dict[int, Path] = {}
+    sums: dict[Path, int] = {}
+    for place, size in writes:
+        there = next(path for path in (place, *place.absolute().parents) if path.exists())
+        name = names.setdefault(there.stat().st_dev, there)
+        sums[name] = sums.get(name, 0) + size
+    return {place: size for place, size in sums.items() if size}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 10**8 else f"{number / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

@@ -29,6 +29,7 @@ from converters.errors import HubError, ParityError, UsageError
 from converters.hub.guard import Publication
 from converters.hub.upload import publish
 from converters.options import PublishOptions
+from converters.release.estimate import requests_of
 from tests.converters.publish_faults import LASTING, PULL_REQUEST_STEPS, RANDOM, STEPS, TROUBLES, Trouble
 from tests.hub_server import Answer, Blob, HubServer, PullRequest, Repository, Request, User
 from verify import Report
@@ -164,6 +165,23 @@ def test_what_is_there_already_costs_a_handful_of_requests_and_no_upload(hub: Hu
     again = put(result)
     assert again == dataclasses.replace(first, changed=False)
     assert hub.requests == ["whoami", "model_info"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"namespace": "me"},
+        {"repo_id": REPO, "tag": "v1"},
+        {"create_pr": True},
+        {"namespace": "me", "revision": "next"},
+        {},
+    ],
+    ids=str,
+)
+def test_a_new_model_takes_as_many_requests_as_an_estimate_says(hub: HubServer, result, options):
+    put(result, **options)
+    to_storage = hub.requests.count("lfs_upload")
+    assert len(hub.requests) - to_storage == requests_of(PublishOptions(**options)), hub.requests
 
 
 def test_other_figures_on_the_same_files_are_the_same_result(hub: HubServer, result, tmp_path: Path):
