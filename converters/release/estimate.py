@@ -1,4 +1,4 @@
-"""What a release will take, from the catalogue and what lies on this machine; nothing is asked of a network.
+"""Estimates a release, from the catalogue and from this machine; nothing is asked of a network.
 
 Job … → ``estimate()`` → Estimate: models, bytes, disk, memory, requests, hours → ``lines()``
 """
@@ -85,24 +85,24 @@ def requests_of(publish: PublishOptions) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a release will take; sizes in bytes, of what can be known without a download."""
+    """The cost of a release, as far as it can be known without a download; sizes in bytes."""
 
     models: int
     unknown: int
     """Models among them of which nothing is known before they are downloaded; they count for nothing."""
     fetch: int
     cached: int
-    """Of the checkpoints, what is on this machine already; ``fetch`` is the rest."""
+    """Bytes of checkpoints that are on this machine already; ``fetch`` is the rest."""
     send: int
     disk: Mapping[Path, int]
     """To be written, by the folder that is there already and on whose disk it goes."""
     largest: int
     """The disk of the largest model alone: what ``--discard`` needs for each that is worked on."""
     memory: int
-    """Of the largest model."""
+    """The largest model's."""
     requests: int
     seconds: float
-    """Of one core."""
+    """Seconds of one core."""
 
     @property
     def hub_seconds(self) -> float:
@@ -143,7 +143,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one job takes."""
+    """The cost of one job."""
 
     source: str
     """Its checkpoint's address; jobs of one share it."""

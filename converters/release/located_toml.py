@@ -20,7 +20,7 @@ from converters.files import refuse_special
 from converters.reading import reading
 
 MAX_BYTES = 1 << 20
-"""Of a file; a table a model for all that Google released takes a tenth of it."""
+"""The largest file that is read; a table for each model that Google released takes a tenth of it."""
 
 _TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}(?!")'

@@ -74,7 +74,7 @@ KINDS: Mapping[str, Kind] = {
     "int": _size,
     "float": _number,
 }
-"""By the annotation of an option's field."""
+"""The kind of value, by the annotation of an option's field."""
 
 
 ONLY_AUDITS = ("inputs",)
@@ -102,7 +102,7 @@ KEYS: Mapping[str, Mapping[str, Kind]] = {
     ),
     AUDITS: _keys(AuditOptions, variant=_texts, exclude=_texts, target=_texts, against=_address),
 }
-"""Of the tables of each name."""
+"""The keys of the tables of each name."""
 OF_ONE = ("variant", "checkpoint", "target", "against")
 """Keys that are for one table, and no defaults."""
 

@@ -35,7 +35,7 @@ class Settings:
     place: Place
     own: Mapping[str, Any]
     typed: Mapping[str, Any]
-    """Of the command line, by field."""
+    """The command line's, by field."""
     defaults: Mapping[str, Any]
 
     def __getitem__(self, key: str) -> Any:
@@ -43,7 +43,7 @@ class Settings:
 
     @property
     def values(self) -> dict[str, Any]:
-        """By key."""
+        """The options by key, of whichever level counts."""
         typed = {WORDS.get(name, name): value for name, value in self.typed.items()}
         return {**self.defaults, **typed, **self.own}
 
@@ -117,7 +117,7 @@ class Settings:
             raise self.error("namespace", f"repo_id has one already. {remedy}.")
 
     def _level(self, key: str) -> int:
-        """How strong what is said of a key is; -1 where nothing is."""
+        """The level at which a key is said: 2 the table, 1 the command line, 0 the defaults, -1 none."""
         levels = (self.defaults, self.typed, self.own)
         return max((level for level, values in enumerate(levels) if key in values), default=-1)
 
