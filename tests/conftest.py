@@ -20,6 +20,7 @@ OPTIONAL = {
     "kagglehub",
     "keras",
     "model_signing",
+    "pypdf",
     "sklearn",
     "tensorflow",
     "tf_keras",

@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
+from converters.amounts import clock, size
 from converters.cli.output import say
 from converters.redaction import printable
 from verify.protocols import Progress
@@ -88,10 +89,10 @@ def amount(what: str, done: int, total: int, seconds: float) -> str:
     if not done:
         return ""
     speed = done / seconds if seconds > 0 else 0.0
-    parts = [f"{_size(done)} of {_size(total)}" if total else _size(done)]
-    parts += [f"{_size(speed)}/s"] if seconds >= 1 else []
+    parts = [f"{size(done)} of {size(total)}" if total else size(done)]
+    parts += [f"{size(speed)}/s"] if seconds >= 1 else []
     left = (total - done) / speed if speed and total else None
-    return ", ".join([*parts, f"{_clock(left)} left"] if left is not None and seconds >= 1 else parts)
+    return ", ".join([*parts, f"{clock(left)} left"] if left is not None and seconds >= 1 else parts)
 
 
 def _phase(what: str) -> str:
@@ -101,21 +102,6 @@ def _phase(what: str) -> str:
 
 def _after(text: str) -> str:
     return f", {text}" if text else ""
-
-
-def _size(count: float) -> str:
-    """Bytes in decimal units, as the Hub and disks count them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _nothing(what: str, done: int, total: int) -> None:
