@@ -6,11 +6,11 @@ checkpoint → source, Plan → files in a workspace → audit → report, card 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from converters import digests
 from converters.auditing.audits import VERSION, audit_folder, oracles_of, write_report
 from converters.auditing.report_check import held_departures, listed, read_report
 from converters.auditing.target import own_readers
@@ -131,28 +131,31 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
     plan, left_out = plan_of(source, variant, options), left_out_line(source)
     place = request.place(plan.name)
     refuse_place(place, options.force)
-    held, otherwise = _held_report(place, plan, source, oracles_of(source, options.oracles), progress)
-    if held is not None:
-        return Conversion(plan, place, held, False, time.monotonic() - start, left_out, options.sign_key)
+    held = _held(place, plan, source, options, progress)
+    if held.report is not None:
+        return Conversion(plan, place, held.report, False, time.monotonic() - start, left_out, options.sign_key)
+    replaces = options.force or held.is_ours
     if options.verify:  # an unverified folder that is already there can only be told by making it again
-        _refuse_occupied(place, options.force, otherwise)
+        _refuse_occupied(place, replaces, held.why)
     with workspace(place) as folder:
-        digests = model.write(folder, source, plan, progress, hashed=True)
+        written = model.write(folder, source, plan, progress, hashed=True)
         report = None
         if options.verify:
-            report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=digests)
+            report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=written)
         if report is not None and not report:
             raise _failed(report, place, request.command)
         if report is not None:
             (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
-        files = report.files if report else {n: digests.get(n) or sha256(folder / n) for n in model_files(folder)}
+        files = report.files if report else {n: written.get(n) or sha256(folder / n) for n in model_files(folder)}
         (folder / PROVENANCE).write_text(Provenance.of(plan, files, source, uri, VERSION).text(), encoding="utf-8")
         (folder / CARD).write_text(card.render(plan, source, report, VERSION), encoding="utf-8")
         # By force also where every file of ours is there: something beside them was not.
-        made = options.force or not (place.exists() and _same_files(folder, place))
+        made = replaces or not (place.exists() and _same_files(folder, place))
         if made:
-            _refuse_occupied(place, options.force, otherwise)
+            _refuse_occupied(place, replaces, held.why)
             install(folder, place)
+    if report is not None:
+        _remember(place, report, source, plan)
     return Conversion(plan, place, report, made, time.monotonic() - start, left_out, options.sign_key)
 
 
@@ -187,6 +190,7 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
             revision=options.revision or "main",
             tag=options.tag,
             sign_key=conversion.sign_key,
+            refresh=options.refresh,
         )
     from converters.download.hub_client import without_bars
     from converters.hub import upload
@@ -203,43 +207,89 @@ def failed_folder(place: Path) -> Path:
     return place.with_name(place.name + ".failed")
 
 
-def _refuse_occupied(place: Path, force: bool, why: str) -> None:
-    if place.exists() and any(place.iterdir()) and not force:
+def _refuse_occupied(place: Path, replaces: bool, why: str) -> None:
+    if place.exists() and any(place.iterdir()) and not replaces:
         raise UsageError(
             f"{place}: holds something else: {why}.\nReplace it with --force, or choose another with --output."
         )
 
 
-def _held_report(
-    place: Path, plan: Plan, source: GoogleView, oracles: Sequence[str], progress: Progress
-) -> tuple[Report | None, str]:
-    """The report of the folder that is there already, where it holds this very result, whole; or what is not so.
+@dataclass(frozen=True)
+class _Held:
+    """The folder that is in a conversion's place already."""
+
+    report: Report | None = None
+    """The report of this very result, whole; None where something else is there, or nothing."""
+    why: str = ""
+    """The reason why it is not this result."""
+    is_ours: bool = False
+    """Another version's folder of the same model, that is to be renewed."""
+
+
+def _held(place: Path, plan: Plan, source: GoogleView, options: ConvertOptions, progress: Progress) -> _Held:
+    """Finds whether the folder that is there already holds this very result, whole.
 
     Nothing that lies there is believed: every stored value is held against the source, every file against what would
-    be written, and the report against its own figures.
+    be written, and the report against its own figures; unless that was done before, and no file has changed since.
+    Of another version's folder the weights and what is read with them count: its card and report are its own.
     """
     if not (place / PARITY).is_file():
-        return None, "it has no report"
+        return _Held(why="it has no report")
     try:
         report = read_report(place / PARITY)
     except (OSError, ParityError) as error:
-        return None, str(error)
+        return _Held(why=str(error))
     stored = replace(plan.storage, max_shard_size=None)
-    wanted = (source.sha256, stored, plan.pool_padding, VERSION)
-    held = (report.source.get("sha256"), Storage.of(report), report.pool_padding, report.release)
-    if held != wanted or {other.oracle for other in report.other_oracles} != set(oracles) or not report.passed:
-        return None, f"{PARITY} is of another conversion"
+    wanted = (source.sha256, stored, plan.pool_padding)
+    held = (report.source.get("sha256"), Storage.of(report), report.pool_padding)
+    oracles = {*oracles_of(source, options.oracles)}
+    is_current = report.release == VERSION
+    if held != wanted or not report.passed or (is_current and {o.oracle for o in report.other_oracles} != oracles):
+        return _Held(why=f"{PARITY} is of another conversion")
     progress("comparing with the checkpoint", 0, 1)
-    texts = {name: json_text(content) for name, content in json_files(plan).items()}
-    texts[CARD] = card.render(plan, source, report, VERSION)
     try:
-        found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
-        found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]
-        found += [f"{PROVENANCE} is another"] if read(place) is None else []
-        found = found or held_departures(report, source, place, plan.variant, plan.pool_padding)
+        found = _departures(place, plan, source, report)
     except OSError as error:
-        return None, f"{error.filename}: {error.strerror}"
-    return (None, listed(found)) if found else (report, "")
+        found = [f"{error.filename}: {error.strerror}"]
+    if found:
+        return _Held(why=listed(found))
+    if options.refresh and not is_current:
+        return _Held(why=f"version {report.release} made it", is_ours=True)
+    return _Held(report)
+
+
+def _departures(place: Path, plan: Plan, source: GoogleView, report: Report) -> list[str]:
+    """Lists what of the folder is not what a conversion would make."""
+    texts = {name: json_text(content) for name, content in json_files(plan).items()}
+    if report.release == VERSION:
+        texts[CARD] = card.render(plan, source, report, VERSION)
+    found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
+    found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]
+    found += [f"{PROVENANCE} is another"] if read(place) is None else []
+    if found or _is_remembered(place, report, source, plan):
+        return found
+    found = held_departures(report, source, place, plan.variant, plan.pool_padding)
+    if not found:
+        _remember(place, report, source, plan)
+    return found
+
+
+def _is_remembered(place: Path, report: Report, source: GoogleView, plan: Plan) -> bool:
+    """Whether this folder was held against this checkpoint before, and has the very files that it had then."""
+    return (
+        digests.is_remembered(place, _compared(report, source, plan))
+        and model_files(place) == sorted(report.files)
+        and all(digests.known_sha256(place / name) == digest for name, digest in report.files.items())
+    )
+
+
+def _remember(place: Path, report: Report, source: GoogleView, plan: Plan) -> None:
+    digests.remember(place, report.files, _compared(report, source, plan))
+
+
+def _compared(report: Report, source: GoogleView, plan: Plan) -> str:
+    """The name of what a folder was held against."""
+    return digests.result_name(VERSION, source.sha256, plan.storage, plan.pool_padding, report.to_json())
 
 
 def _same_files(folder: Path, place: Path) -> bool:

@@ -1,6 +1,10 @@
-"""Failures for those who read them: what nobody foresaw is said as a defect, in two lines."""
+"""Failures for those who read them: what nobody foresaw is said as a defect, in two lines; and the end by a signal."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from converters.errors import BitConvertError, DefectError, UsageError, scope_of, system_errors
 
@@ -41,3 +45,40 @@ def version_and_issues() -> tuple[str, str]:
         return "not installed", "the place that you have it from"
     addresses = dict(line.split(", ", 1) for line in found.get_all("Project-URL") or [])
     return found["Version"], addresses.get("Issues", "the place that you have it from")
+
+
+class Terminated(BaseException):
+    """SIGTERM: what was begun is cleared away, as after Ctrl-C."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises ``Terminated``, so that nothing half made is left; in the main thread alone."""
+    import signal
+
+    def end(*_: Any) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM do nothing: what is being ended is ended in order; in the main thread alone."""
+    import signal
+
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)

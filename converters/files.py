@@ -1,4 +1,4 @@
-"""The files of a converted folder: their names, their digests, and JSON read with care."""
+"""The files of a converted folder: their names, their digests, and JSON read with care; and the folder of the cache."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from converters.errors import UsageError
 from converters.reading import reading
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
@@ -26,6 +27,7 @@ PARITY_PAGE = "parity.html"
 """The report for people, which stays where it was made."""
 PIECE = 4 << 20
 """Bytes that are hashed at a time: few turns of the interpreter's lock, which other threads want."""
+VARIABLE = "BIT_CONVERT_CACHE"
 MAX_DEPTH = 64
 """Levels of a JSON file."""
 MAX_JSON = 16 << 20
@@ -34,6 +36,17 @@ MAX_DIGITS = 500
 """Digits of an integer in a JSON file; any float has at most 309. Longer ones take long to read."""
 MAX_VALUES = 1 << 18
 """Values of a JSON file, by its commas and brackets: each takes some hundred bytes. Those labels have 80,000."""
+
+
+def cache_folder() -> Path:
+    """The folder of downloads and of digests of files: ``$BIT_CONVERT_CACHE``, else ``~/.cache/bit-convert``.
+
+    Raises UsageError where that is in a home that does not exist.
+    """
+    try:
+        return Path(os.environ.get(VARIABLE) or "~/.cache/bit-convert").expanduser()
+    except RuntimeError:
+        raise UsageError(f"there is no home directory to keep downloads in. Set {VARIABLE} to a folder.") from None
 
 
 def sha256(path: Path) -> str:

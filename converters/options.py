@@ -78,6 +78,8 @@ class ConvertOptions(Proof):
     force: bool = False
     sign_key: Path | None = None
     """A PEM file with a private key to sign the folder with."""
+    refresh: bool = False
+    """Card and report of a folder that another version made are made again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +142,8 @@ class PublishOptions:
     tag: str | None = None
     hub: Path | None = None
     """A folder in the Hub cache's layout, instead of the Hub."""
+    refresh: bool = False
+    """A result that another version published is published again, with this version's card and report."""
     patience: float = PATIENCE
     """Seconds for which a Hub that asks to wait is waited for, without progress."""
 
@@ -157,8 +161,28 @@ class PublishOptions:
     @property
     def given(self) -> list[str]:
         """The options that are of use to a publication alone, where they are not the default."""
-        names = (field.name for field in fields(self) if field.name != "patience")
+        names = (field.name for field in fields(self) if field.name not in ("patience", "refresh"))
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """The options of a run over several models."""
+
+    jobs: int = 1
+    """Processes on this machine; 0: as many as there are cores."""
+    scheduler: str | None = None
+    """The address of a Dask cluster's scheduler."""
+    recheck: bool = False
+    """Every file is read, whatever is remembered of it."""
+    discard: bool = False
+    """Downloads and folders are removed once they are published."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.jobs, int) or self.jobs < 0:
+            raise UsageError(f"--jobs {self.jobs!r} is no number of processes.")
+        if self.scheduler is not None and self.jobs != 1:
+            raise UsageError("--scheduler has workers of its own. Leave out --jobs.")
 
 
 def taken(kind: type[T], options: Mapping[str, Any]) -> T:

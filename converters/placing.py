@@ -24,6 +24,10 @@ from converters.files import PARITY, fsync
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 """Errors of writing to an open file, in which the system names no file."""
 
+RANDOM = "[0-9a-f]{8}(-replaced)?"
+PARTIAL = re.compile(rf"\..*\.partial-{RANDOM}", re.DOTALL)
+TEMPORARY = re.compile(rf"bit-(convert|verify)-{RANDOM}")
+
 
 def refuse_place(place: Path, force: bool) -> None:
     """Raises UsageError for what can never be replaced by a folder, ``force`` or not."""
@@ -160,7 +164,7 @@ def _repository_in(place: Path) -> Path | None:
 
 def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, int]:
     """``mode`` is by default that of a folder that the user makes."""
-    _remove_leftovers(parent, prefix)
+    _remove_leftovers(parent, re.compile(re.escape(prefix) + RANDOM))
     while True:
         folder = parent / (prefix + token_hex(4))
         folder.mkdir(mode)
@@ -175,8 +179,15 @@ def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, 
         os.close(lock)
 
 
-def _remove_leftovers(parent: Path, prefix: str) -> None:
-    for leftover in (path for path in parent.iterdir() if path.name.startswith(prefix)):
+def remove_leftovers(place: Path) -> None:
+    """Removes what killed processes left half made beside ``place`` and among the system's temporary files."""
+    for parent, pattern in ((place.parent, PARTIAL), (Path(tempfile.gettempdir()), TEMPORARY)):
+        with suppress(OSError):
+            _remove_leftovers(parent, pattern)
+
+
+def _remove_leftovers(parent: Path, pattern: re.Pattern[str]) -> None:
+    for leftover in (path for path in parent.iterdir() if pattern.fullmatch(path.name)):
         with suppress(OSError):
             lock = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:

@@ -49,6 +49,12 @@ settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """Nothing is remembered of a user's files, or in a user's home."""
+    monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def _no_lines_of_progress(monkeypatch):
     """On a busy machine anything may take long enough to be told of."""
     monkeypatch.setattr("converters.cli.progress.FIRST", float("inf"))

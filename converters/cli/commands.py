@@ -12,9 +12,9 @@ import click
 
 from converters import choices
 from converters.cli.command import COMPLETION, DEBUG, QUIET, VERBOSE, VERSION, Command, options_of
-from converters.cli.endings import terminable
 from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
+from converters.failures import terminable
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -35,6 +35,17 @@ class Size(click.ParamType[int]):
             return as_size(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+class Jobs(click.ParamType[int]):
+    """A number of processes; ``auto`` is 0."""
+
+    name = "jobs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "auto":
+            return 0
+        return click.IntRange(min=1).convert(value, param, ctx)
 
 
 def _variants_like(*words: Any) -> Any:
@@ -173,6 +184,10 @@ AUDITING = {
     help="How long a Hub that asks to wait is waited for.",
 )
 @OFFLINE
+@OUTPUT("--refresh", is_flag=True, help="Renew card and report of what another version of bit-convert made.")
+@RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Processes that work at once; or auto.")
+@RUN("--recheck", is_flag=True, help="Read every file, also what has not changed since it was read.")
+@RUN("--discard", is_flag=True, help="Remove each download and folder once it is published.")
 @RUN("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @SOURCE("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
 @OUTPUT("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")

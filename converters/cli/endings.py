@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -17,11 +16,7 @@ from converters.errors import (
     BitConvertError,
     UsageError,
 )
-from converters.failures import failure_of, version_and_issues
-
-
-class Terminated(BaseException):
-    """SIGTERM: what was begun is cleared away, as after Ctrl-C."""
+from converters.failures import Terminated, failure_of, version_and_issues
 
 
 class Ending:
@@ -69,22 +64,3 @@ class Ending:
             except (OutputClosed, UsageError):
                 return status
         return status
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises ``Terminated``, so that nothing half made is left; in the main thread alone."""
-    import signal
-
-    def end(*_: Any) -> None:
-        raise Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

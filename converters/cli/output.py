@@ -11,7 +11,8 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -65,6 +66,21 @@ def say_styled(text: str) -> None:
 
 def say_json(content: Any) -> None:
     """Prints one strict JSON document. A path in it is the path itself, whatever its bytes are (surrogateescape)."""
+    _print(_json(content), False, True)
+
+
+def say_json_list(head: Mapping[str, Any], key: str, items: Iterable[Any]) -> None:
+    """Prints one strict JSON document: ``head``, and under ``key`` a list, of which one item is in memory at a time."""
+    begun = _json({**head, key: None}).removesuffix("null\n}")
+    _print(f"{begun}[", False, False)
+    between = "\n"
+    for item in items:
+        _print(between + textwrap.indent(_json(item), "    "), False, False)
+        between = ",\n"
+    _print("]\n}" if between == "\n" else "\n  ]\n}", False, True)
+
+
+def _json(content: Any) -> str:
     import json
     import re
 
@@ -72,7 +88,7 @@ def say_json(content: Any) -> None:
 
     unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
     text = json.dumps(redacted_values(content), indent=2, ensure_ascii=not unicode, allow_nan=False)
-    _print(re.sub(_ESCAPED_IN_JSON, lambda match: f"\\u{ord(match[0]):04x}", text), False, True)
+    return re.sub(_ESCAPED_IN_JSON, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def say_traceback() -> None:

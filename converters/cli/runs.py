@@ -10,25 +10,30 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from converters.auditing.audits import VERSION, audit_target, write_report
+from converters.auditing.audits import audit_target, write_report
 from converters.catalogue import variants
+from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
-from converters.errors import ParityError, UsageError
-from converters.failures import failure_of
-from converters.options import AuditOptions, ConvertOptions, PublishOptions, taken
+from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
+from converters.failures import Terminated, deaf, failure_of
+from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
+from converters.release.engine import Engine
+from converters.release.events import Event, Listener
 from converters.release.job import Job, Result, State
-from converters.release.one import release_one
+from converters.release.one import release_one, share_gates
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
@@ -62,13 +67,19 @@ class Run:
     dry_run: bool
     how: ConvertOptions
     publish: PublishOptions
+    release: ReleaseOptions
     shown: Output
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Run:
         """Raises UsageError where options contradict each other."""
         how, publish = taken(ConvertOptions, options), taken(PublishOptions, options)
-        parts = {"how": how, "publish": publish, "shown": taken(Output, options)}
+        parts = {
+            "how": how,
+            "publish": publish,
+            "release": taken(ReleaseOptions, options),
+            "shown": taken(Output, options),
+        }
         return taken(cls, {**options, **parts})
 
     def __post_init__(self) -> None:
@@ -80,23 +91,79 @@ class Run:
             raise UsageError("--push publishes only what was verified. Leave out --no-verify or --push.")
         if self.publish.given and not self.push:
             raise UsageError(f"{self.publish.given[0]} is for publishing. Add --push.")
+        if self.release.discard and not self.push:
+            raise UsageError("--discard removes what was published. Add --push.")
 
 
 def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
     jobs = _jobs(run)
-    results = []
-    for job in jobs:
-        result = _run(job, run)
-        results.append(result)
-        if not run.shown.as_json:
-            _say(result, alone=len(jobs) == 1)
-    failed = [result.error for result in results if result.error]
-    status = failed[0].exit_status if failed else 0
-    if run.shown.as_json:
-        content = {"release": VERSION, "exit_status": status, "results": [result.to_json() for result in results]}
-        say_json(content)
-    return status
+    outcome = Outcome(run.shown, many=len(jobs) > 1)
+    if run.dry_run:
+        for job in jobs:
+            outcome.add(_planned(job, run))
+        return outcome.end()
+    share_gates()
+    if len(jobs) == 1:
+        outcome.add(_alone(jobs[0], run))
+        return outcome.end()
+    engine = _engine(jobs, run)
+    try:
+        for result in engine.results():
+            outcome.add(result)
+    except (KeyboardInterrupt, Terminated) as signal:
+        with deaf():
+            return _abandoned(engine, outcome, signal)
+    finally:
+        engine.workers.stop()
+    return outcome.end(engine.stopped)
+
+
+def _alone(job: Job, run: Run) -> Result:
+    """The one job, in this process, which waits for whatever has to be waited for."""
+    tell = say_traceback if run.shown.debug else None
+    with shown(job.name, run.shown.quiet, run.shown.verbose) as progress:
+        result = release_one(job, progress, bars=not run.shown.quiet, tell=tell)
+    assert isinstance(result, Result), "it waits"
+    return result
+
+
+def _abandoned(engine: Engine, outcome: Outcome, signal: BaseException) -> int:
+    """The end of a run that was interrupted: what was done is said."""
+    word, status = ("interrupted", INTERRUPTED) if isinstance(signal, KeyboardInterrupt) else ("terminated", TERMINATED)
+    error = BitConvertError(word)
+    error.exit_status = status
+    for result in engine.abandon(error):
+        outcome.add(result)
+    return outcome.end(error)
+
+
+def _engine(jobs: list[Job], run: Run) -> Engine:
+    from converters.release.pool import Pool, cores
+    from converters.release.workers import Here
+
+    output, patience = run.shown, run.publish.patience
+    count = min(run.release.jobs or cores(), len(jobs))
+    if count > 1:
+        listen = _listener(output)
+        return Engine(jobs, Pool(count, listen, debug=output.debug), listen, patience)
+    tell = say_traceback if output.debug else None
+    here = Here(lambda job: shown(job.name, output.quiet, output.verbose), bars=not output.quiet, tell=tell)
+    return Engine(jobs, here, _nothing, patience)
+
+
+def _nothing(event: Event) -> None:
+    """Is told nothing."""
+
+
+def _listener(output: Output) -> Listener:
+    """Says on stderr what processes do; nothing with --quiet."""
+
+    def listen(event: Event) -> None:
+        seconds = "" if event.seconds is None else f", {event.seconds:.1f} s"
+        say(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.model}: {event.step}{seconds}", err=True)
+
+    return _nothing if output.quiet else listen
 
 
 def verify(target: str | None, against: str | None, report_folder: Path, options: AuditOptions, output: Output) -> int:
@@ -164,20 +231,14 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
 def _jobs(run: Run) -> list[Job]:
     command = _command_line("bit-convert")
     to = run.publish if run.push else None
+    todo = partial(Job, publish=to, discard=run.release.discard, recheck=run.release.recheck)
     if run.variant is None:
-        return [Job(Request(None, run.checkpoint, run.output, run.how, command), to)]
+        return [todo(Request(None, run.checkpoint, run.output, run.how, command))]
     found = variants.find(run.variant)
     if len(found) > 1 and (run.checkpoint or run.publish.repo_id):
         option = "--checkpoint" if run.checkpoint else "--repo-id"
         raise UsageError(f"{run.variant} names {len(found)} variants, but {option} is for one. Name one variant.")
-    return [Job(Request(variant, run.checkpoint, run.output, run.how, command), to) for variant in found]
-
-
-def _run(job: Job, run: Run) -> Result:
-    with shown(job.name, run.shown.quiet, run.shown.verbose) as progress:
-        if run.dry_run:
-            return _planned(job, run)
-        return release_one(job, progress, bars=not run.shown.quiet, tell=say_traceback if run.shown.debug else None)
+    return [todo(Request(variant, run.checkpoint, run.output, run.how, command)) for variant in found]
 
 
 def _planned(job: Job, run: Run) -> Result:
@@ -214,14 +275,3 @@ def _plan(request: Request, run: Run) -> dict[str, str]:
         repository = to.repo_id or f"{to.namespace or '(the token’s user)'}/{name}"
         plan_lines["publish"] = f"{repository} in {to.hub}" if to.hub else f"{repository} on the Hub"
     return plan_lines
-
-
-def _say(result: Result, alone: bool) -> None:
-    if result.error is not None:
-        say(f"bit-convert: {result.error}", err=True)
-    elif result.plan:
-        say(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
-    elif result.conversion is not None:
-        from converters.cli import summary
-
-        say_styled(summary.render(result.conversion, result.publication, VERSION, short=not alone))

@@ -18,35 +18,25 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from converters.download.addresses import file_name
 from converters.download.answers import mark
 from converters.errors import UsageError
-from converters.files import fsync, refuse_special, sha256
+from converters.files import VARIABLE, cache_folder, fsync, refuse_special, sha256
 
 T = TypeVar("T")
 
-VARIABLE = "BIT_CONVERT_CACHE"
 DIGITS = 16
 """Hexadecimal digits of a digest in a folder's name."""
 MAX_RECORD = 1 << 16
 """Bytes of a record that are read."""
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
-
-
-def cache_folder() -> Path:
-    """The folder of all downloads: ``$BIT_CONVERT_CACHE``, else ``~/.cache/bit-convert``.
-
-    Raises UsageError where that is in a home that does not exist.
-    """
-    try:
-        return Path(os.environ.get(VARIABLE) or "~/.cache/bit-convert").expanduser()
-    except RuntimeError:
-        raise UsageError(f"there is no home directory to keep downloads in. Set {VARIABLE} to a folder.") from None
 
 
 @dataclass(frozen=True)
@@ -91,6 +81,11 @@ class Slot:
         self.partial = self.folder / "partial"
         self._version = self.folder / "partial.json"
         self._entry = self.folder / "entry.json"
+
+    @classmethod
+    def of(cls, address: str) -> Slot:
+        """The slot of an http(s) address without credentials; the file keeps the last part of it as its name."""
+        return cls(address, file_name(address))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -144,6 +139,15 @@ class Slot:
         """Removes the partial file, its record last."""
         self.partial.unlink(missing_ok=True)
         self._version.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Removes every version of the file; the lock stays, which another process may wait for."""
+        with self.locked():
+            for path in self.folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+            self._entry.unlink(missing_ok=True)
+            self.drop()
 
     def finish(self, version: Version, digest: str, origin: str) -> Path:
         """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""

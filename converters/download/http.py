@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from converters.download.addresses import fetchable, file_name, is_offline, mirrored, without_credentials
+from converters.download.addresses import fetchable, is_offline, mirrored, without_credentials
 from converters.download.answers import led_on, length, mark
-from converters.download.cache import VARIABLE, Entry, Slot, Version
+from converters.download.cache import Entry, Slot, Version
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
 from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
+from converters.files import VARIABLE
 from converters.files import sha256 as sha256_of
 from converters.redaction import one_line, printable
 from converters.sources.zips import member_names
@@ -90,7 +91,7 @@ def cached(
     that was expected (nothing of it is kept); UsageError for a URL or an environment that cannot work, or a full disk.
     """
     address, credentials = without_credentials(fetchable(url))
-    slot, expected = Slot(address, file_name(address)), _Expected(size, sha256.lower() if sha256 else None)
+    slot, expected = Slot.of(address), _Expected(size, sha256.lower() if sha256 else None)
     offline = is_offline(offline)
     if found := _usable(slot, expected, offline):
         return found
@@ -290,7 +291,8 @@ class _Download:
         if version.total is not None and version.total - self._slot.done > free:
             raise UsageError(
                 f"{self._slot.folder.parent}: {version.total / 1e6:.0f} MB do not fit on the disk: {free / 1e6:.0f} MB "
-                f"are free. Make room, or set {VARIABLE} to another folder."
+                f"are free. Make room, or set {VARIABLE} to another folder.",
+                Scope.RUN,
             )
 
     def _save(self, response: httpx.Response, version: Version) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
@@ -16,6 +17,9 @@ from converters.download.addresses import fetchable, is_offline, without_credent
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.redaction import printable, remember
 from verify.protocols import Progress
+
+if TYPE_CHECKING:
+    from converters.download.cache import Slot
 
 HUB = "hf://"
 REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:(?:@|/tree/)(?P<revision>[\w./-]+))?")
@@ -113,6 +117,17 @@ def fetch(
     return _files(place, size, offline, progress)
 
 
+def downloads(address: str) -> list[Slot]:
+    """The places in the cache of what ``fetch`` downloads itself; none of what has a cache of its own."""
+    from converters.download.cache import Slot
+
+    if _repository(address) or kaggle.model(address):
+        return []
+    parts = [address + name for name in MODULE_FILES] if address.endswith("/") else [address]
+    found = [Slot.of(without_credentials(fetchable(part))[0]) for part in parts]
+    return [*found, _module_slot(address)] if address.endswith("/") else found
+
+
 def canonical(address: str) -> str:
     """The one spelling of an address that may be written down: without credentials, query or fragment."""
     if repository := _repository(address):
@@ -164,9 +179,7 @@ def _repository(address: str) -> tuple[str, str | None] | None:
 
 def _folder(address: str, files: dict[str, Path]) -> Path:
     """Downloaded files under their own names, as links in a folder of the cache."""
-    from converters.download.cache import Slot
-
-    folder = Slot(address, address.rstrip("/").rpartition("/")[2]).folder / "module"
+    folder = _module_slot(address).folder / "module"
     for name, path in files.items():
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -175,3 +188,10 @@ def _folder(address: str, files: dict[str, Path]) -> Path:
         fresh.symlink_to(path)
         fresh.replace(link)
     return folder
+
+
+def _module_slot(address: str) -> Slot:
+    """The place of the links to a module's files."""
+    from converters.download.cache import Slot
+
+    return Slot(address, address.rstrip("/").rpartition("/")[2])

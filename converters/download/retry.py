@@ -3,8 +3,8 @@
     attempt → ``Trouble`` → ``Patience.pause`` (wait, or give up) → attempt;  ``Refusal`` → no other attempt
 
 Pauses grow until nothing has gone forward for ``Pace.silence`` seconds. A wait that the server asks for is no silence:
-it is waited for, and nothing is asked meanwhile by any thread with the same token. tenacity and stamina count from the
-first attempt; here every byte that arrives starts the count again.
+it is waited for, and nothing is asked meanwhile by anybody with the same token (``gates``). tenacity and stamina count
+from the first attempt; here every byte that arrives starts the count again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+
+from converters.download import gates
+from converters.errors import HubError, Scope
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529})
 """Statuses after which the same request may succeed; the last ones are Cloudflare's."""
@@ -28,8 +33,26 @@ MAX_DOUBLINGS = 16
 
 _answered: set[str] = set()
 """Hosts that have answered in this run."""
-_gates: dict[tuple[str, str], float] = {}
-"""Host and token → the time before which nothing is to be asked."""
+_longest_wait: ContextVar[float] = ContextVar("longest_wait", default=float("inf"))
+
+
+class Postponed(HubError):
+    """A server asks to wait for longer than whoever asks is willing to wait in place; nothing is lost by that."""
+
+    def __init__(self, problem: str, seconds: float) -> None:
+        super().__init__(problem, Scope.PASSING)
+        self.seconds = seconds
+
+
+@contextmanager
+def postponing(longest: float) -> Iterator[None]:
+    """Inside, in this thread, a wait that a server asks for and that is longer than this many seconds raises
+    Postponed."""
+    token = _longest_wait.set(longest)
+    try:
+        yield
+    finally:
+        _longest_wait.reset(token)
 
 
 class Trouble(Exception):
@@ -93,8 +116,8 @@ class Patience:
 
     def admit(self) -> None:
         """Before each request: waits for as long as the server asked any thread to. Raises Trouble for too long."""
-        while (left := _gates.get(self._gate, 0.0) - self.pace.now()) > 0:
-            if left > self.pace.patience:
+        while (left := gates.seconds_left(self._gate, self.pace.now())) > 0:
+            if left > min(self.pace.patience, _longest_wait.get()):
                 raise Trouble("it asked to be left alone", wait=left)
             self.pace.sleep(left)
             if self._since is not None:
@@ -132,7 +155,9 @@ class Patience:
             self._since += wait
             if self._announced > self.pace.patience:
                 return False
-            _gates[self._gate] = max(_gates.get(self._gate, 0.0), now + wait)
+            gates.close(self._gate, now, wait)
+            if wait > _longest_wait.get():
+                raise Postponed(trouble.problem, wait)
         elif now + wait > self._end():
             return False
         say(f"{trouble.problem}; trying again in {wait:.0f} s")

@@ -6,9 +6,10 @@ Plan, Report → card.md.jinja → README.md
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converters.catalogue.variants import Preprocessing
 from converters.folder.config import model_config
@@ -20,16 +21,15 @@ from converters.sources.left_out import left_out_line
 from verify.report import markdown
 from verify.report.parity import Report
 
+if TYPE_CHECKING:
+    import jinja2
+
 TEMPLATE = "card.md.jinja"
 
 
 def render(plan: Plan, source: GoogleView, report: Report | None, version: str) -> str:
     """The text of README.md; without a report it says that nothing was verified."""
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    template = environment.from_string(files("converters.folder").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         plan=plan,
         report=report,
         source=source,
@@ -134,3 +134,11 @@ def _remedies(plan: Plan) -> str:
         f" `{remedy}` makes the loaded model exact. Converted with `--exact logits`, stock libraries are exact as they"
         " are."
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    return environment.from_string(files("converters.folder").joinpath(TEMPLATE).read_text(encoding="utf-8"))

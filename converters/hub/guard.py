@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.digests import known_sha256
 from converters.errors import CheckpointError, ParityError
 from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
 from converters.folder import signature
@@ -55,7 +56,7 @@ def verified_files(folder: Path, report: Report) -> dict[str, Path]:
     records = [name for name in (PROVENANCE, SIGNATURE) if (folder / name).exists()]
     found = {name: _regular_file(folder, name) for name in sorted({*report.files, CARD, PARITY, *records})}
     for name, digest in report.files.items():
-        if sha256(found[name]) != digest:
+        if known_sha256(found[name]) != digest:
             raise _changed(folder, name)
     if found[PARITY].read_bytes() != report.to_json().encode():
         raise _changed(folder, PARITY)
@@ -88,8 +89,9 @@ def _stale(files: Mapping[str, Path]) -> str:
         return str(error)
 
 
-def same_result(report: Report, published_parity: str) -> bool:
-    """Whether ``published_parity``, the text of a hub's parity.json, is of the result that ``report`` is of.
+def same_result(report: Report, published_parity: str, refresh: bool = False) -> bool:
+    """Whether ``published_parity``, the text of a hub's parity.json, is of the result that ``report`` is of; with
+    ``refresh``, and by the same version.
 
     That is a passed report on the same source, for the same --exact and --pool-padding, with files of the
     same digests. Measured figures, which differ in their last digits from machine to machine, do not count.
@@ -98,7 +100,8 @@ def same_result(report: Report, published_parity: str) -> bool:
         published = Report.from_json(published_parity)
     except ValueError:
         return False
-    return published.passed and _identity(published) == _identity(report)
+    is_current = published.release == report.release or not refresh
+    return published.passed and is_current and _identity(published) == _identity(report)
 
 
 def our_stale_files(ours: Collection[str], published_parity: str | None, present: Collection[str]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager, contextmanager
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
+from converters.digests import known_sha256
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import PARITY, fsync, sha256
 from converters.hub.guard import LARGE_SUFFIXES, Publication, is_signed, our_stale_files, same_result, verified_files
@@ -52,13 +53,14 @@ def publish_to_folder(
     revision: str = MAIN,
     tag: str | None = None,
     sign_key: Path | None = None,
+    refresh: bool = False,
 ) -> Publication:
     """Puts the verified files of ``folder`` into the folder hub ``hub`` as ``repo_id``; nothing is asked of a network.
 
     Other files of the repository stay, those of an earlier result of ours that are no longer part of it go. A branch
     ``revision`` that is missing begins as main. Where this result is already there nothing is committed. A ``tag`` is
-    put on the commit and never moved. A signature by ``sign_key`` that is there and holds is kept. Two writers take
-    turns.
+    put on the commit and never moved. A signature by ``sign_key`` that is there and holds is kept. With ``refresh``,
+    what another version published is not this result. Two writers take turns.
 
     Raises UsageError for a name that cannot be, ParityError where the report did not pass or a file is not the one it
     was verified as, HubError where the hub cannot be written or locked, or has the tag on another commit.
@@ -71,7 +73,7 @@ def publish_to_folder(
         raise UsageError(f"{hub}: there is no home directory. Give the folder of --hub by its whole path.") from error
     try:
         with _opened(hub, repo_id) as repository:
-            return repository.publish(files, report, repo_id, revision, tag, sign_key)
+            return repository.publish(files, report, repo_id, revision, tag, sign_key, refresh)
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         raise HubError(f"{hub}: the folder hub cannot be written: {reason}. Mend that, or choose another.") from error
@@ -92,9 +94,10 @@ class _Repository:
         revision: str,
         tag: str | None,
         sign_key: Path | None,
+        refresh: bool,
     ) -> Publication:
         parent = self._commit_of(revision) or self._commit_of(MAIN)
-        if parent and self._holds(parent, report) and is_signed(files, self._files(parent), sign_key):
+        if parent and self._holds(parent, report, refresh) and is_signed(files, self._files(parent), sign_key):
             commit, changed = parent, False
         else:
             commit, changed = self._commit(files, report, parent, tag), True
@@ -184,13 +187,13 @@ class _Repository:
         snapshot = self._snapshot(commit)
         return {p.relative_to(snapshot).as_posix(): p for p in sorted(snapshot.rglob("*")) if p.is_file()}
 
-    def _holds(self, commit: str, report: Report) -> bool:
+    def _holds(self, commit: str, report: Report, refresh: bool) -> bool:
         """Whether the commit is of this result: its parity.json says so, and its files have those digests."""
         published = self._parity(commit)
-        if published is None or not same_result(report, published):
+        if published is None or not same_result(report, published, refresh):
             return False
         paths = {self._snapshot(commit) / name: digest for name, digest in report.files.items()}
-        return all(path.is_file() and sha256(path) == digest for path, digest in paths.items())
+        return all(path.is_file() and known_sha256(path) == digest for path, digest in paths.items())
 
     def _parity(self, commit: str) -> str | None:
         try:

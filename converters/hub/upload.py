@@ -96,6 +96,10 @@ def publish(
         return run.to_the_end()
 
 
+_users: dict[tuple[str, str], str] = {}
+"""Endpoint and token → the token's user, who stays the same."""
+
+
 @dataclass(frozen=True)
 class _Held:
     """The content of a revision of the repository."""
@@ -229,7 +233,10 @@ class _Publishing:
 
     def _user(self, api: HfApi) -> str:
         if self.user is None:
-            self.user = str(api.whoami()["name"])
+            asked = str(api.endpoint), str(api.token)
+            if asked not in _users:
+                _users[asked] = str(api.whoami()["name"])
+            self.user = _users[asked]
             self.patience.progress()
         return self.user
 
@@ -289,7 +296,7 @@ class _Publishing:
 
     def _holds(self, api: HfApi, held: _Held) -> bool:
         """Whether this result is there: a passed report on the same source, and the very files that it vouches for."""
-        if held.parity is None or not same_result(self.report, held.parity):
+        if held.parity is None or not same_result(self.report, held.parity, self.options.refresh):
             return False
         return (
             {*self.report.files, CARD} <= {*held.files}

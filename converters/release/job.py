@@ -1,6 +1,6 @@
-"""One job of a release, and its result. Both may travel from process to process.
+"""One job of a release, and what an attempt at it ends in. All of it may travel from process to process.
 
-Request, PublishOptions → Job → ``one.release_one`` → Result
+Request, PublishOptions → Job → ``one.release_one`` → Result | Later
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from converters.conversion import Conversion, Request
@@ -40,6 +41,16 @@ class Job:
     request: Request
     publish: PublishOptions | None = None
     """None: it stays on disk."""
+    discard: bool = False
+    """Once it is published, its download and its folder are removed; a record of it stays in the cache."""
+    recheck: bool = False
+    """Every file is read, whatever is remembered of it."""
+
+    @property
+    def place(self) -> Path:
+        """The folder to make; of a checkpoint whose name is known when it is read, some folder beside it."""
+        variant = self.request.variant
+        return self.request.place(variant.repository_name if variant else "model").absolute()
 
     @property
     def name(self) -> str:
@@ -57,7 +68,9 @@ class Result:
     publication: Publication | None = None
     error: BitConvertError | None = None
     seconds: float = 0.0
-    """Seconds of the attempt that ended it, waiting included."""
+    """Seconds of the attempt that ended it."""
+    discarded: bool = False
+    """Nothing of it is left on this disk, but for the record of its publication."""
     plan: dict[str, str] = field(default_factory=dict)
     """With ``--dry-run``: what would be done."""
 
@@ -85,4 +98,17 @@ class Result:
             }
         if self.publication:
             content["publication"] = asdict(self.publication)
+        if self.discarded:
+            content["discarded"] = True
         return content
+
+
+@dataclass(frozen=True)
+class Later:
+    """An attempt that ended because now is not the time; nothing is lost by it."""
+
+    reason: str
+    seconds: float
+    """The time after which to try again."""
+    asked: bool
+    """A server asked for it; otherwise another run is at work on the job."""

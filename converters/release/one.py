@@ -3,36 +3,116 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from converters.conversion import Conversion, convert, publish
+from converters.digests import read_again, result_name
+from converters.download import gates
+from converters.download.retry import Postponed, postponing
+from converters.errors import UsageError
 from converters.failures import failure_of
-from converters.release.job import Job, Result, State
+from converters.files import cache_folder
+from converters.release import discarding
+from converters.release.job import Job, Later, Result, State
 from verify.protocols import Progress
 
+IN_PLACE = 5.0
+"""Seconds that an attempt which could be made later waits in place for a server."""
+BUSY = 1.0
+"""Seconds after which a job that another run is at is looked at again."""
 
-def release_one(job: Job, progress: Progress, *, bars: bool = False, tell: Callable[[], None] | None = None) -> Result:
+
+class Busy(Exception):
+    """Another process is at the job."""
+
+
+def release_one(
+    job: Job, progress: Progress, *, waits: bool = True, bars: bool = False, tell: Callable[[], None] | None = None
+) -> Result | Later:
     """Converts, verifies and publishes one checkpoint. Called again after it was stopped anywhere, it goes on.
 
-    Whatever goes wrong is the result's error: nothing is raised but what ends the process (Ctrl-C, SIGTERM).
+    Whatever goes wrong is the result's error: nothing is raised but what ends the process (Ctrl-C, SIGTERM). Where
+    another run is at the same job, or a server asks for patience, it waits, or without ``waits`` returns Later.
     ``bars`` shows huggingface_hub's own progress on stderr; ``tell`` is called where an exception is being handled.
     """
     start = time.monotonic()
+    try:
+        with (
+            _locked(job, waits, progress),
+            nullcontext() if waits else postponing(IN_PLACE),
+            read_again() if job.recheck else nullcontext(),
+        ):
+            return _released(job, progress, bars, start, tell)
+    except Busy:
+        return Later("another run is at it", BUSY, asked=False)
+    except Postponed as wait:
+        return Later(str(wait), wait.seconds, asked=True)
+    except Exception as error:
+        return _failed(job.name, None, error, start, tell)
+
+
+def share_gates() -> None:
+    """From now on, whoever asks a host that wants to be left alone for a while waits, in every process of this user."""
+    gates.share(cache_folder() / "gates")
+
+
+def _released(job: Job, progress: Progress, bars: bool, start: float, tell: Callable[[], None] | None) -> Result:
+    if job.discard and (publication := discarding.published_before(job)) is not None:
+        seconds = time.monotonic() - start
+        return Result(job.name, State.UNCHANGED, publication=publication, seconds=seconds, discarded=True)
     name, conversion = job.name, None
     try:
         conversion = convert(job.request, progress)
         name = conversion.plan.name
         publication = None if job.publish is None else publish(conversion, job.publish, progress, bars=bars)
+    except Postponed:
+        raise
     except Exception as error:
-        if tell is not None:
-            tell()
-        return Result(name, State.FAILED, conversion, error=failure_of(error), seconds=time.monotonic() - start)
+        return _failed(name, conversion, error, start, tell)
+    state = _state(job, conversion, publication is not None and publication.changed)
+    if job.discard and publication is not None:
+        discarding.discard(job, conversion, publication)
     seconds = time.monotonic() - start
-    changed = publication.changed if publication else conversion.made
-    return Result(name, _state(conversion, job, changed), conversion, publication, seconds=seconds)
+    return Result(name, state, conversion, publication, seconds=seconds, discarded=job.discard)
 
 
-def _state(conversion: Conversion, job: Job, changed: bool) -> State:
+def _failed(
+    name: str, conversion: Conversion | None, error: Exception, start: float, tell: Callable[[], None] | None
+) -> Result:
+    if tell is not None:
+        tell()
+    return Result(name, State.FAILED, conversion, error=failure_of(error), seconds=time.monotonic() - start)
+
+
+def _state(job: Job, conversion: Conversion, changed: bool) -> State:
     if job.publish is not None and changed:
         return State.PUBLISHED
     return State.CONVERTED if conversion.made else State.UNCHANGED
+
+
+@contextmanager
+def _locked(job: Job, waits: bool, progress: Progress) -> Iterator[None]:
+    """Inside, no other run of this user is at the job. A killed one's lock is gone with it.
+
+    Raises Busy where it is held and not to be waited for.
+    """
+    from filelock import FileLock, Timeout
+
+    key = result_name(str(job.place), str(job.request.checkpoint or ""))[:16]
+    try:
+        folder = cache_folder() / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            if not waits:
+                raise Busy from None
+            progress("waiting for another run that is at it", 0, 1)
+            held = lock.acquire()
+    except (OSError, RuntimeError, UsageError):  # a cache that cannot be written, a file system without locks
+        yield
+        return
+    with held:
+        yield

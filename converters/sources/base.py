@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from converters.digests import known_sha256
 from converters.errors import CheckpointError
-from converters.files import sha256
 from converters.mapping.layouts import Exact
 from converters.mapping.names import longest_name
 from converters.mapping.tiles import Tile, tiles_of
@@ -137,7 +137,7 @@ class TensorFile(ABC):
     def sha256(self) -> str:
         """The file's, hexadecimal; of several, that of the lines ``digest, two spaces, name, line feed``, sorted by
         name: what ``sha256sum NAMES | sha256sum`` gives inside the folder."""
-        digests = {name: sha256(path) for name, path in sorted(self.files.items())}
+        digests = {name: known_sha256(path) for name, path in sorted(self.files.items())}
         if len(digests) == 1:
             return next(iter(digests.values()))
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.download import retry
+from converters.download import gates, retry
 from converters.download.retry import Pace
 from converters.errors import HubError, ParityError, UsageError
 from converters.hub.guard import Publication
@@ -85,7 +85,7 @@ def server() -> Iterator[HubServer]:
 def hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     server.heal()
     server.repositories.clear()
-    retry._gates.clear()
+    gates._closed.clear()
     retry._answered.add(server.url.removeprefix("http://"))
     for variable, value in {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(variable, value)

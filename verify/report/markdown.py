@@ -6,11 +6,16 @@ Report → ``badge()``, ``summary()`` (parity.md.jinja) → ``document()`` → t
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from verify.compare import FACTOR
 from verify.report.meaning import meaning
 from verify.report.parity import ReaderReport, Report
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE = "parity.md.jinja"
 LISTED = 5
@@ -26,12 +31,8 @@ def badge(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Verdict, figures, readers and digests; ends without a newline."""
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    template = environment.from_string(files("verify.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     ratios = [(layer.ratio, layer.name) for layer in report.layers if layer.ratio is not None]
-    return template.render(
+    return _template().render(
         report=report,
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
         nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
@@ -62,3 +63,11 @@ def figure(value: float | None) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is markup."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+
+
+@cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(files("verify.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))

@@ -1,0 +1,63 @@
+"""The text of a run over its models: a line each as it ends, or one JSON document at the end; and the exit status.
+
+Result … → text, or JSON kept until the end → exit status
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from converters.auditing.audits import VERSION
+from converters.cli.output import say, say_json_list, say_styled
+from converters.errors import BitConvertError
+from converters.release.job import Result, State
+
+if TYPE_CHECKING:
+    from converters.cli.runs import Output
+
+
+class Outcome:
+    """The outcome of a run over one model, or over ``many``; of each only what is said at the end is kept."""
+
+    def __init__(self, output: Output, many: bool) -> None:
+        self._output, self._many = output, many
+        self._states: Counter[State] = Counter()
+        self._entries: list[bytes] = []
+        self._status = 0
+
+    def add(self, result: Result) -> None:
+        """A model has come to its end."""
+        self._states[result.state] += 1
+        self._status = self._status or result.exit_status
+        if self._output.as_json:
+            self._entries.append(zlib.compress(json.dumps(result.to_json()).encode()))
+        else:
+            _say(result, alone=not self._many)
+
+    def end(self, stopped: BitConvertError | None = None) -> int:
+        """Says what is to be said at the end; ``stopped`` is what ended the run before its time. The exit status."""
+        status = stopped.exit_status if stopped else self._status
+        if self._many and not self._states[State.PLANNED]:
+            counts = ", ".join(f"{count} {state}" for state, count in self._states.items())
+            ended = f"{str(stopped).splitlines()[0]}; run it again to go on: " if stopped else ""
+            say(f"bit-convert: {ended}{counts}", err=stopped is not None or self._output.as_json)
+        if self._output.as_json:
+            head = {"release": VERSION, "exit_status": status, **({"error": str(stopped)} if stopped else {})}
+            say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
+        return status
+
+
+def _say(result: Result, alone: bool) -> None:
+    if result.error is not None:
+        say(f"bit-convert: {result.error}", err=True)
+    elif result.plan:
+        say(f"{result.name}: " + "; ".join(f"{key} {value}" for key, value in result.plan.items()))
+    elif result.conversion is not None:
+        from converters.cli import summary
+
+        say_styled(summary.render(result.conversion, result.publication, VERSION, short=not alone))
+    else:
+        say(f"{result.name}: {result.state}, and discarded here")

@@ -1,0 +1,127 @@
+"""Digests of files that were read before, remembered in the cache: nothing is written beside the files.
+
+    path → its inode, size and times, as they were when it was read → sha256;  anything else → it is read
+
+A folder that was held against its checkpoint, value by value, is remembered too, by what was compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from converters.errors import UsageError
+from converters.files import cache_folder, sha256
+
+MAX_RECORD = 1 << 20
+"""Bytes of a record that are read."""
+SETTLED = 0.1
+"""Seconds that a file must have been left alone before it is read: a clock of the file system ticks more often."""
+
+_IGNORED: ContextVar[bool] = ContextVar("ignored", default=False)
+
+
+@dataclass
+class _Record:
+    """Everything that is remembered of one folder."""
+
+    files: dict[str, list[Any]] = field(default_factory=dict)
+    """Name → inode, size, times of modification and of change in nanoseconds, sha256."""
+    compared: str = ""
+    """The result that the whole folder was found to hold."""
+
+
+def known_sha256(path: Path) -> str:
+    """The sha256 of a file, hexadecimal; the file is not read where it is as it was when it was last read."""
+    record, before = _load(path.parent), _state(path)
+    if before is not None and record.files.get(path.name, [])[:-1] == before:
+        return str(record.files[path.name][-1])
+    digest = sha256(path)
+    _note(path.parent, {path.name: digest}, {path.name: before})
+    return digest
+
+
+def remember(folder: Path, digests: Mapping[str, str], compared: str) -> None:
+    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``."""
+    _note(folder, digests, {name: _state(folder / name) for name in digests}, compared)
+
+
+def is_remembered(folder: Path, compared: str) -> bool:
+    """Whether the folder was found to hold this result. Its files' digests are to be asked for besides."""
+    return _load(folder).compared == compared != ""
+
+
+@contextmanager
+def read_again() -> Iterator[None]:
+    """Inside, in this thread, every file is read, whatever is remembered of it; what is found is remembered then."""
+    token = _IGNORED.set(True)
+    try:
+        yield
+    finally:
+        _IGNORED.reset(token)
+
+
+def result_name(*parts: object) -> str:
+    """One text for a result that is told from others by ``parts``."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int] | None:
+    """The state of a file by which another content is noticed; None of one that was changed just now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if abs(time.time() - found.st_ctime) < SETTLED:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _note(
+    folder: Path, digests: Mapping[str, str], states: Mapping[str, list[int] | None], compared: str | None = None
+) -> None:
+    """Another process that notes something at the same time may win: what is lost is read once more."""
+    record = _load(folder)
+    for name, digest in digests.items():
+        before = states[name]
+        if before is not None and _state(folder / name) == before:
+            record.files[name] = [*before, digest]
+        else:
+            record.files.pop(name, None)
+    record.compared = record.compared if compared is None else compared
+    with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
+        place = _place(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = place.with_name(f"{place.name}.{token_hex(4)}")
+        try:
+            unfinished.write_text(json.dumps({"files": record.files, "compared": record.compared}), encoding="utf-8")
+            unfinished.replace(place)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _load(folder: Path) -> _Record:
+    if _IGNORED.get():
+        return _Record()
+    try:
+        place = _place(folder)
+        with place.open("rb") as file:
+            content = json.loads(file.read(MAX_RECORD))
+        files = {str(name): list(entry) for name, entry in content["files"].items()}
+        return _Record(files, str(content["compared"]))
+    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
+        return _Record()
+
+
+def _place(folder: Path) -> Path:
+    key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+    return cache_folder() / "known" / f"{key}.json"

@@ -1,0 +1,77 @@
+"""A published model need not stay on this disk: a record of it is enough to know that nothing is to be done.
+
+publication → record in the cache; download, folder → removed;  record, the hub → is it still there?
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from converters.conversion import Conversion
+from converters.digests import result_name
+from converters.download.cache import Slot
+from converters.download.locations import downloads, locate
+from converters.files import cache_folder
+from converters.hub.guard import Publication
+from converters.release.job import Job
+
+MAX_RECORD = 1 << 16
+"""Bytes of a record that are read."""
+
+
+def discard(job: Job, conversion: Conversion, publication: Publication) -> None:
+    """Removes the model's folder and the download it was made from, after a record of both is on disk."""
+    place = _record(job)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_suffix(".new")
+    unfinished.write_text(json.dumps({"publication": asdict(publication), **_origin(job, conversion)}), "utf-8")
+    unfinished.replace(place)
+    if conversion.folder.is_dir() and not conversion.folder.is_symlink():
+        shutil.rmtree(conversion.folder, ignore_errors=True)
+    for slot in _slots(locate(job.request.checkpoint, job.request.variant)):
+        slot.clear()
+
+
+def published_before(job: Job) -> Publication | None:
+    """The publication of this very job, which the hub still has; None where it is to be done."""
+    from converters.hub.presence import is_there
+
+    if job.recheck or job.publish is None:
+        return None
+    try:
+        with _record(job).open("rb") as file:
+            found = Publication(**json.loads(file.read(MAX_RECORD))["publication"])
+    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
+        return None
+    if not is_there(found, job.publish):
+        return None
+    return Publication(**{**asdict(found), "changed": False})
+
+
+def _origin(job: Job, conversion: Conversion) -> dict[str, object]:
+    """The address of the checkpoint, what its server said of it, and its sha256."""
+    report, place = conversion.report, locate(job.request.checkpoint, job.request.variant)
+    origin: dict[str, object] = {"source": str(place)}
+    entries = [found[1] for slot in _slots(place) if (found := slot.whole()) is not None]
+    if entries:
+        origin |= {"size": sum(entry.size for entry in entries), "etag": [entry.etag for entry in entries]}
+    return origin | {"sha256": report.source.get("sha256") if report else None}
+
+
+def _slots(place: Path | str) -> list[Slot]:
+    """The places in the cache of what bit-convert fetched itself; a file of the user's is in none."""
+    return downloads(place) if isinstance(place, str) else []
+
+
+def _record(job: Job) -> Path:
+    """The record's file, by everything that makes the job what it is, but for where it is made on this disk."""
+    request, options = job.request, job.request.options
+    variant = request.variant.name if request.variant else None
+    how = (options.layout, options.dtype, options.exact, options.pool_padding, options.max_shard_size)
+    to = job.publish
+    where = (to.repo_id, to.namespace, to.revision, to.tag, to.create_pr, str(to.hub)) if to else None
+    key = result_name(variant, str(request.checkpoint), how, str(options.sign_key), where)
+    return cache_folder() / "published" / f"{key[:16]}.json"

@@ -1,0 +1,83 @@
+"""A process of a pool: it makes one attempt after another, and says what it is doing.
+
+(attempt, Job) → ``release_one`` → Event …, Result | Later
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from converters.failures import Terminated, terminable
+from converters.release.events import Event
+from converters.release.job import Job
+
+BETWEEN = 1.0
+"""Seconds between two events of the same step."""
+
+
+def main(number: int, debug: bool) -> None:
+    """Works for whoever holds the other end of the connection of this file number, until it is closed."""
+    connection = Connection(number)
+    jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
+    with suppress(KeyboardInterrupt, Terminated, BrokenPipeError), terminable():
+        _work(connection, jobs, debug)
+
+
+def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:
+    """Takes jobs, also while one is being done; at the end of the connection this process has nobody to work for."""
+    with suppress(EOFError, OSError):
+        while True:
+            jobs.put(connection.recv())
+    jobs.put(None)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None], debug: bool) -> None:
+    from converters.release.one import release_one, share_gates
+
+    share_gates()
+    while (asked := jobs.get()) is not None:
+        attempt, job = asked
+        steps = Steps(connection, job.name, attempt)
+        connection.send(release_one(job, steps, waits=False, tell=_say_traceback if debug else None))
+
+
+class Steps:
+    """The progress of an attempt, as events: one when a step begins, and now and then while it takes long."""
+
+    def __init__(self, connection: Connection, name: str, attempt: int) -> None:
+        self._connection, self._name, self._attempt = connection, name, attempt
+        self._step, self._told = "", 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        step, now = what.partition(",")[0], time.monotonic()
+        if step != self._step or now - self._told >= BETWEEN:
+            self._step, self._told = step, now
+            count = done if what == "downloading" else None
+            self._connection.send(Event(self._name, what, bytes=count, attempt=self._attempt, host=here()))
+
+
+def here() -> str:
+    """This machine and this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _say_traceback() -> None:
+    import traceback
+
+    from converters.redaction import printable
+
+    sys.stderr.write(printable(traceback.format_exc()))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), "--debug" in sys.argv)

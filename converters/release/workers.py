@@ -1,0 +1,69 @@
+"""Workers make attempts: the protocol that every kind of worker has, and the worker that is this very process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from converters.release.job import Job, Later, Result
+from converters.release.one import release_one
+from verify.protocols import Progress
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An attempt that ended with its process, or with the connection to it."""
+
+    why: str
+
+
+Outcome = Result | Later | Lost
+
+
+class Workers(Protocol):
+    """Some places to make attempts in, each one at a time."""
+
+    def idle(self) -> int:
+        """The number of attempts that can be begun now. Raises BitConvertError where there will be none any more."""
+
+    def begin(self, number: int, attempt: int, job: Job) -> None:
+        """Begins an attempt at the job of this number."""
+
+    def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
+        """Waits for an attempt to end, no longer than ``seconds``; returns those that have."""
+
+    def stop(self) -> None:
+        """Ends every attempt, at once, and removes what is half made."""
+
+
+class Here:
+    """This process: ``ended`` makes the attempt that was begun. ``shown`` gives each job's progress."""
+
+    def __init__(
+        self,
+        shown: Callable[[Job], AbstractContextManager[Progress]],
+        *,
+        bars: bool,
+        tell: Callable[[], None] | None,
+    ) -> None:
+        self._shown, self._bars, self._tell = shown, bars, tell
+        self._begun: tuple[int, Job] | None = None
+
+    def idle(self) -> int:
+        return 0 if self._begun else 1
+
+    def begin(self, number: int, attempt: int, job: Job) -> None:
+        self._begun = number, job
+
+    def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
+        assert self._begun is not None, "something was begun"
+        number, job = self._begun
+        with self._shown(job) as progress:
+            outcome = release_one(job, progress, waits=False, bars=self._bars, tell=self._tell)
+        self._begun = None
+        return [(number, outcome)]
+
+    def stop(self) -> None:
+        """The attempt ended when the exception came through that led here."""
