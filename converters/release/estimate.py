@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import UsageError
+from converters.files import cache_folder
 from converters.mapping.architecture import Architecture
 from converters.options import PublishOptions
 from converters.release.job import Job
@@ -157,8 +158,6 @@ class _Part:
 
 def estimate(jobs: Sequence[Job]) -> Estimate:
     """Raises UsageError where there is no home for the cache of downloads."""
-    from converters.download.cache import cache_folder
-
     parts = [_part(job) for job in jobs]
     sources = {part.source: part for part in parts}.values()
     known = [(job, part.architecture) for job, part in zip(jobs, parts, strict=True) if part.architecture]
