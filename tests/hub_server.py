@@ -132,6 +132,26 @@ class Repository:
         return found[:-1]
 
 
+@dataclass
+class Gathering:
+    """A collection."""
+
+    slug: str
+    title: str
+    owner: str
+    private: bool
+    items: list[tuple[str, str]] = field(default_factory=list)
+    """Kind and name of each, such as ``("model", "me/BiT-digits")``."""
+
+    def content(self) -> dict[str, Any]:
+        items = [
+            {"_id": f"{number:024x}", "id": name, "type": kind, "position": number}
+            for number, (kind, name) in enumerate(self.items)
+        ]
+        known = {"slug": self.slug, "title": self.title, "owner": {"name": self.owner}, "private": self.private}
+        return {**known, "items": items, "lastUpdated": CREATED_AT, "position": 0, "theme": "blue", "upvotes": 0}
+
+
 @dataclass(frozen=True)
 class User:
     name: str
@@ -181,6 +201,7 @@ def refusal(status: int, message: str, code: str | None = None) -> Answer:
 
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _API = rf"/api/models/{_REPO}"
+_SLUG = r"(?P<slug>[^/]+/[^/]+)"
 ROUTES: list[tuple[str, str, str]] = [
     ("whoami", "GET", r"/api/whoami-v2"),
     ("create_repo", "POST", r"/api/repos/create"),
@@ -197,6 +218,9 @@ ROUTES: list[tuple[str, str, str]] = [
     ("xet_token", "GET", rf"{_API}/xet-write-token/(?P<revision>[^/]+)"),
     ("discussions", "GET", rf"{_API}/discussions"),
     ("discussion_status", "POST", rf"{_API}/discussions/(?P<number>\d+)/status"),
+    ("create_collection", "POST", r"/api/collections"),
+    ("collection", "GET", rf"/api/collections/{_SLUG}"),
+    ("add_item", "POST", rf"/api/collections/{_SLUG}/items"),
     ("lfs_batch", "POST", rf"/{_REPO}\.git/info/lfs/objects/batch"),
     ("lfs_verify", "POST", rf"/{_REPO}\.git/info/lfs/objects/verify"),
     ("lfs_upload", "PUT", rf"/storage/{_REPO}/(?P<oid>[0-9a-f]{{64}})"),
@@ -231,6 +255,8 @@ class HubServer:
         self.users = users or {}
         self.delay = delay
         self.repositories: dict[str, Repository] = {}
+        self.collections: dict[str, Gathering] = {}
+        """By slug."""
         self.requests: list[str] = []
         """The kinds of the requests so far, in order."""
         self.faults: list[Fault] = []
@@ -535,6 +561,42 @@ class HubServer:
         pull_request.status = status = request.json()["status"]
         event = {"id": "1", "type": "status-change", "createdAt": CREATED_AT, "data": {"status": status}}
         return Answer(200, {"newStatus": event | {"author": {"name": user.name}}})
+
+    def _create_collection(self, request: Request) -> Answer:
+        user, asked = self._user(request), request.json()
+        owner, title = asked["namespace"], asked["title"]
+        if user.role != "write" or not self._owns(user, f"{owner}/"):
+            raise refusal(403, f"You don't have the rights to create a collection under the namespace {owner}")
+        for known in self.collections.values():
+            if (known.owner, known.title) == (owner, title):
+                return Answer(409, {"error": "This collection already exists", "slug": known.slug})
+        words = "-".join(re.findall(r"[a-z0-9]+", title.lower()))
+        return Answer(200, self.add_collection(f"{owner}/{words}", title, private=asked["private"]).content())
+
+    def add_collection(self, name: str, title: str, *, private: bool = False) -> Gathering:
+        """A collection of this owner, ``OWNER/WORDS``; its number ends its slug."""
+        slug = f"{name}-{len(self.collections) + 0xABC:024x}"
+        made = self.collections[slug] = Gathering(slug, title, name.partition("/")[0], private)
+        return made
+
+    def _gathering(self, request: Request, slug: str) -> Gathering:
+        found = self.collections.get(slug)
+        if found is None or (found.private and not self._owns(request.user, slug)):
+            raise refusal(404, "Collection not found")
+        return found
+
+    def _collection(self, request: Request, slug: str) -> Answer:
+        return Answer(200, self._gathering(request, slug).content())
+
+    def _add_item(self, request: Request, slug: str) -> Answer:
+        user, found, item = self._user(request), self._gathering(request, slug), request.json()["item"]
+        if user.role != "write" or not self._owns(user, slug):
+            raise refusal(403, "You don't have the rights to change this collection")
+        self._repo(request, item["id"])
+        if (item["type"], item["id"]) in found.items:
+            raise refusal(409, "Item already in collection")
+        found.items.append((item["type"], item["id"]))
+        return Answer(200, found.content())
 
     def _resolve(self, request: Request, repo: str, revision: str, path: str) -> Answer:
         repository = self._repo(request, repo)

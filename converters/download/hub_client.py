@@ -19,11 +19,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from converters.download.addresses import is_offline
 from converters.download.answers import led_on, whole
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait
+from converters.redaction import remember_secret
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 ENDPOINT = "https://huggingface.co"
 CONFLICT = frozenset({409, 412})
@@ -45,6 +50,22 @@ def patience_with(pace: Pace, token: str | None = None) -> Patience:
 def endpoint() -> str:
     """The Hub's address."""
     return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+
+
+def client(token: str | None) -> HfApi:
+    """Returns a client, for one pass of requests. The token is asked for each time: those of a login by browser are
+    short-lived. Raises Refusal offline, without a token, and for a token that can be none."""
+    from huggingface_hub import HfApi, get_token
+
+    if is_offline():
+        raise Refusal("BIT_CONVERT_OFFLINE or HF_HUB_OFFLINE is set, so nothing is asked of the network")
+    token = token or get_token()
+    if token is None:
+        raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
+    remember_secret(token)
+    return HfApi(endpoint=endpoint(), token=token, library_name="bit-convert")
 
 
 @contextmanager

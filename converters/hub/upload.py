@@ -14,13 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from converters.download.addresses import is_offline
-from converters.download.hub_client import endpoint, guarded, meaning, patience_with
+from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble
 from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
@@ -34,7 +32,7 @@ from converters.hub.guard import (
 )
 from converters.options import PublishOptions
 from converters.placing import temporary_folder
-from converters.redaction import one_line, printable, remember_secret
+from converters.redaction import one_line, printable
 from verify import Report
 
 if TYPE_CHECKING:
@@ -186,7 +184,7 @@ class _Publishing:
             ) from None
 
     def _pass(self) -> Publication:
-        api = self._api()
+        api = client(self.token)
         if not self.repo_id:
             self.repo_id = f"{self._user(api)}/{self.name}"
         self._check_name(api.endpoint)
@@ -201,20 +199,6 @@ class _Publishing:
         if self.options.tag is not None:
             self._tag_commit(api, self.options.tag, self.landed.commit)
         return self.landed
-
-    def _api(self) -> HfApi:
-        """A client for this pass. The token is asked for each time: those of a login by browser are short-lived."""
-        from huggingface_hub import HfApi, get_token
-
-        if is_offline():
-            raise Refusal("BIT_CONVERT_OFFLINE or HF_HUB_OFFLINE is set, so nothing is asked of the network")
-        token = self.token or get_token()
-        if token is None:
-            raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
-        remember_secret(token)
-        return HfApi(endpoint=endpoint(), token=token, library_name="bit-convert")
 
     def _check_name(self, address: str) -> None:
         from huggingface_hub.errors import HFValidationError

@@ -25,7 +25,8 @@ import pytest
 
 from converters.download import gates, retry
 from converters.download.retry import Pace
-from converters.errors import HubError, ParityError, UsageError
+from converters.errors import HubError, ParityError, Scope, UsageError
+from converters.hub.collection import gather
 from converters.hub.guard import Publication
 from converters.hub.upload import publish
 from converters.options import PublishOptions
@@ -85,6 +86,7 @@ def server() -> Iterator[HubServer]:
 def hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubServer:
     server.heal()
     server.repositories.clear()
+    server.collections.clear()
     gates._closed.clear()
     retry._answered.add(server.url.removeprefix("http://"))
     for variable, value in {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}.items():
@@ -874,3 +876,113 @@ def test_the_steps_are_told(hub: HubServer, result):
     assert said[2].startswith("uploading 5 files, 0.0 MB")
     assert any(line.startswith("503 Service Unavailable at POST") and "trying again in" in line for line in said)
     assert said[-1].startswith("tagging")
+
+
+# -------------------------------------------------------------------------------------------------------- collections
+
+MODELS = ("me/BiT-1", "me/BiT-2", "me/BiT-3")
+COLLECTION_STEPS = ("create_collection", "collection", "add_item")
+
+
+@pytest.fixture
+def models(hub: HubServer) -> tuple[str, ...]:
+    """The names of models that are on the Hub."""
+    for name in MODELS:
+        hub.add(name)
+    return MODELS
+
+
+def items(hub: HubServer) -> list[str]:
+    """What the one collection holds."""
+    (collection,) = hub.collections.values()
+    return [name for _, name in collection.items]
+
+
+def test_a_collection_is_made_and_later_added_to(hub: HubServer, models):
+    first = gather("BiT, verified", models[:2])
+    assert (first.title, first.added) == ("BiT, verified", models[:2])
+    assert first.url == f"{hub.url}/collections/{first.slug}"
+    assert hub.requests == ["create_collection", "add_item", "add_item"]
+    hub.heal()
+    again = gather("BiT, verified", models)
+    assert (again.slug, again.added) == (first.slug, models[2:])
+    assert hub.requests == ["create_collection", "collection", "add_item"]
+    assert items(hub) == [*models]
+    hub.heal()
+    assert gather("BiT, verified", models).added == ()
+    assert hub.requests == ["create_collection", "collection"]
+
+
+def test_a_collection_is_given_by_its_slug(hub: HubServer, models):
+    collection = hub.add_collection("ours/theirs", "Others and ours")
+    collection.items.append(("dataset", MODELS[0]))
+    found = gather(collection.slug, models)
+    assert (found.title, found.added, found.slug) == ("Others and ours", models, collection.slug)
+    assert hub.requests[0] == "collection"
+    assert items(hub) == [MODELS[0], *models]
+
+
+def test_a_collection_is_private_on_request(hub: HubServer, models):
+    slug = gather("BiT", models, private=True).slug
+    assert hub.collections[slug].private
+
+
+def test_a_collection_of_another_owner_is_another(hub: HubServer, models):
+    hub.add("ours/BiT-1")
+    assert gather("BiT", models).slug.startswith("me/bit-")
+    assert gather("BiT", ["ours/BiT-1"]).slug.startswith("ours/bit-")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("trouble", [t for t in TROUBLES if t.passes and t.what not in (409, 412, "slow")], ids=str)
+@pytest.mark.parametrize("step", COLLECTION_STEPS)
+def test_a_collection_is_whole_after_any_trouble(hub: HubServer, models, step, trouble, after):
+    if step == "collection":
+        gather("BiT", models[:1])
+    hub.fail(step, trouble.what, after=after, headers=trouble.headers, error=trouble.error)
+    found = gather("BiT", models, pace=Clock().pace())
+    assert items(hub) == [*models]
+    assert found.added == (models[1:] if step == "collection" else models)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_collection_is_whole_after_much_trouble(hub: HubServer, models, seed):
+    hub.fail_at_random([500, 503, "reset", "cut"], rate=0.4, seed=seed)
+    gather("BiT", models, pace=Clock().pace())
+    assert items(hub) == [*models]
+
+
+@pytest.mark.parametrize(
+    ("token", "name", "message"),
+    [
+        (READ_ONLY, "BiT", "403 Forbidden .* Use a token that may write the collections of its owner"),
+        (STRANGER, "BiT", "403 Forbidden"),
+        ("hf_nobody", "BiT", "401 Unauthorized .* Log in with"),
+        (TOKEN, f"me/bit-{'0' * 24}", "Check the slug of the collection"),
+    ],
+)
+def test_a_refused_collection_is_said(hub: HubServer, models, token, name, message):
+    with pytest.raises(HubError, match=rf"^the collection {name} lacks 3 of 3 models: .*{message}"):
+        gather(name, models, token=token)
+
+
+def test_a_model_that_is_not_there_is_not_gathered(hub: HubServer, models):
+    with pytest.raises(HubError, match="lacks 1 of 4 models: 404"):
+        gather("BiT", [*models, "me/missing"])
+    assert items(hub) == [*models]
+
+
+def test_a_hub_that_stays_away_is_waited_for(hub: HubServer, models):
+    hub.fail("add_item", 503, times=None)
+    clock = Clock()
+    with pytest.raises(HubError, match=r"lacks 3 of 3 models: gave up: 503.*\nRun the same command again") as error:
+        gather("BiT", models, pace=clock.pace())
+    assert 100 < clock.time <= 120
+    assert error.value.scope is Scope.PASSING
+
+
+def test_no_collection_is_asked_for_offline(hub: HubServer, models, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BIT_CONVERT_OFFLINE", "1")
+    with pytest.raises(HubError, match="BIT_CONVERT_OFFLINE"):
+        gather("BiT", models)
+    assert hub.requests == []
