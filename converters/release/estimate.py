@@ -34,8 +34,8 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 REQUESTS = 9
 """Requests to the Hub for a model that is not there yet; 1 for one that is."""
-TAG_REQUESTS, PULL_REQUEST_REQUESTS, BRANCH_REQUESTS, USER_REQUESTS = 3, 1, 2, 1
-"""More of them: for a tag, for pull requests that are open, a branch that is made, the name of the token's user."""
+TAG_REQUESTS, PULL_REQUEST_REQUESTS, BRANCH_REQUESTS = 3, 1, 2
+"""More of them: for a tag, for pull requests that are open, for a branch that is made."""
 WINDOW_REQUESTS, WINDOW = 1000, 300.0
 """Requests of a free account in so many seconds (huggingface.co/docs/hub/rate-limits). The limits of repositories and
 commits an hour are not published."""
@@ -74,13 +74,11 @@ def requests_of(publish: PublishOptions) -> int:
     """Requests to the Hub that one new model takes; none for a folder hub."""
     if publish.hub is not None:
         return 0
-    asks_user = publish.create_pr or (publish.repo_id is None and publish.namespace is None)
     return (
         REQUESTS
         + TAG_REQUESTS * (publish.tag is not None)
         + PULL_REQUEST_REQUESTS * publish.create_pr
         + BRANCH_REQUESTS * (publish.revision not in (None, "main"))
-        + USER_REQUESTS * asks_user
     )
 
 

@@ -26,6 +26,7 @@ import pytest
 from converters.download import gates, retry
 from converters.download.retry import Pace
 from converters.errors import HubError, ParityError, Scope, UsageError
+from converters.hub import upload
 from converters.hub.collection import gather
 from converters.hub.guard import Publication
 from converters.hub.upload import publish
@@ -88,6 +89,7 @@ def hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> H
     server.repositories.clear()
     server.collections.clear()
     gates._closed.clear()
+    upload._users.clear()
     retry._answered.add(server.url.removeprefix("http://"))
     for variable, value in {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}.items():
         monkeypatch.setenv(variable, value)
@@ -182,8 +184,8 @@ def test_what_is_there_already_costs_a_handful_of_requests_and_no_upload(hub: Hu
 )
 def test_a_new_model_takes_as_many_requests_as_an_estimate_says(hub: HubServer, result, options):
     put(result, **options)
-    to_storage = hub.requests.count("lfs_upload")
-    assert len(hub.requests) - to_storage == requests_of(PublishOptions(**options)), hub.requests
+    others = [kind for kind in hub.requests if kind in ("lfs_upload", "whoami")]  # the storage's, once a run
+    assert len(hub.requests) - len(others) == requests_of(PublishOptions(**options)), hub.requests
 
 
 def test_other_figures_on_the_same_files_are_the_same_result(hub: HubServer, result, tmp_path: Path):
