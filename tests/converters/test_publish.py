@@ -168,7 +168,7 @@ def test_what_is_there_already_costs_a_handful_of_requests_and_no_upload(hub: Hu
     hub.heal()
     again = put(result)
     assert again == dataclasses.replace(first, changed=False)
-    assert hub.requests == ["whoami", "model_info"]
+    assert hub.requests == ["model_info"]
 
 
 @pytest.mark.parametrize(
