@@ -66,14 +66,22 @@ def chromium() -> str:
     return found
 
 
-def look(page: Path, folder: Path, *, width: int = PHONE, dark: bool = False, do: str = "") -> Seen:
+def look(
+    page: Path, folder: Path, *, width: int = PHONE, dark: bool = False, aloud: bool = False, do: str = ""
+) -> Seen:
     """Opens a page at this width, and measures it after ``do``, JavaScript on ``page`` and ``win``.
 
-    What is folded is opened. ``folder`` is for what Chromium leaves.
+    What is folded is opened. ``aloud`` also asks for what a screen reader is told, which takes long on a large page.
+    ``folder`` is for what Chromium leaves.
     """
     around = folder / f"around-{width}-{dark}.html"
     text = MEASURE.read_text(encoding="utf-8")
-    for name, value in {"PAGE": page.absolute().as_uri(), "WIDTH": str(width), "DO": do}.items():
+    for name, value in {
+        "PAGE": page.absolute().as_uri(),
+        "WIDTH": str(width),
+        "DO": do,
+        "LISTEN": str(aloud).lower(),
+    }.items():
         text = text.replace(name, value, 1)
     around.write_text(text, encoding="utf-8")
     scheme = [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]

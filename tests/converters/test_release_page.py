@@ -121,7 +121,7 @@ def test_it_is_read_without_scrolling_sideways_and_in_clear_colours(small, width
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_a_screen_reader_is_told_of_a_table_and_the_keyboard_gets_everywhere(small, width, tmp_path):
-    seen = look(small, tmp_path, width=width)
+    seen = look(small, tmp_path, width=width, aloud=True)
     assert seen.named("table") == [("table", "Models")]
     assert {role for role, _ in seen.named("th")} == {"columnheader", "rowheader"}
     assert {role for role, _ in seen.named("td")} == {"cell"}

@@ -7,11 +7,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.browser import DESK, PHONE, look, printed
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import AuditSettings, Expectation, audit, default_images
 from verify.report.html import layer_plot, logit_plot, render
-from verify.report.parity import LayerReport, LogitReport
+from verify.report.parity import LayerReport, LogitReport, OracleReport
 
 VOID = {"meta", "br"}
 
@@ -137,3 +138,71 @@ def test_plots_are_to_scale():
     assert [tick.at for tick in axis] == [0, high - low]
     assert [tick.label for tick in axis] == ["-1", "3"]
     assert layer_plot([]) == logit_plot([]) == ([], [])
+
+
+# In Chromium
+
+
+@pytest.fixture(scope="module")
+def files(tensors, tmp_path_factory):
+    """A page that passed, and one that failed in everything that can fail, with names of any length."""
+    folder = tmp_path_factory.mktemp("pages")
+    passed = audited(tensors, size=48)
+    failed = dataclasses.replace(
+        audited(tensors, TorchModel(tensors, epsilon=1e-8), size=48),
+        files={"model-00001-of-00002.safetensors": "ab" * 32, "config.json": "cd" * 32},
+        expectations=tuple(Expectation(f"config.json a.{'b' * 40}.{i}", "1" * 30, "2" * 30) for i in range(60)),
+        misfits=tuple(f"resnet/block1/unit{i:02}/a/standardized_conv2d/kernel: 3 values differ" for i in range(12)),
+        other_oracles=(
+            OracleReport("graph", "the SavedModel's own graph", "agrees", 40, ""),
+            OracleReport("tensorflow", "TensorFlow", "not run", 0, "pip install 'bit-convert[tensorflow]'"),
+        ),
+    )
+    pages = {"passed": folder / "passed.html", "failed": folder / "failed.html"}
+    for report, page in zip((passed, failed), pages.values(), strict=True):
+        page.write_text(page_of(report)[0], encoding="utf-8")
+    return pages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["passed", "failed"])
+@pytest.mark.parametrize(("width", "dark"), [(PHONE, False), (PHONE, True), (DESK, True)])
+def test_it_is_read_without_scrolling_sideways_and_in_clear_colours(files, name, width, dark, tmp_path):
+    seen = look(files[name], tmp_path, width=width, dark=dark)
+    assert seen.sideways == []
+    assert seen.faint == []
+    assert seen.complaints == []
+    assert seen.smallest >= 12
+
+
+@pytest.mark.slow
+def test_a_screen_reader_is_told_of_tables_and_pictures_and_the_keyboard_opens_what_is_folded(files, tmp_path):
+    seen = look(files["failed"], tmp_path, aloud=True)
+    assert {role for role, _ in seen.named("table")} == {"table"}
+    assert all(name for _, name in seen.named("table"))
+    assert {role for role, _ in seen.named("th")} == {"columnheader", "rowheader"}
+    assert {role for role, _ in seen.named("td")} == {"cell"}
+    assert all(role == "image" and name for role, name in seen.named("svg"))
+    assert seen.named("h1") == [("heading", "✗ Failed")]
+    assert {(tag, index) for tag, index, _ in seen.stops} == {("summary", 0)}
+
+
+@pytest.mark.slow
+def test_on_paper_no_section_is_torn_and_what_is_folded_is_there(files, tmp_path):
+    sheets = [
+        re.sub(r"\s+", "", sheet.replace("ﬁ", "fi").replace("ﬂ", "fl")) for sheet in printed(files["failed"], tmp_path)
+    ]
+    assert len(sheets) > 1
+    sections = {
+        "✗Failed": "againsttiny.npz(npz).",
+        "Errorofeachtensoragainstitslimit": "declaredreader.",
+        "LibraryVerdict": "whatitcomputeswiththat.",
+        "OraclesbesideNumPy": "bit-convert[tensorflow]",
+        "Logits": "onthediagonalbothareequal.",
+        "Repeatit": "Max-poolpadding",
+    }
+    for first, last in sections.items():
+        assert any(first in sheet and last in sheet for sheet in sheets), (first, last)
+    rows = [sheet for sheet in sheets if "config.jsona." in sheet]
+    assert sum(sheet.count("1" * 30) for sheet in rows) == 60
+    assert all("FieldIsMustbe" in sheet for sheet in rows)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from verify.compare import FACTOR, in_words
 from verify.faults import KINDS
 from verify.precision import precision_named
 from verify.report.meaning import meaning
+from verify.report.pages import page
 from verify.report.parity import LayerReport, LogitReport, Report
 
 TEMPLATE = "report.html.jinja"
@@ -51,14 +51,11 @@ class Tick:
 
 def render(report: Report, environment: Mapping[str, str], command: str) -> str:
     """The page; ``environment`` is what ran (name → version), ``command`` what repeats it."""
-    import jinja2
-
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        files("verify.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    )
     points, ticks = layer_plot(report.layers)
     dots, axis = logit_plot(report.logits)
-    return template.render(
+    return page(
+        "verify.report",
+        TEMPLATE,
         report=report,
         environment=environment,
         command=command,
