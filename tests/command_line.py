@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from converters.cli.commands import convert, verify
+from tests.processes import python
 
 DRIVER = """
 import json, sys
@@ -59,11 +58,6 @@ def elsewhere(*runs: tuple[object, ...], **environment: str) -> list[tuple[int, 
     """(exit status, stdout, stderr) of each command, ``("convert" | "verify", arguments …)``, in one fresh process:
     huggingface_hub reads its environment when it is imported."""
     commands = json.dumps([[str(word) for word in words] for words in runs])
-    result = subprocess.run(
-        [sys.executable, "-c", DRIVER, commands],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment},
-    )
+    result = python(DRIVER, commands, environment={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment})
     assert result.returncode == 0, result.stderr
     return [tuple(json.loads(line)) for line in result.stdout.splitlines()]

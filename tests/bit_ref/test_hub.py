@@ -3,17 +3,14 @@ since huggingface_hub reads its settings when it is imported."""
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from bit_ref import BitConfig, BitForImageClassification, BitImageProcessor
+from tests import processes
 from tests.bit_ref.support import SMALL
 from tests.hub_server import HubServer, User
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "hf_" + "BitRefBitRefBitRef"
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
@@ -41,9 +38,7 @@ def python(hub, tmp_path):
             **environment,
         }
         program = f"import bit_ref\nSMALL = {SMALL!r}\n{program}"
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+        done = processes.python(program, environment=environment)
         assert TOKEN not in done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()

@@ -358,7 +358,7 @@ def test_interrupted_at_any_moment_leaves_nothing_that_looks_finished(checkpoint
     command = [sys.executable, "-c", "from converters.cli import convert; convert()", "--checkpoint", str(checkpoint)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     statuses = []
-    for tenths in range(2, 60, 7):
+    for tenths in range(2, 60, 11):
         output = tmp_path / f"model{tenths}"
         process = subprocess.Popen(
             [*command, "--output", str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

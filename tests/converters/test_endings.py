@@ -179,9 +179,10 @@ ODD = "mod\udcffel-\u00e8\u65e5\x1b[31m\u202e"
     ids=["UTF-8", "C", "ASCII", "latin-1"],
 )
 def test_any_name_survives(environment, checkpoint, tmp_path):
+    """Each command in each encoding; what it proves has no part in that, so a conversion proves nothing here."""
     source, folder = tmp_path / f"{ODD}.npz", tmp_path / ODD
     checkpoint.rename(source)
-    converting = ("convert", "--checkpoint", source, "--output", folder)
+    converting = ("convert", "--checkpoint", source, "--output", folder, "--no-verify")
     commands = (
         (0, *converting),
         (0, *converting, "--json"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 
 from tests.checkpoints import make_checkpoint, make_input
 from tests.hub_server import HubServer, User
+from tests.processes import python
 
 TOKEN = "hf_" + "SecretSecretSecret"
 READER = "hf_" + "ReaderReaderReader"
@@ -21,17 +21,12 @@ FILES = [
 ]
 
 
-def run(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *arguments: object, **environment: str) -> CompletedProcess[str]:
     """Python in a process of its own: huggingface_hub reads its environment when it is imported."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment},
-    )
+    return python(code, *arguments, environment={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment})
 
 
-def bit_convert(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def bit_convert(*arguments: object, **environment: str) -> CompletedProcess[str]:
     return run("from converters.cli import convert; convert()", *arguments, **environment)
 
 
@@ -56,7 +51,7 @@ def hub():
         yield server
 
 
-def push(checkpoint: Path, folder: Path, *options: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def push(checkpoint: Path, folder: Path, *options: object, **environment: str) -> CompletedProcess[str]:
     return bit_convert(
         "--checkpoint", checkpoint, "--output", folder, "--exact", "logits", "--push", *options, **environment
     )

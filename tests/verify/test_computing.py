@@ -59,7 +59,7 @@ def test_a_half_precision_is_not_taken_for_float32(folder, precision):
 
     source = MemorySource(dict(np.load(folder / "source.npz")))
     target = target_of(source, None, Claiming(folder / "model", computing=Computing(precision)))
-    report = audit(target, source, AuditSettings(images=default_images(64)))
+    report = audit(target, source, AuditSettings(images=default_images(33)))
     assert (report.verdict, report.readers[0].exceeds_limit_at) == ("failed", "root")
 
 

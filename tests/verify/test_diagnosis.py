@@ -121,7 +121,7 @@ class Half(TorchModel):
 
 @pytest.mark.slow
 def test_half_precision_everywhere_is_reduced_precision(tensors, monkeypatch):
-    (found,) = audited(tensors, Half(tensors)).faults
+    (found,) = audited(tensors, Half(tensors), size=33).faults
     assert (found.kind, found.place) == ("reduced precision", "root")
     assert "every layer is off" in found.detail
     assert "cut" not in found.detail

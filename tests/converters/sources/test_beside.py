@@ -215,7 +215,8 @@ def test_what_macos_puts_beside_a_checkpoint_is_passed_over(tmp_path: Path, writ
         with tarfile.open(opened, "w:gz") as tar:
             tar.add(folder, "model")
             tar.add(tmp_path / "__MACOSX", "__MACOSX")
-    assert all(read_all(opened)[key].tobytes() == value.tobytes() for key, value in tensors.items())
+    got = read_all(opened)
+    assert all(got[key].tobytes() == value.tobytes() for key, value in tensors.items())
 
 
 def test_what_macos_puts_into_an_archive_is_passed_over(tmp_path: Path, tensors) -> None:

@@ -135,7 +135,8 @@ def test_logits_are_divided_by_ten_and_lose_at_most_one_unit_in_the_last_place(f
 @pytest.mark.parametrize("config", [{}, {"weight_standardization_eps": 1e-8}, {"exact": "bits"}])
 def test_kernels_of_stock_ports_and_of_bits_are_taken_as_they_are(folder: Path, tensors, config: dict) -> None:
     declare(folder, **config)
-    assert all(read_all(folder)[name].tobytes() == value.tobytes() for name, value in tensors.items())
+    got = read_all(folder)
+    assert all(got[name].tobytes() == value.tobytes() for name, value in tensors.items())
 
 
 @pytest.mark.parametrize(

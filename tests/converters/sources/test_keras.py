@@ -50,7 +50,8 @@ def test_packed_tensors_are_read(path: Path, tensors) -> None:
         for layer in names_of(file, "layer_names"):
             for name in names_of(file[layer], "weight_names"):
                 replace(file[layer], name, compression="gzip", shuffle=True, fletcher32=True)
-    assert all(read_all(path)[name].tobytes() == value.tobytes() for name, value in tensors.items())
+    got = read_all(path)
+    assert all(got[name].tobytes() == value.tobytes() for name, value in tensors.items())
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f8", ">f4"])

@@ -81,7 +81,8 @@ def test_full_names_count_whatever_the_attributes_are(tmp_path: Path, tensors) -
     module.zoo = {f"animal{n}": [tf.Variable(value, name=name)] for n, (name, value) in enumerate(backwards)}
     path = tf.train.Checkpoint(anything=module).write(str(tmp_path / "ckpt"))
     for opened in (Path(path), tmp_path):
-        assert all(read_all(opened)[name].tobytes() == value.tobytes() for name, value in tensors.items())
+        got = read_all(opened)
+        assert all(got[name].tobytes() == value.tobytes() for name, value in tensors.items())
     tf.saved_model.save(module, str(tmp_path / "saved"))
     assert read_all(tmp_path / "saved").keys() == tensors.keys()
 
