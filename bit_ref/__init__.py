@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bit_ref.model import BitBackbone, BitForImageClassification, BitModel
     from bit_ref.pretrained import BitPreTrainedModel
     from bit_ref.stock import use_config_epsilon
+    from bit_ref.training import SaveConfigCallback
 
     __version__: str
 
@@ -31,6 +32,7 @@ __all__ = [
     "BitImageProcessor",
     "BitModel",
     "BitPreTrainedModel",
+    "SaveConfigCallback",
     "__version__",
     "use_config_epsilon",
 ]
@@ -40,6 +42,7 @@ _MODULES = {
     "BitConfig": "config",
     "BitImageProcessor": "image_processor",
     "BitPreTrainedModel": "pretrained",
+    "SaveConfigCallback": "training",
     "use_config_epsilon": "stock",
 }
 

@@ -13,12 +13,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, overload
 
-from bit_ref.hub import Place, PushToHub, make_folder, read_json, to_json, write_text
+from bit_ref.config_files import CONFIG_FILE, ConfigFiles
+from bit_ref.hub import Place, read_json
 
 if TYPE_CHECKING:
     import torch
-
-CONFIG_FILE = "config.json"
 
 _SHARED_DEFAULTS: dict[str, Any] = {
     "architectures": None,
@@ -42,7 +41,7 @@ LARGEST, MOST_UNITS = 1 << 20, 1000
 """Channels of a layer, or labels, and units, beyond those of any network: nothing is built before they are compared."""
 
 
-class BitConfig(PushToHub):
+class BitConfig(ConfigFiles):
     """A BiT network.
 
     ``embedding_size`` are the root's channels, ``hidden_sizes`` the output channels of each stage (four times a
@@ -118,7 +117,8 @@ class BitConfig(PushToHub):
         self.problem_type = problem_type
         self.output_hidden_states = output_hidden_states
         self.return_dict = return_dict
-        self.dtype = dtype if dtype is not None else others.pop("torch_dtype", None)
+        older_dtype = others.pop("torch_dtype", None)
+        self.dtype = dtype if dtype is not None else older_dtype
         self.id2label: dict[int, str]
         self.label2id: dict[str, int] | None
         if id2label is None or num_labels not in (None, len(id2label)):
@@ -183,6 +183,15 @@ class BitConfig(PushToHub):
         self.__dict__["dtype"] = None if dtype is None else str(dtype).removeprefix("torch.")
 
     @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The older name of ``dtype``."""
+        return self.dtype
+
+    @torch_dtype.setter
+    def torch_dtype(self, dtype: str | torch.dtype | None) -> None:
+        self.dtype = dtype
+
+    @property
     def out_features(self) -> list[str]:
         features: list[str] = self.__dict__["out_features"]
         return features
@@ -228,19 +237,14 @@ class BitConfig(PushToHub):
         self.__dict__["out_indices"] = indices
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key, as JSON has them but for the integer keys of ``id2label``."""
+        """Every key, as JSON has them but for the integer keys of ``id2label``; where it came from is none of them."""
         content = copy.deepcopy(self.__dict__)
-        content["_name_or_path"] = content.pop("name_or_path")
+        del content["name_or_path"]
         return {**content, "model_type": self.model_type}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Returns the content of ``config.json``: keys that every model has only where they differ from the default."""
-        content = self.to_dict()
-        del content["_name_or_path"]
-        return {k: v for k, v in content.items() if k not in _SHARED_DEFAULTS or v != _SHARED_DEFAULTS[k]}
-
-    def to_json_string(self) -> str:
-        return to_json(self.to_diff_dict())
+        return {k: v for k, v in self.to_dict().items() if k not in _SHARED_DEFAULTS or v != _SHARED_DEFAULTS[k]}
 
     @overload
     @classmethod
@@ -273,10 +277,6 @@ class BitConfig(PushToHub):
         content = {key: value for key, value in config_dict.items() if key not in _replaced_by(changes)}
         config = cls(**{**content, **changes})
         return (config, kwargs) if return_unused_kwargs else config
-
-    @classmethod
-    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
-        return cls.from_dict(read_json(Path(json_file)))
 
     @overload
     @classmethod
@@ -318,25 +318,10 @@ class BitConfig(PushToHub):
         )
         return (config, unused) if return_unused_kwargs else config
 
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        **hub_options: Any,
-    ) -> None:
-        """Write ``config.json`` into the folder, which is made where needed."""
-        folder = make_folder(save_directory)
-        write_text(folder / CONFIG_FILE, self.to_json_string())
-        self._saved(folder, push_to_hub, repo_id, hub_options)
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, BitConfig) and self.__dict__ == other.__dict__
+        return isinstance(other, BitConfig) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
 
 
 def _is_whole(value: Any) -> bool:

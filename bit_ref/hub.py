@@ -26,6 +26,10 @@ MAX_JSON = 16 << 20
 """Bytes of a JSON file; a config.json with 21,843 labels has 2.5 MB."""
 
 
+HUB_OPTIONS = {"commit_description", "commit_message", "create_pr", "private", "revision", "token"}
+"""Arguments of ``push_to_hub``, which say nothing where nothing is published."""
+
+
 class _Missing(Exception):
     """A place has no such file; the message names both."""
 
@@ -44,9 +48,15 @@ class Place:
 
     @classmethod
     def take(cls, name: str | os.PathLike[str], options: dict[str, Any]) -> Place:
-        """The place that ``options`` describe, whose own keys are taken out of it."""
+        """The place that ``options`` describe, whose own keys are taken out of it.
+
+        Raises ValueError for ``proxies`` where they would be needed, since huggingface_hub takes none.
+        """
         own = [key for key in cls.__dataclass_fields__ if key != "name" and key in options]
-        return cls(os.fspath(name), **{key: options.pop(key) for key in own})
+        place = cls(os.fspath(name), **{key: options.pop(key) for key in own})
+        if options.pop("proxies", None) and not place.is_local:
+            raise ValueError("proxies= is not followed by huggingface_hub: set HTTPS_PROXY in the environment instead")
+        return place
 
     @property
     def is_local(self) -> bool:
@@ -184,6 +194,6 @@ class PushToHub:
         """The end of every ``save_pretrained``: published as well, where asked for."""
         if push_to_hub:
             self.push_to_hub(repo_id or folder.resolve().name, **hub_options)
-        elif hub_options:
-            raise TypeError(f"save_pretrained got unexpected arguments: {', '.join(sorted(hub_options))}")
+        elif unknown := hub_options.keys() - HUB_OPTIONS:
+            raise TypeError(f"save_pretrained got unexpected arguments: {', '.join(sorted(unknown))}")
         return self

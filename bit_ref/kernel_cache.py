@@ -20,9 +20,9 @@ class CachedKernel(nn.Module):
     """
 
     weight: Tensor
-    epsilon: float
+    epsilon: float | None
 
-    _cached: tuple[tuple[int, int, int, float], Tensor, Tensor] | None = None
+    _cached: tuple[tuple[int, int, int, float | None], Tensor, Tensor] | None = None
 
     def standardized_weight(self) -> Tensor:
         raise NotImplementedError
@@ -30,11 +30,12 @@ class CachedKernel(nn.Module):
     def kernel(self) -> Tensor:
         """``standardized_weight()``, from the cache or computed, to the same bits.
 
-        Inside ``torch.compile`` and export it is computed, so that their graphs have the weight itself as their input.
+        Inside ``torch.compile``, export and traces it is computed, so that graphs have the weight as their input.
         """
         weight = self.weight
         differentiated = torch.is_grad_enabled() and weight.requires_grad
-        if self.training or differentiated or torch.compiler.is_compiling() or not _counts_changes(weight):
+        in_graph = torch.compiler.is_compiling() or is_tracing()
+        if self.training or differentiated or in_graph or not _counts_changes(weight):
             return self.standardized_weight()
         state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
         if self._cached is None or self._cached[0] != state:
@@ -53,6 +54,11 @@ class CachedKernel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cached": None}
+
+
+def is_tracing() -> bool:
+    """Whether ``torch.jit.trace`` is running the model."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _counts_changes(weight: Tensor) -> bool:

@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bit_ref.config import BitConfig
-from bit_ref.kernel_cache import CachedKernel
+from bit_ref.kernel_cache import CachedKernel, is_tracing
+from bit_ref.loss import classification_loss
 from bit_ref.outputs import (
     BackboneOutput,
     BaseModelOutputWithPoolingAndNoAttention,
     ImageClassifierOutputWithNoAttention,
 )
 from bit_ref.pretrained import BitPreTrainedModel
+from bit_ref.recomputation import Units
 
 GROUP_NORM_EPSILON = 1e-5
 """PyTorch's default, which Google's code keeps."""
@@ -48,24 +50,40 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class StandardizedConv2d(CachedKernel, nn.Conv2d):
     """A convolution without bias whose kernel has mean 0 and variance 1 for each output channel (``StdConv2d``)."""
 
-    def __init__(
-        self, config: BitConfig, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
-    ) -> None:
+    pads_like_tensorflow = False
+    epsilon: float | None = None
+
+    @classmethod
+    def of(
+        cls, config: BitConfig, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
+    ) -> StandardizedConv2d:
+        """The layer of a network; made by the constructor, with the arguments of ``nn.Conv2d``, it has no ``epsilon``.
+
+        That is how peft makes the two layers of a low-rank adapter. Their kernels are used as they are: the adapter
+        starts at zero and grows with its training, while any standardised kernel, however small, has variance 1.
+        """
         fixed = kernel_size // 2 if config.global_padding is None else 0
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=fixed, bias=False)
-        self.pads_like_tensorflow = config.global_padding == "SAME"
-        self.epsilon = config.weight_standardization_eps
+        layer = cls(in_channels, out_channels, kernel_size, stride, padding=fixed, bias=False)
+        layer.pads_like_tensorflow = config.global_padding == "SAME"
+        layer.epsilon = config.weight_standardization_eps
+        return layer
 
     def reset_parameters(self) -> None:
-        if not self.weight.is_meta:  # there is nothing to fill, and asking for it imports a compiler, for a second
-            nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.weight.is_meta:  # there is nothing to fill, and asking for it imports a compiler, for a second
+            return
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def standardized_weight(self) -> Tensor:
         """(w - mean) / sqrt(var + ε) over H, W and I, with the biased variance; (O, I, H, W).
 
         In float32 at least: half precision can hold neither ε nor the variance of a small kernel. PyTorch has this
         arithmetic as a batch norm, of one sample whose channels are O; its sums are in double precision on the CPU.
+        Without ``epsilon`` it is the weight itself.
         """
+        if self.epsilon is None:
+            return self.weight
         weight = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))
         standardized = functional.batch_norm(weight.unsqueeze(0), None, None, training=True, eps=self.epsilon)
         return standardized.view_as(self.weight).to(self.weight.dtype)
@@ -73,7 +91,8 @@ class StandardizedConv2d(CachedKernel, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.pads_like_tensorflow:
             x = pad_like_tensorflow(x, self.kernel_size[0], self.stride[0])
-        return functional.conv2d(x, self.kernel(), None, self.stride, self.padding)
+        convolved: Tensor = self._conv_forward(x, self.kernel(), self.bias)
+        return convolved
 
 
 class GroupNormActivation(nn.GroupNorm):
@@ -96,7 +115,7 @@ class BitEmbeddings(nn.Module):
     def __init__(self, config: BitConfig) -> None:
         super().__init__()
         self.num_channels = config.num_channels
-        self.convolution = StandardizedConv2d(config, config.num_channels, config.embedding_size, 7, stride=2)
+        self.convolution = StandardizedConv2d.of(config, config.num_channels, config.embedding_size, 7, stride=2)
         self.pad = nn.ConstantPad2d(0 if config.global_padding == "SAME" else 1, float(_pool_padding(config)))
         self.pooler = MaxPool(_pool_padding(config) if config.embedding_dynamic_padding else None)
 
@@ -127,11 +146,11 @@ class BitUnit(nn.Module):
         inner = round_channels(out_channels / BOTTLENECK)
         self.downsample = Downsample(config, in_channels, out_channels, stride) if projects else None
         self.norm1 = GroupNormActivation(config, in_channels)
-        self.conv1 = StandardizedConv2d(config, in_channels, inner, 1)
+        self.conv1 = StandardizedConv2d.of(config, in_channels, inner, 1)
         self.norm2 = GroupNormActivation(config, inner)
-        self.conv2 = StandardizedConv2d(config, inner, inner, 3, stride)
+        self.conv2 = StandardizedConv2d.of(config, inner, inner, 3, stride)
         self.norm3 = GroupNormActivation(config, inner)
-        self.conv3 = StandardizedConv2d(config, inner, out_channels, 1)
+        self.conv3 = StandardizedConv2d.of(config, inner, out_channels, 1)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +159,8 @@ class BitUnit(nn.Module):
         residual = self.conv1(residual)
         residual = self.conv2(self.norm2(residual))
         residual = self.drop_path(self.conv3(self.norm3(residual)))
-        out: Tensor = residual + shortcut if torch.is_grad_enabled() else residual.add_(shortcut)
+        in_place = not (torch.is_grad_enabled() or is_tracing())
+        out: Tensor = residual.add_(shortcut) if in_place else residual + shortcut
         return out
 
 
@@ -149,7 +169,7 @@ class Downsample(nn.Module):
 
     def __init__(self, config: BitConfig, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = StandardizedConv2d(config, in_channels, out_channels, 1, stride)
+        self.conv = StandardizedConv2d.of(config, in_channels, out_channels, 1, stride)
 
     def forward(self, activated: Tensor) -> Tensor:
         projected: Tensor = self.conv(activated)
@@ -163,7 +183,7 @@ class BitStage(nn.Module):
         self, config: BitConfig, in_channels: int, out_channels: int, stride: int, drop_paths: list[float]
     ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
+        self.layers = Units(
             BitUnit(config, in_channels, out_channels, stride, projects=True, drop_path=drop_paths[0]),
             *(BitUnit(config, out_channels, out_channels, 1, projects=False, drop_path=p) for p in drop_paths[1:]),
         )
@@ -229,7 +249,7 @@ class BitModel(BitPreTrainedModel):
         """
         hidden_states = self.encoder(self.embedder(pixel_values))
         last_hidden_state = self.norm(hidden_states[-1])
-        output = BaseModelOutputWithPoolingAndNoAttention(
+        output = BaseModelOutputWithPoolingAndNoAttention.of(
             last_hidden_state=last_hidden_state,
             pooler_output=self.pooler(last_hidden_state),
             hidden_states=hidden_states if self._wants_hidden_states(output_hidden_states) else None,
@@ -239,6 +259,10 @@ class BitModel(BitPreTrainedModel):
 
 class BitForImageClassification(BitPreTrainedModel):
     """BiT with its head, a linear layer on the pooled features."""
+
+    accepts_loss_kwargs = False
+    """The loss is a mean over the batch: transformers' Trainer divides it by the batches that it accumulates."""
+    loss_function = staticmethod(classification_loss)
 
     def __init__(self, config: BitConfig) -> None:
         super().__init__(config)
@@ -262,8 +286,8 @@ class BitForImageClassification(BitPreTrainedModel):
             raise ValueError("pixel_values are missing")
         outputs = self.bit(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         logits = self.classifier(outputs.pooler_output)
-        output = ImageClassifierOutputWithNoAttention(
-            loss=None if labels is None else classification_loss(labels, logits, self.config),
+        output = ImageClassifierOutputWithNoAttention.of(
+            loss=None if labels is None else self.loss_function(labels, logits, self.config),
             logits=logits,
             hidden_states=outputs.hidden_states,
         )
@@ -273,6 +297,7 @@ class BitForImageClassification(BitPreTrainedModel):
 class BitBackbone(BitPreTrainedModel):
     """BiT as the backbone of another network: feature maps of the stages that ``config.out_features`` names."""
 
+    backbone_type = "transformers"
     has_attentions = False
 
     def __init__(self, config: BitConfig) -> None:
@@ -316,7 +341,7 @@ class BitBackbone(BitPreTrainedModel):
     ) -> BackboneOutput | tuple[Any, ...]:
         """(N, channels, H, W) → the feature maps, in the order of the stages."""
         hidden_states = self.bit(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
-        output = BackboneOutput(
+        output = BackboneOutput.of(
             feature_maps=tuple(
                 state for state, name in zip(hidden_states, self.stage_names, strict=True) if name in self.out_features
             ),
@@ -327,31 +352,6 @@ class BitBackbone(BitPreTrainedModel):
     def forward_with_filtered_kwargs(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("output_attentions", None)
         return self(*args, **kwargs)
-
-
-def classification_loss(labels: Tensor, logits: Tensor, config: BitConfig) -> Tensor:
-    """Mean squared error, cross-entropy or binary cross-entropy, as ``config.problem_type`` says; a scalar.
-
-    Where it says nothing, the first labels decide and the config keeps it: one label is a regression, integer labels
-    are single labels (N,), others are multiple labels (N, classes). Raises RuntimeError for another problem type.
-    """
-    labels = labels.to(logits.device)
-    if config.problem_type is None:
-        if config.num_labels == 1:
-            config.problem_type = "regression"
-        elif labels.dtype in (torch.long, torch.int):
-            config.problem_type = "single_label_classification"
-        else:
-            config.problem_type = "multi_label_classification"
-    if config.problem_type == "regression":
-        if config.num_labels == 1:
-            return functional.mse_loss(logits.squeeze(), labels.squeeze())
-        return functional.mse_loss(logits, labels)
-    if config.problem_type == "single_label_classification":
-        return functional.cross_entropy(logits.view(-1, config.num_labels), labels.view(-1))
-    if config.problem_type == "multi_label_classification":
-        return functional.binary_cross_entropy_with_logits(logits, labels)
-    raise RuntimeError(f"Invalid problem type: {config.problem_type}")
 
 
 class MaxPool(nn.Module):

@@ -5,10 +5,12 @@ The classes have the names and the fields of transformers' own.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -17,10 +19,12 @@ class ModelOutput(OrderedDict[str, Any]):
     """Fields are the annotations of the class, in their order.
 
     ``output.logits``, ``output["logits"]`` and ``output[0]`` are the same; a field that is None can be read as an
-    attribute only, and counts for no index. For ``torch.export`` a class is a tree of what it holds.
+    attribute only, and counts for no index. For ``torch.export`` a class is a tree of what it holds, for
+    ``torch.jit.trace(…, strict=False)`` a dictionary.
     """
 
     def __init_subclass__(cls) -> None:
+        torch.jit.ignore(cls)  # type: ignore[no-untyped-call]  # or a trace takes it for a class to compile
         pytree.register_pytree_node(
             cls,
             lambda output: ([*output.values()], [*output]),
@@ -35,6 +39,16 @@ class ModelOutput(OrderedDict[str, Any]):
             if name not in self._fields():
                 raise TypeError(f"{type(self).__name__} has no field {name!r}")
         super().__init__((name, given[name]) for name in self._fields() if given.get(name) is not None)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """An output with these values; where transformers is loaded, one of its own class of the same name.
+
+        Its pipelines know an output by its class, and turn any other dictionary into one without an order.
+        """
+        theirs = sys.modules.get("transformers.modeling_outputs")
+        kind: type[Self] = getattr(theirs, cls.__name__, cls)
+        return kind(**values)
 
     @classmethod
     def _fields(cls) -> tuple[str, ...]:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import stat
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypedDict, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bit_ref.config import CONFIG_FILE, BitConfig
+from bit_ref.arguments import SAVING, SAVING_WITHOUT_EFFECT, chosen_device, renamed, settle
+from bit_ref.config import BitConfig
+from bit_ref.config_files import CONFIG_FILE
 from bit_ref.hub import Place, PushToHub, make_folder, read_json, write_text
-
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+from bit_ref.interface import ModelInterface
+from bit_ref.stock import warn_of_stock_training
+from bit_ref.weights import read_weights, write_weights
 
 TENSORS_OF_A_UNIT = 9
 
@@ -38,40 +38,29 @@ class LoadingInfo(TypedDict):
     error_msgs: list[str]
 
 
-class BitPreTrainedModel(nn.Module, PushToHub):
+class BitPreTrainedModel(ModelInterface, PushToHub):
     """Base of the three models: loading and saving."""
 
-    config_class: ClassVar[type[BitConfig]] = BitConfig
-    base_model_prefix: ClassVar[str] = "bit"
     head_prefix: ClassVar[str] = "classifier."
-    main_input_name: ClassVar[str] = "pixel_values"
 
     def __init__(self, config: BitConfig) -> None:
         if not isinstance(config, BitConfig):
             raise ValueError(f"{type(self).__name__} wants a BitConfig of bit_ref, not {type(config)}")
         super().__init__()
         self.config = config
+        self.name_or_path = config.name_or_path
 
-    @property
-    def name_or_path(self) -> str:
-        return self.config.name_or_path
-
-    @property
-    def base_model(self) -> nn.Module:
-        """The model without its head."""
-        base: nn.Module = getattr(self, self.base_model_prefix, self)
-        return base
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    @classmethod
+    def _from_config(cls, config: BitConfig, *, dtype: str | torch.dtype | None = None, **kwargs: Any) -> Self:
+        """A new model of a copy of ``config``, initialised at random, with parameters of ``dtype``."""
+        settle(kwargs)
+        if kwargs:
+            raise TypeError(f"{cls.__name__}._from_config got unexpected arguments: {', '.join(sorted(kwargs))}")
+        model = cls(copy.deepcopy(config))
+        if dtype is not None:
+            model.config.dtype = _choose_dtype(dtype, model.config, {})
+            model.to(model.config.dtype)
+        return model
 
     def _wants_hidden_states(self, asked: bool | None) -> bool:
         return self.config.output_hidden_states if asked is None else asked
@@ -83,7 +72,7 @@ class BitPreTrainedModel(nn.Module, PushToHub):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
         output_loading_info: Literal[True],
         **kwargs: Any,
@@ -93,7 +82,7 @@ class BitPreTrainedModel(nn.Module, PushToHub):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
         output_loading_info: Literal[False] = False,
         **kwargs: Any,
@@ -102,56 +91,50 @@ class BitPreTrainedModel(nn.Module, PushToHub):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
         config: BitConfig | str | os.PathLike[str] | None = None,
         dtype: str | torch.dtype | None = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
-        use_safetensors: bool | None = None,
-        device_map: str | int | torch.device | None = None,
+        device_map: str | int | torch.device | Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self | tuple[Self, LoadingInfo]:
         """A model in evaluation mode, from a folder or a repository of the Hub.
 
         ``cache_dir``, ``force_download``, ``local_files_only``, ``token``, ``revision`` and ``subfolder`` say where
-        from, as in transformers; other keyword arguments replace keys of the config. ``dtype`` is that of the model:
-        None or "auto" for the config's, or else the file's. ``device_map`` is the device to move to, "auto" for the GPU
-        where there is one.
+        from, as in transformers; ``variant`` which of several files of weights. With None for the place, the model is
+        that of ``config`` and the tensors a copy of those in ``state_dict``. ``key_mapping`` renames stored tensors:
+        the first of its regular expressions that is found is replaced. ``dtype`` is that of the model: None or "auto"
+        for the config's, or else the file's. ``device_map`` is the device to move to, "auto" for a GPU where there is
+        one, within the limits of ``max_memory``. Other keyword arguments replace keys of the config, or are settled in
+        ``bit_ref.arguments``: without effect, or refused.
 
         Every tensor has to fit. A head in the folder of a model without one is left out; where the folder has no head
         at all, it is initialised at random, with a warning; so are, with ``ignore_mismatched_sizes``, tensors of
         another shape. Raises RuntimeError naming every tensor that does not fit, OSError where there are no readable
-        safetensors, TypeError for a keyword argument that no config has.
+        safetensors, ValueError for an argument that cannot be honoured, TypeError for one that no config has.
         """
-        if use_safetensors is False:
-            raise ValueError("use_safetensors=False: bit_ref reads safetensors only, never a pickle")
-        place = Place.take(pretrained_model_name_or_path, kwargs)
-        for nothing_to_do in ("low_cpu_mem_usage", "trust_remote_code", "weights_only"):
-            kwargs.pop(nothing_to_do, None)
+        settle(kwargs)
+        source = _Stored.take(pretrained_model_name_or_path, kwargs)
+        max_memory = kwargs.pop("max_memory", None)
         dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype
-        if config is None:
-            file = place.find(CONFIG_FILE)
-            place = place.pinned(file)
-            content = {**read_json(file), "name_or_path": place.name}
-            config, kwargs = BitConfig.from_dict(content, return_unused_kwargs=True, **kwargs)
-        elif not isinstance(config, BitConfig):
-            config = BitConfig.from_pretrained(config)
+        if not isinstance(config, BitConfig):
+            config, kwargs = source.read_config(config, kwargs)
         if kwargs:
             raise TypeError(f"{cls.__name__}.from_pretrained got unexpected arguments: {', '.join(sorted(kwargs))}")
 
         config = copy.deepcopy(config)
-        stored = _read_weights(place)
+        stored = source.read()
         if TENSORS_OF_A_UNIT * sum(config.depths) > len(stored):  # before as many are built
-            raise RuntimeError(f"{place} has {len(stored)} tensors, too few for depths={config.depths} of its config")
+            raise RuntimeError(f"{source} has {len(stored)} tensors, too few for depths={config.depths} of its config")
         config.dtype = _choose_dtype(dtype, config, stored)
         with torch.device("meta"):
             model = cls(config)
-        info = model._assign(stored, str(place), ignore_mismatched_sizes)
+        info = model._assign(stored, str(source), ignore_mismatched_sizes)
         model.eval()
         if device_map is not None:
-            gpu = "cuda" if torch.cuda.is_available() else "cpu"
-            model.to(gpu if device_map == "auto" else device_map)
+            model.to(chosen_device(device_map, max_memory, model.get_memory_footprint()))
         return (model, info) if output_loading_info else model
 
     def _assign(self, stored: Mapping[str, Tensor], place: str, ignore_mismatched_sizes: bool) -> LoadingInfo:
@@ -216,73 +199,77 @@ class BitPreTrainedModel(nn.Module, PushToHub):
         state_dict: Mapping[str, Tensor] | None = None,
         push_to_hub: bool = False,
         max_shard_size: int | str = "50GB",
+        variant: str | None = None,
         repo_id: str | None = None,
         **hub_options: Any,
     ) -> None:
         """Write ``model.safetensors`` (or shards and their index) and ``config.json``, which transformers loads.
 
         ``state_dict`` replaces the model's own; where this is not the main process of several, nothing is done. Each
-        file appears whole or not at all, ``config.json`` last; weights of an earlier save are gone.
+        file appears whole or not at all, ``config.json`` last; weights of an earlier save are gone. ``variant`` is
+        part of the names of the files of weights. ``repo_id``, ``token`` and the other arguments of ``push_to_hub``
+        are for ``push_to_hub=True``.
         """
+        settle(hub_options, SAVING, SAVING_WITHOUT_EFFECT)
         if not is_main_process:
             return
         folder = make_folder(save_directory)
-        _write_weights(folder, self.state_dict() if state_dict is None else state_dict, max_shard_size)
+        write_weights(folder, self.state_dict() if state_dict is None else state_dict, max_shard_size, variant)
+        write_text(folder / CONFIG_FILE, self.config_to_save().to_json_string())
+        self._saved(folder, push_to_hub, repo_id, hub_options)
+
+    def config_to_save(self) -> BitConfig:
+        """A copy of the config that says what the model is: its class and its dtype."""
         config = copy.deepcopy(self.config)
         config.architectures = [type(self).__name__]
         config.dtype = self.dtype
-        write_text(folder / CONFIG_FILE, config.to_json_string())
-        self._saved(folder, push_to_hub, repo_id, hub_options)
+        return config
 
 
-def _read_weights(place: Place) -> dict[str, Tensor]:
-    """Name → tensor, on the CPU, mapped from the file until it is used."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+@dataclass
+class _Stored:
+    """What ``from_pretrained`` is given: a place that holds config and tensors, or a state dict."""
 
-    first = place.find(WEIGHTS_FILE, INDEX_FILE)
-    stored: dict[str, Tensor] = {}
-    for file in [first] if first.name == WEIGHTS_FILE else _shards(place, first):
-        try:
-            stored.update(load_file(file))
-        except (SafetensorError, ValueError) as error:
-            raise OSError(f"{file.name} of {place} is not readable, fetch it again: {error}") from error
-    return stored
+    place: Place | None
+    tensors: Mapping[str, Tensor] | None
+    variant: str | None
+    key_mapping: Mapping[str, str]
 
+    @classmethod
+    def take(cls, name: str | os.PathLike[str] | None, options: dict[str, Any]) -> _Stored:
+        """Takes its own keys out of ``options``. Raises ValueError for no source of tensors, or for two."""
+        tensors, variant = options.pop("state_dict", None), options.pop("variant", None)
+        key_mapping = options.pop("key_mapping", None) or {}
+        if (name is None) == (tensors is None):
+            raise ValueError("from_pretrained wants a name or path, or else None, config= and state_dict=")
+        place = Place.take("" if name is None else name, options)
+        return cls(None if name is None else place, tensors, variant, key_mapping)
 
-def _shards(place: Place, index: Path) -> list[Path]:
-    """The files that an index names, each in the same folder as the index."""
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise OSError(f"{index.name} of {place} names no file of weights")
-    for name in names.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise OSError(f"{index.name} of {place} names {name!r}, which is no safetensors file beside it")
-    return [place.find(name) for name in sorted(set(names.values()))]
+    def __str__(self) -> str:
+        return "state_dict" if self.place is None else str(self.place)
 
+    def read_config(
+        self, config: str | os.PathLike[str] | None, changes: dict[str, Any]
+    ) -> tuple[BitConfig, dict[str, Any]]:
+        """The config with ``changes``, and those of them that no config has."""
+        if config is not None:
+            return BitConfig.from_pretrained(config, return_unused_kwargs=True, **changes)
+        if self.place is None:
+            raise ValueError("from_pretrained(None, state_dict=…) wants config=, too")
+        file = self.place.find(CONFIG_FILE)
+        self.place = self.place.pinned(file)
+        content = read_json(file)
+        warn_of_stock_training(content, str(self.place), changes)
+        return BitConfig.from_dict({**content, "name_or_path": self.place.name}, return_unused_kwargs=True, **changes)
 
-def _write_weights(folder: Path, tensors: Mapping[str, Tensor], max_shard_size: int | str) -> None:
-    from huggingface_hub import save_torch_state_dict
-
-    with tempfile.TemporaryDirectory(prefix=".weights-", dir=folder) as temporary:
-        save_torch_state_dict(dict(tensors), temporary, max_shard_size=max_shard_size)
-        new = sorted(Path(temporary).iterdir(), key=lambda file: file.name == INDEX_FILE)
-        mode = _usual_mode(Path(temporary))
-        for file in new:
-            file.chmod(mode)
-            file.replace(folder / file.name)
-    old = {folder / WEIGHTS_FILE, folder / INDEX_FILE, *folder.glob("model-*-of-*.safetensors")}
-    for file in old - {folder / file.name for file in new}:
-        file.unlink(missing_ok=True)
-
-
-def _usual_mode(folder: Path) -> int:
-    """The permissions of a new file as the umask leaves them: safetensors makes its own for the owner alone."""
-    probe = folder / "probe"
-    probe.touch(exist_ok=False)
-    mode = stat.S_IMODE(probe.stat().st_mode)
-    probe.unlink()
-    return mode
+    def read(self) -> dict[str, Tensor]:
+        """Name → tensor, which no other model has."""
+        if self.tensors is not None:
+            stored = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+        else:
+            assert self.place is not None
+            stored = read_weights(self.place, self.variant)
+        return {renamed(name, self.key_mapping): tensor for name, tensor in stored.items()}
 
 
 def _choose_dtype(asked: str | torch.dtype | None, config: BitConfig, stored: Mapping[str, Tensor]) -> torch.dtype:

@@ -6,10 +6,13 @@ BiT; Google's is 1e-10. With the declared one they compute what bit_ref computes
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bit_ref.config import CONFIG_FILE, BitConfig
+from bit_ref.config import BitConfig
+from bit_ref.config_files import CONFIG_FILE
 from bit_ref.hub import Place, read_json
 
 if TYPE_CHECKING:
@@ -17,6 +20,11 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="nn.Module")
 _KEY = "weight_standardization_eps"
+_COMPUTED: dict[str, Any] = {_KEY: 1e-8, "pool_padding": "zeros"}
+"""The arithmetic of every BiT of a stock library, which no key of a config changes."""
+
+logger = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 
 def use_config_epsilon(model: M, folder: str | os.PathLike[str] | None = None, **options: Any) -> M:
@@ -48,6 +56,27 @@ def use_config_epsilon(model: M, folder: str | os.PathLike[str] | None = None, *
     for convolution in convolutions:
         convolution.eps = declared[_KEY]
     return model
+
+
+def warn_of_stock_training(content: Mapping[str, Any], place: str, given: Mapping[str, Any]) -> None:
+    """Say once of a place that its values may belong to another arithmetic than its config.json declares.
+
+    transformers copies the declaration of the folder that it was given, whatever it computed with, and writes its
+    version beside it. ``given`` are the arguments that replace keys of the config, and so settle the question.
+    """
+    doubtful = {key: value for key, value in _COMPUTED.items() if content.get(key, value) != value and key not in given}
+    if "transformers_version" not in content or not doubtful or place in _warned:
+        return
+    _warned.add(place)
+    theirs, declared = (
+        ", ".join(f"{key}={value!r}" for key, value in values.items())
+        for values in (doubtful, {key: content[key] for key in doubtful})
+    )
+    logger.warning(
+        "%s was saved by transformers, which trains with %s whatever config.json declares. If it was trained so, load "
+        "it with from_pretrained(…, %s); if not, with from_pretrained(…, %s): either ends this warning",
+        *(place, theirs, theirs, declared),
+    )
 
 
 def standardised_convolutions(model: nn.Module) -> list[Any]:

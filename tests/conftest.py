@@ -20,6 +20,7 @@ OPTIONAL = {
     "kagglehub",
     "keras",
     "model_signing",
+    "peft",
     "pypdf",
     "sklearn",
     "tensorflow",
