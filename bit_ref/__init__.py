@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bit_ref.config import BitConfig
     from bit_ref.image_processor import BatchFeature, BitImageProcessor
     from bit_ref.model import BitBackbone, BitForImageClassification, BitModel
+    from bit_ref.pictures import load_image
     from bit_ref.pretrained import BitPreTrainedModel
     from bit_ref.stock import use_config_epsilon
     from bit_ref.training import SaveConfigCallback
@@ -34,6 +35,7 @@ __all__ = [
     "BitPreTrainedModel",
     "SaveConfigCallback",
     "__version__",
+    "load_image",
     "use_config_epsilon",
 ]
 
@@ -43,6 +45,7 @@ _MODULES = {
     "BitImageProcessor": "image_processor",
     "BitPreTrainedModel": "pretrained",
     "SaveConfigCallback": "training",
+    "load_image": "pictures",
     "use_config_epsilon": "stock",
 }
 

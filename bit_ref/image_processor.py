@@ -7,29 +7,25 @@ Needs NumPy and Pillow; PyTorch only where tensors come in or are asked for.
 """
 
 import copy
-import logging
-import math
 import os
 from collections import UserDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import PIL.ImageOps
 
 from bit_ref.hub import Place, PushToHub, make_folder, read_json, to_json, write_text
+from bit_ref.image_transforms import as_array, pad, process
+from bit_ref.pictures import load_image
 
 if TYPE_CHECKING:
     import torch
 
     Picture = str | os.PathLike[str] | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
     Pictures = Picture | Sequence[Picture] | Sequence[Sequence[Picture]]
-
-Array = npt.NDArray[Any]
-Size = Mapping[str, int]
 
 PROCESSOR_FILE = "preprocessor_config.json"
 
@@ -48,7 +44,14 @@ SIZE_KEYS: tuple[frozenset[str], ...] = tuple(
 )
 """The keys that a size can have together."""
 
-logger = logging.getLogger(__name__)
+
+class SizeDict(dict[str, int]):
+    """A size, whose values are attributes as well; None for a key that it does not have."""
+
+    def __getattr__(self, name: str) -> int | None:
+        if not any(name in keys for keys in SIZE_KEYS):
+            raise AttributeError(name)
+        return self.get(name)
 
 
 class ImageOptions(TypedDict, total=False):
@@ -176,9 +179,11 @@ class BitImageProcessor(PushToHub):
     def preprocess(self, images: "Pictures", **kwargs: Unpack[ImageOptions]) -> BatchFeature:
         """One picture, a batch as an array (N, …), a list, or a list of lists → ``pixel_values`` of all of them.
 
-        Pictures are PIL images of any mode, paths of image files, or arrays and tensors (H, W, C) or (C, H, W). Pixel
-        values are (C, H, W) float32. Options replace the processor's own for this call. Raises TypeError for what is
-        no picture and for an unknown option, ValueError for pictures and options that do not go together, and
+        Pictures are PIL images of any mode, paths of image files, their URLs or their content in base64, or arrays and
+        tensors (H, W, C) or (C, H, W). A file is turned as its EXIF orientation says; a PIL image is taken as it is, as
+        by transformers (``bit_ref.load_image`` turns it). Pixel values are (C, H, W) float32. Options replace the
+        processor's own for this call. Raises TypeError for what is no picture and for an unknown option, ValueError for
+        pictures and options that do not go together, OSError for a file that cannot be read or fetched, and
         huggingface_hub's StrictDataclassFieldValidationError for an option of another type.
         """
         from huggingface_hub.dataclasses import validate_typed_dict
@@ -186,10 +191,10 @@ class BitImageProcessor(PushToHub):
         validate_typed_dict(ImageOptions, dict(kwargs))  # type: ignore[type-var]  # its bound leaves out total=False
         options = _standard({**{name: getattr(self, name) for name in ImageOptions.__annotations__}, **kwargs})
         _check(options)
-        pictures = [_as_array(picture, options) for picture in _flat(images)]
-        pixel_values = [_process(array, options) for array in pictures]
+        pictures = [as_array(picture, options) for picture in _flat(images)]
+        pixel_values = [process(array, options) for array in pictures]
         if options["do_pad"]:
-            pixel_values = _pad(pixel_values, options["pad_size"])
+            pixel_values = pad(pixel_values, options["pad_size"])
         return BatchFeature({"pixel_values": pixel_values}).convert_to_tensors(options["return_tensors"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,11 +208,39 @@ class BitImageProcessor(PushToHub):
     def to_json_string(self) -> str:
         return to_json(self.to_dict())
 
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        write_text(Path(json_file_path), self.to_json_string())
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
+        return cls.from_dict(read_json(Path(json_file)))
+
+    @property
+    def backend(self) -> str:
+        """The library that resizes."""
+        return "pil"
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Pictures for paths, URLs and base64 texts, in lists or alone; what is a picture already stays as it is."""
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(each) for each in image_url_or_urls]
+        return load_image(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
+
     @classmethod
     def from_dict(cls, image_processor_dict: Mapping[str, Any], **kwargs: Any) -> Self:
         """A processor of ``image_processor_dict`` in which ``kwargs`` replace what they name; others are ignored."""
         known = {*ImageOptions.__annotations__, *image_processor_dict}
         return cls(**{**image_processor_dict, **{key: value for key, value in kwargs.items() if key in known}})
+
+    @classmethod
+    def get_image_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The content of a processor's file, and the arguments that do not say where it is."""
+        name = kwargs.pop("image_processor_filename", PROCESSOR_FILE)
+        place = Place.take(pretrained_model_name_or_path, kwargs)
+        file = Path(place.name) if Path(place.name).is_file() else place.find(name)
+        return read_json(file), kwargs
 
     @overload
     @classmethod
@@ -238,9 +271,8 @@ class BitImageProcessor(PushToHub):
         **kwargs: Any,
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Reads a processor from a folder, a JSON file or the Hub; arguments as ``BitConfig.from_pretrained``."""
-        place = Place.take(pretrained_model_name_or_path, kwargs)
-        file = Path(place.name) if Path(place.name).is_file() else place.find(PROCESSOR_FILE)
-        processor = cls.from_dict(read_json(file), **kwargs)
+        content, kwargs = cls.get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
+        processor = cls.from_dict(content, **kwargs)
         unused = {key: value for key, value in kwargs.items() if not hasattr(processor, key)}
         return (processor, unused) if return_unused_kwargs else processor
 
@@ -273,16 +305,16 @@ def _standard(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _size(size: Any, is_square: bool, name: str) -> dict[str, int]:
+def _size(size: Any, is_square: bool, name: str) -> SizeDict:
     """A size as its keys: see ``ImageOptions``."""
     if isinstance(size, int):
-        return {"height": size, "width": size} if is_square else {"shortest_edge": size}
+        return SizeDict({"height": size, "width": size} if is_square else {"shortest_edge": size})
     if isinstance(size, (list, tuple)) and len(size) == 2:
-        return {"height": size[0], "width": size[1]}
+        return SizeDict(height=size[0], width=size[1])
     if not isinstance(size, Mapping) or frozenset(size) not in SIZE_KEYS:
         keys = " or ".join("+".join(sorted(keys)) for keys in SIZE_KEYS)
         raise ValueError(f"{name} must have one of the following set of keys: {keys}; got {size}")
-    return dict(size)
+    return SizeDict(size)
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -313,7 +345,7 @@ def _flat(images: Any) -> list[Any]:
     if isinstance(images, (list, tuple)):
         return [picture for nested in images for picture in _flat(nested)]
     if isinstance(images, (str, os.PathLike)):
-        return [_open(images)]
+        return [load_image(images)]
     if isinstance(images, PIL.Image.Image):
         return [images]
     if not isinstance(images, np.ndarray):
@@ -325,170 +357,3 @@ def _flat(images: Any) -> list[Any]:
     if images.ndim != 3:
         raise ValueError(f"Could not make a list of images from an array of shape {images.shape}")
     return [images]
-
-
-def _open(path: str | os.PathLike[str]) -> PIL.Image.Image:
-    """An image file, upright, in RGB."""
-    if not Path(path).is_file():
-        raise ValueError(f"Incorrect image source: {path} is no image file; open other sources with PIL first")
-    with PIL.Image.open(path) as image:
-        return PIL.ImageOps.exif_transpose(image).convert("RGB")
-
-
-def _as_array(picture: Any, options: Mapping[str, Any]) -> Array:
-    """(C, H, W), of the picture's own dtype; three channels where ``do_convert_rgb``."""
-    if isinstance(picture, PIL.Image.Image):
-        array = np.array(_on_white(picture) if options["do_convert_rgb"] else picture)
-        return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    array = np.moveaxis(picture, -1, 0) if _has_channels_last(picture, options["input_data_format"]) else picture
-    return _to_rgb(array) if options["do_convert_rgb"] else array
-
-
-def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """RGB; what is transparent shows white."""
-    if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-        picture = picture.convert("RGBA")
-        picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
-    return picture.convert("RGB")
-
-
-def _has_channels_last(array: Array, given: str | None) -> bool:
-    if given is not None:
-        return given == "channels_last"
-    first, last = (array.shape[axis] in (1, 3, 4) for axis in (0, 2))
-    if first and last:
-        logger.warning("shape %s has channels first or last: taken as first, see input_data_format", array.shape)
-    if not first and not last:
-        raise ValueError(f"Unable to infer channel dimension format: no 1, 3 or 4 channels in shape {array.shape}")
-    return not first
-
-
-def _to_rgb(array: Array) -> Array:
-    """(1, 3 or 4, H, W) → (3, H, W); the fourth channel is opacity, over white."""
-    if len(array) == 1:
-        return np.repeat(array, 3, axis=0)
-    if len(array) != 4:
-        return array
-    is_integer = np.issubdtype(array.dtype, np.integer)
-    if not is_integer and not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(f"RGBA must be in the range [0, 1], got [{array.min()}, {array.max()}]")
-    white = 255 if is_integer else 1.0
-    opacity = array[3:] / white
-    mixed = opacity * array[:3] + (1 - opacity) * white
-    return (np.round(mixed) if is_integer else mixed).astype(array.dtype)
-
-
-def _process(array: Array, options: Mapping[str, Any]) -> Array:
-    """One picture, (C, H, W), through every step that is on."""
-    if options["do_resize"]:
-        array = _resize(array, _resized(array.shape[1:], options["size"]), options["resample"])
-    if options["do_center_crop"]:
-        array = _center_crop(array, options["crop_size"])
-    if options["do_rescale"]:
-        array = _rescale(array, options["rescale_factor"])
-    if options["do_normalize"]:
-        array = _normalize(array, options["image_mean"], options["image_std"])
-    return array
-
-
-def _resized(shape: Sequence[int], size: Size) -> tuple[int, int]:
-    """Height and width after resizing."""
-    height, width = shape
-    if size.get("shortest_edge"):
-        return _by_shortest_edge(height, width, size["shortest_edge"], size.get("longest_edge"))
-    if size.get("max_height") and size.get("max_width"):
-        scale = min(size["max_height"] / height, size["max_width"] / width)
-        return int(height * scale), int(width * scale)
-    if size.get("height") and size.get("width"):
-        return size["height"], size["width"]
-    raise ValueError(
-        "Size must contain 'height' and 'width' keys, or 'max_height' and 'max_width', or 'shortest_edge' key. "
-        f"Got {size}."
-    )
-
-
-def _by_shortest_edge(height: int, width: int, shortest: int, longest: int | None) -> tuple[int, int]:
-    """Proportions kept, in this order of roundings: torchvision's."""
-    short, long = sorted((height, width))
-    wanted: float = shortest
-    if longest and float(long) / float(short) * shortest > longest:
-        wanted = longest * float(short) / float(long)
-        shortest = round(wanted)
-    if short == shortest:
-        return height, width
-    other = int(wanted * long / short)
-    return (other, shortest) if width <= height else (shortest, other)
-
-
-def _resize(array: Array, size: tuple[int, int], resample: Any) -> Array:
-    """Resizes with Pillow, in uint8; values of 0 … 1 are stretched to 0 … 255 and back (float32)."""
-    stretched = array.dtype != np.uint8 and _is_fraction(array)
-    bytes_ = (_rescale(array, 255) if stretched else array).astype(np.uint8)
-    image = PIL.Image.fromarray(bytes_[0] if len(bytes_) == 1 else np.ascontiguousarray(np.moveaxis(bytes_, 0, -1)))
-    resized = np.array(image.resize((size[1], size[0]), resample=_filter(resample)))
-    resized = resized[None] if resized.ndim == 2 else np.moveaxis(resized, -1, 0)
-    return _rescale(resized, 1 / 255) if stretched else resized
-
-
-def _is_fraction(array: Array) -> bool:
-    """Whether values are 0 … 1 and not whole. Raises ValueError where they are no pixels at all."""
-    whole = np.allclose(array, array.astype(int))
-    limit = 255 if whole else 1
-    if not (np.all(array >= 0) and np.all(array <= limit)):
-        raise ValueError(
-            f"The image to be converted to a PIL image contains values outside the range [0, {limit}], "
-            f"got [{array.min()}, {array.max()}] which cannot be converted to uint8."
-        )
-    return not whole
-
-
-def _filter(resample: Any) -> PIL.Image.Resampling:
-    if isinstance(resample, int):
-        return PIL.Image.Resampling(resample)
-    try:  # torchvision's InterpolationMode has Pillow's names
-        return PIL.Image.Resampling[resample.name.removesuffix("_EXACT")]
-    except (AttributeError, KeyError):
-        raise ValueError(f"resample={resample} is no filter of Pillow") from None
-
-
-def _center_crop(array: Array, size: Size) -> Array:
-    """Crops to (C, height, width); missing pixels are black, with the odd one before the image."""
-    for axis, wanted in ((1, int(size["height"])), (2, int(size["width"]))):
-        excess = array.shape[axis] - wanted
-        if excess >= 0:
-            array = array.take(range(excess // 2, excess // 2 + wanted), axis)
-        else:
-            around = [(0, 0)] * 3
-            around[axis] = (math.ceil(-excess / 2), -excess // 2)
-            array = np.pad(array, around)
-    return array
-
-
-def _rescale(array: Array, factor: float) -> Array:
-    """Multiplied in float64, then float32."""
-    return (array.astype(np.float64) * factor).astype(np.float32)
-
-
-def _normalize(array: Array, mean: Any, std: Any) -> Array:
-    """(x - mean) / std for each channel, in the array's precision, float32 for integers."""
-    if not np.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float32)
-
-    def of_channels(name: str, value: Any) -> Array:
-        if isinstance(value, Collection) and len(value) != len(array):
-            raise ValueError(f"{name} must have {len(array)} elements if it is an iterable, got {len(value)}")
-        return np.broadcast_to(np.array(value, array.dtype), len(array))[:, None, None]
-
-    return (array - of_channels("mean", mean)) / of_channels("std", std)
-
-
-def _pad(arrays: list[Array], size: Size | None) -> list[Array]:
-    """Black below and to the right, up to ``size``, else up to the largest. Raises ValueError where one is larger."""
-    largest = [max((array.shape[axis] for array in arrays), default=0) for axis in (1, 2)]
-    height, width = largest if size is None else (size["height"], size["width"])
-    if largest[0] > height or largest[1] > width:
-        raise ValueError(
-            "Padding dimensions are negative. Please make sure that the `pad_size` is larger than the image size: "
-            f"{height}×{width} for {largest[0]}×{largest[1]}"
-        )
-    return [np.pad(a, ((0, 0), (0, height - a.shape[1]), (0, width - a.shape[2]))) for a in arrays]
