@@ -91,7 +91,7 @@ def _without_secrets(url: str) -> str:
 
 
 def _without_addresses(error: Exception) -> str:
-    """What went wrong, in one line; a message that repeats a URL may repeat a password in it."""
+    """The fault in one line, without a URL, which may have a password in it."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"the server answers with status {status}"

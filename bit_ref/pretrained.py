@@ -228,7 +228,7 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
 
 @dataclass
 class _Stored:
-    """What ``from_pretrained`` is given: a place that holds config and tensors, or a state dict."""
+    """The source that ``from_pretrained`` is given: a place that holds config and tensors, or a state dict."""
 
     place: Place | None
     tensors: Mapping[str, Tensor] | None
