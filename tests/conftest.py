@@ -17,6 +17,7 @@ from hypothesis import settings
 
 OPTIONAL = {
     "accelerate",
+    "distributed",
     "kagglehub",
     "keras",
     "model_signing",

@@ -186,6 +186,11 @@ AUDITING = {
 @OFFLINE
 @OUTPUT("--refresh", is_flag=True, help="Renew card and report of what another version of bit-convert made.")
 @RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Processes that work at once; or auto.")
+@RUN(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Work on a Dask cluster that is there (tcp://HOST:PORT, tls://HOST:PORT), instead of this machine.",
+)
 @RUN("--recheck", is_flag=True, help="Read every file, also what has not changed since it was read.")
 @RUN("--discard", is_flag=True, help="Remove each download and folder once it is published.")
 @RUN("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

@@ -34,6 +34,7 @@ from converters.release.engine import Engine
 from converters.release.events import Event, Listener
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
+from converters.release.workers import Here
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
@@ -139,17 +140,25 @@ def _abandoned(engine: Engine, outcome: Outcome, signal: BaseException) -> int:
 
 
 def _engine(jobs: list[Job], run: Run) -> Engine:
+    from converters.release.memory import available, expected
     from converters.release.pool import Pool, cores
-    from converters.release.workers import Here
 
     output, patience = run.shown, run.publish.patience
+    listen = _listener(output)
     count = min(run.release.jobs or cores(), len(jobs))
+    if run.release.scheduler is not None:
+        from converters.release.cluster import Cluster
+
+        return Engine(jobs, Cluster(run.release.scheduler, listen), listen, patience)
     if count > 1:
-        listen = _listener(output)
-        return Engine(jobs, Pool(count, listen, debug=output.debug), listen, patience)
+        pool = Pool(count, listen, debug=output.debug)
+        return Engine(jobs, pool, listen, patience, memory=expected, budget=available())
+    return Engine(jobs, _here(output), _nothing, patience)
+
+
+def _here(output: Output) -> Here:
     tell = say_traceback if output.debug else None
-    here = Here(lambda job: shown(job.name, output.quiet, output.verbose), bars=not output.quiet, tell=tell)
-    return Engine(jobs, here, _nothing, patience)
+    return Here(lambda job: shown(job.name, output.quiet, output.verbose), bars=not output.quiet, tell=tell)
 
 
 def _nothing(event: Event) -> None:

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Protocol
 
 from converters.failures import Terminated, terminable
 from converters.release.events import Event
@@ -51,10 +52,17 @@ def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None], deb
         connection.send(release_one(job, steps, waits=False, tell=_say_traceback if debug else None))
 
 
+class Telling(Protocol):
+    """Something that takes events to where they are listened to."""
+
+    def send(self, event: Event, /) -> None:
+        """Sends one."""
+
+
 class Steps:
     """The progress of an attempt, as events: one when a step begins, and now and then while it takes long."""
 
-    def __init__(self, connection: Connection, name: str, attempt: int) -> None:
+    def __init__(self, connection: Telling, name: str, attempt: int) -> None:
         self._connection, self._name, self._attempt = connection, name, attempt
         self._step, self._told = "", 0.0
 
