@@ -27,8 +27,9 @@ convert: $(VENV)/convert.stamp  ## convert, verify and publish VARIANT into ./hu
 quick: $(VENV)/quick.stamp  ## the tests to run after each change, in some two minutes
 	$(RUN)python -m pytest --quick -n auto -r fE
 
+# Each file in one process, or what a file makes for its tests is made more than once.
 test: $(VENV)/test.stamp  ## every test, in some 25 minutes on two cores
-	$(RUN)python -m pytest -n auto --dist worksteal
+	$(RUN)python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format
 	$(RUN)ruff check .

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.shared import FOLDER
+
 OPTIONAL = {
     "accelerate",
     "distributed",
@@ -50,6 +52,13 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("steady")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _folder_of_the_run(tmp_path_factory):
+    """Of all processes of xdist, each of which has its own folder within."""
+    own = tmp_path_factory.getbasetemp()
+    os.environ[FOLDER] = str(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
     """Nothing is remembered of a user's files, or in a user's home."""
@@ -80,8 +89,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = few_cases(others)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = [item for item in items if item in chosen]
-    elif "PYTEST_XDIST_WORKER" in os.environ:  # or a long test begins when the other processes have ended
-        items[:] = slow + others
+    elif "PYTEST_XDIST_WORKER" in os.environ:  # or a long file begins when the other processes have ended
+        lasting = {item.path for item in slow} | {item.path for item in items if item.path.parent.name == "e2e"}
+        items.sort(key=lambda item: item.path not in lasting)
 
 
 def few_cases(items: list[pytest.Item]) -> set[pytest.Item]:

@@ -1,9 +1,12 @@
 """The graph oracle: SavedModels that TensorFlow wrote, run by their own graph; and graphs that are not to be run."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from tests.checkpoints import TINY, make_checkpoint
+from tests.converters.sources import conftest as formats
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
@@ -66,9 +69,13 @@ def refused(source):
 # -- it agrees
 
 
-@pytest.mark.parametrize("kind", MODULES)
-@pytest.mark.parametrize("classes", [5, 1, None])
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [*((kind, 5) for kind in MODULES), *product(["TF2 signature", "TF1", "TF1 features"], [1, None])],
+)
 def test_graph_computes_what_numpy_computes(kind, classes, tmp_path):
+    """Each kind of module; each kind of output, the head's, in the three that have one of their own: where colours are
+    scaled and where variables lie, no output is known."""
     write, options, colours = MODULES[kind]
     tensors = network(classes)
     source = source_of(tensors, write(tensors, tmp_path / "module", **options))
@@ -88,9 +95,10 @@ def test_graph_computes_what_numpy_computes(kind, classes, tmp_path):
 
 
 @pytest.mark.slow
-def test_graph_of_keras_layers_computes_what_numpy_computes(tensors, tmp_path):
+def test_graph_of_keras_layers_computes_what_numpy_computes(tmp_path):
     """Layers inside layers make functions inside functions."""
-    report = audited(source_of(tensors, writers.saved_model(tensors, tmp_path / "module")))
+    tensors = formats.network()
+    report = audited(source_of(tensors, formats.FORMATS["SavedModel"](tensors, tmp_path)))
     assert (report.verdict, report.other_oracles[0].compared) == ("passed", 2), report.reason
 
 
@@ -307,12 +315,12 @@ def test_damaged_graphs_are_refused(tensors, folder, tmp_path):
     whole = file.read_bytes()
     source = source_of(tensors, tmp_path / "module")
     refusals = 0
-    for position in np.random.default_rng(0).integers(8 * len(whole), size=60):
+    for position in np.random.default_rng(0).integers(8 * len(whole), size=30):
         broken = bytearray(whole)
         broken[position // 8] ^= 1 << int(position % 8)
         file.write_bytes(broken)
         try:
-            list(GraphOracle(source).layers(default_images(33)))
+            list(GraphOracle(source).layers(default_images(33)[:1]))
         except OracleError:
             refusals += 1
     assert refusals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable
@@ -12,14 +13,17 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources import writers
+from tests.shared import made_once
 
 UNITS, WIDTH, MIDS, CLASSES = (2, 1), 32, (64, 96), 5
 
 
-@pytest.fixture(scope="session")
-def tensors() -> dict[str, np.ndarray]:
+def network() -> dict[str, np.ndarray]:
     """{npz name: array}, as Google's npz holds them."""
     return make_checkpoint(UNITS, WIDTH, CLASSES, seed=11, mids=MIDS)
+
+
+tensors = pytest.fixture(scope="session", name="tensors")(network)
 
 
 @pytest.fixture(scope="session")
@@ -110,14 +114,10 @@ def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
     return path
 
 
-_saved: dict[int, tuple[object, Path]] = {}
-"""Network, by its identity → itself, so that no other takes that, and its SavedModel, which takes seconds to write."""
-
-
 def _saved_model(tensors, folder: Path) -> Path:
-    if id(tensors) not in _saved:
-        _saved[id(tensors)] = tensors, writers.saved_model(tensors, folder / "module")
-    return _saved[id(tensors)][1]
+    """Not in ``folder``: it takes some 20 s to write, once for all tests of these tensors. Do not change it."""
+    digest = hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
+    return made_once(f"saved-model-{digest}", lambda folder: writers.saved_model(tensors, folder))
 
 
 def _archive(tensors, folder: Path) -> Path:
