@@ -25,7 +25,7 @@ from converters.folder.provenance import Provenance, read
 from converters.hub.guard import Publication
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
-from converters.placing import install, refuse_place, workspace
+from converters.placing import install, refuse_place, refuse_unwritable, workspace
 from converters.sources import GoogleView, open_checkpoint
 from converters.sources.left_out import left_out_line
 from converters.writers import model
@@ -111,7 +111,10 @@ def convert(request: Request, progress: Progress) -> Conversion:
     """
     variant, options = request.variant, request.options
     if variant is not None or request.output is not None:  # what is wrong with the folder is said before a download
-        refuse_place(request.place(variant.repository_name if variant else ""), options.force)
+        asked = request.place(variant.repository_name if variant else "")
+        refuse_place(asked, options.force)
+        if not asked.exists():
+            refuse_unwritable(asked.parent, "--output")
     if options.sign_key is not None:
         signature.public_half(options.sign_key)  # refuses a wrong one before the work
     place = locate(request.checkpoint, variant)

@@ -10,6 +10,7 @@ and its threads, keep their limits.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from converters.errors import BitConvertError, CheckpointError, UsageError
+from converters.errors import BitConvertError, CheckpointError, Scope, UsageError
 from converters.sources.base import Array, Shape, TensorFile, bounded
 
 ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error in (CheckpointError, UsageError)}
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 PATIENCE = 60
 """Seconds for one answer; a tensor of the largest network takes one."""
 PROGRAM = "import sys; sys.path[:] = sys.argv[5:]; from {0} import {1} as reader; from {2} import serve; serve(reader)"
@@ -103,6 +105,11 @@ class SourceApart(TensorFile):
         return answer
 
     def _ended(self, what: str) -> CheckpointError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)
+        if self._process.returncode in KILLED:  # from outside, as where memory is short
+            problem = "the process that reads it was killed. Was there too little memory? Run it again."
+            return CheckpointError(f"{self.path}: {what} was not read: {problem}", Scope.PASSING)
         return CheckpointError(f"{self.path}: {what} is damaged: its library ends, or does not, where it is read.")
 
 

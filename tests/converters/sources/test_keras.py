@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters import sources
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, Scope
 from converters.sources import open_checkpoint
 from converters.sources.keras import KerasReader, KerasSource
 from tests.converters.sources import writers
@@ -273,12 +274,17 @@ def test_a_lying_length_of_a_name_reserves_nothing(path: Path, written) -> None:
     assert cost_of_refusal(path, written("h5 with short names")).memory < 200 * MB
 
 
-def test_a_library_that_dies_takes_nothing_with_it(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "said", "scope"),
+    [(signal.SIGSEGV, "its library ends", Scope.MODEL), (signal.SIGKILL, r"was killed.*Run it again", Scope.PASSING)],
+)
+def test_a_library_that_dies_takes_nothing_with_it(path: Path, how: signal.Signals, said: str, scope: Scope) -> None:
     with open_checkpoint(path) as source:
         name, *_ = source.shapes
-        source._source._process.kill()
-        with pytest.raises(CheckpointError, match=r"model\.h5: .* its library ends"):
+        source._source._process.send_signal(how)
+        with pytest.raises(CheckpointError, match=rf"model\.h5: .* {said}") as caught:
             source.read(name)
+    assert caught.value.scope is scope
 
 
 def test_no_limit_is_set_for_this_process(path: Path) -> None:
