@@ -118,6 +118,8 @@ def audit(
     runners: str | Iterable[str] = (),
     compute: str = "float32",
     device: str = "cpu",
+    dataset: AnyPath | None = None,
+    limit: int | None = None,
     oracles: str | Iterable[str] = (),
     verify_key: AnyPath | None = None,
     offline: bool = False,
@@ -134,7 +136,9 @@ def audit(
     parity.html; without it nothing is written. The other keywords are the options of ``bit-verify``: ``variant`` says
     what the checkpoint is, so that labels and preprocessing are compared too; ``inputs`` is default or thorough;
     ``runners`` are of bit_ref, stock-arithmetic, transformers and timm; ``compute`` is float32, tf32, bfloat16 or
-    float16, ``device`` cpu or cuda, ``verify_key`` the public key that the folder's signature must hold by.
+    float16, ``device`` cpu or cuda, ``verify_key`` the public key that the folder's signature must hold by; ``dataset``
+    is a folder of labelled images, with a sub-folder for each class, or a CSV of paths and labels, and ``limit`` how
+    many of them are evaluated: ``report.evaluation`` then has the accuracy of both.
 
     Returns the report, truthy when passed; ``max_abs_error`` and ``floor`` are in units of the logits, ``ratio`` is the
     largest error in multiples of float32 rounding, of which 4 are allowed.
@@ -151,6 +155,8 @@ def audit(
             runners=as_names(runners),
             compute=compute,
             device=device,
+            dataset=None if dataset is None else as_path(dataset),
+            limit=limit,
             oracles=as_names(oracles),
             verify_key=None if verify_key is None else as_path(verify_key),
             offline=offline,

@@ -105,6 +105,10 @@ class AuditOptions(Proof):
     """Keys of ``converters.auditing.target.RUNNERS``."""
     compute: str = "float32"
     device: str = "cpu"
+    dataset: Path | None = None
+    """Labelled images: a folder with a sub-folder for each class, or a CSV."""
+    limit: int | None = None
+    """The number of them that are evaluated; None: all."""
     verify_key: Path | None = None
     """A PEM file with the public key that the folder's signature must hold by."""
 
@@ -115,6 +119,12 @@ class AuditOptions(Proof):
         _refuse_unknown("--compute", self.compute, COMPUTE)
         _refuse_unknown("--device", self.device, DEVICES)
         _refuse_missing("--verify-key", self.verify_key)
+        if self.dataset is not None and not self.dataset.exists():
+            raise UsageError(f"{self.dataset}: no such folder or CSV. Give labelled images with --dataset.")
+        if self.limit is not None and self.dataset is None:
+            raise UsageError("--limit is for the images of a data set. Add --dataset, or leave it out.")
+        if self.limit is not None and not (type(self.limit) is int and self.limit > 0):
+            raise UsageError(f"--limit {self.limit!r} is no number of images.")
         if refusal := self.computing.refusal():
             asked = f"--compute {self.compute} --device {self.device}"
             raise UsageError(f"{asked}: {refusal}. Leave them out, or run it elsewhere.")

@@ -21,7 +21,16 @@ from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
 from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
 from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
-from verify.report.parity import HeldOutReport, ReaderReport, Report, Role, WeightReport, figure, image_report
+from verify.report.parity import (
+    EvaluationReport,
+    HeldOutReport,
+    ReaderReport,
+    Report,
+    Role,
+    WeightReport,
+    figure,
+    image_report,
+)
 from verify.steps import Steps
 from verify.verdict import derived_verdict, explained, other_classes
 
@@ -47,7 +56,9 @@ class AuditSettings:
     version: str = ""
     """The version of the program that audits."""
     held_out: Callable[[], HeldOutReport | None] = lambda: None
-    """Gives the classes of labelled images."""
+    """Gives the classes of held-out images."""
+    evaluation: Callable[[], EvaluationReport | None] = lambda: None
+    """Gives the classes of a data set's images."""
     changes: Callable[[], Mapping[str, str]] = dict
     """Gives the files of target and source that are not what they were, and what happened to each."""
 
@@ -80,18 +91,19 @@ def audit(
     step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
     with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
         found = _examine(target, source, judged, settings, images, step)
-    classes, changed = settings.held_out(), settings.changes()
+    classes, evaluation, changed = settings.held_out(), settings.evaluation(), settings.changes()
     step.end("report")
     faults = [Fault(Kind.CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]
     faults += found.faults
-    if classes and classes.exact and classes.same != classes.images:
-        faults.append(Fault(Kind.OTHER_CLASSES, found.runs[0].name, other_classes(classes)))
+    if others := other_classes(classes, evaluation):
+        faults.append(Fault(Kind.OTHER_CLASSES, found.runs[0].name, others))
     report = _report(target, source, settings, images, found)
     return _judged(
         replace(
             report,
             files=files,
             held_out=classes,
+            evaluation=evaluation,
             changed=tuple(f"{name} {what}" for name, what in changed.items()),
             faults=tuple(faults),
         )

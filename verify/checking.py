@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
 from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
-from verify.report.parity import HeldOutReport, LogitReport, ReaderReport, Report
+from verify.report.parity import AccuracyReport, EvaluationReport, HeldOutReport, LogitReport, ReaderReport, Report
 from verify.verdict import ROUNDED, derived_verdict, explained
 
 
@@ -23,6 +23,7 @@ def contradictions(report: Report) -> list[str]:
         *_readers(report),
         *_own_constants(report),
         *_witnesses(report),
+        *_evaluated(report),
         *_digests(report),
     ]
     if report.passed:
@@ -173,12 +174,49 @@ def _witnesses(report: Report) -> Iterator[str]:
             yield f"{other.name} agrees in nothing"
 
 
+def _evaluated(report: Report) -> Iterator[str]:
+    """Figures of an evaluation that cannot be of one set of images."""
+    found = report.evaluation
+    if found is None:
+        return
+    sides = [side for side in (found.source, found.target) if side is not None]
+    if found.images < 1 or any(not 0 <= side.top1 <= side.top5 <= found.images for side in sides):
+        yield f"the evaluation counts {' and '.join(f'{s.top1} and {s.top5}' for s in sides)} of {found.images} images"
+    if not 0 <= found.other_pixels <= found.images or not 0 < found.classes <= found.images:
+        yield f"the evaluation is of {found.classes} classes and {found.other_pixels} other pixels"
+    if not 0 <= len(found.unreadable_files) <= found.unreadable:
+        yield f"the evaluation names {len(found.unreadable_files)} of {found.unreadable} unreadable files"
+    if (found.target is None) != (found.same is None) or (found.target is None) != bool(found.reason):
+        yield "the evaluation has figures of a target that was not run"
+    elif found.target is not None and found.same is not None:
+        yield from _compared(found, found.target, found.same)
+    if found.exact and (report.dtype != "float32" or found.other_pixels):
+        yield "the evaluation demands the same classes of other values or pixels"
+
+
+def _compared(found: EvaluationReport, target: AccuracyReport, same: int) -> Iterator[str]:
+    """Figures of two networks that contradict each other."""
+    others = found.images - same
+    if not abs(found.source.top1 - target.top1) <= others <= found.images or found.ties > others or found.ties < 0:
+        yield f"of {found.images} evaluated images {same} get the same class, of the others {found.ties} are ties"
+    if not min(1, others) <= len(found.changed) <= others:
+        yield f"the evaluation names {len(found.changed)} of {others} changed images"
+    for image in found.changed:
+        margins = [margin for margin in (image.source_margin, image.target_margin) if margin is not None]
+        if image.source_class == image.target_class or min(margins, default=0) < 0:
+            yield f"{image.file} is no changed image"
+    right = [image.label in (image.source_class, image.target_class) for image in found.changed]
+    if abs(found.source.top1 - target.top1) > others - len(right) + sum(right):
+        yield "the evaluation's changed images do not make its accuracies"
+
+
 def _digests(report: Report) -> Iterator[str]:
     digests = [
         report.source.get("sha256", ""),
         *report.files.values(),
         *(weight.sha256 for weight in report.weights),
         *(image.sha256 for image in report.images),
+        *([report.evaluation.sha256] if report.evaluation else []),
     ]
     for digest in digests:
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):

@@ -9,7 +9,7 @@ Sources: google-research/big_transfer ``bit_pytorch/train.py`` (resize to a squa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +28,19 @@ LIMIT = 2.0**-20
 
 
 def google_pixels(
-    image: npt.NDArray[np.uint8], size: Mapping[str, int], crop: tuple[int, int] | None, resample: int
+    image: npt.NDArray[np.uint8],
+    size: Mapping[str, int],
+    crop: tuple[int, int] | None,
+    resample: int,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> npt.NDArray[np.float32]:
-    """``size`` is {"height", "width"} to stretch to, or {"shortest_edge"}; ``resample`` is Pillow's number."""
+    """``size`` is {"height", "width"} to stretch to, or {"shortest_edge"}; ``resample`` is Pillow's number.
+
+    ``mean`` and ``std``, of values 0 … 1, are Google's unless a graph says otherwise.
+    """
     high, wide = _resized(image, size, cut=False)
-    return _prepared(image, (high, wide), crop, (0, 0), resample)
+    return _prepared(image, (high, wide), crop, (0, 0), resample, (mean, std))
 
 
 def _resized(image: npt.NDArray[Any], size: Mapping[str, int], cut: bool) -> tuple[int, int]:
@@ -51,6 +59,7 @@ def _prepared(
     crop: tuple[int, int] | None,
     shift: tuple[int, int],
     resample: int,
+    scale: tuple[Sequence[float], Sequence[float]] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 ) -> npt.NDArray[np.float32]:
     """``shift`` is how much further down and right than the middle, rounded down, the crop begins, if it can."""
     from PIL import Image
@@ -60,7 +69,8 @@ def _prepared(
     if crop is not None:
         top, left = ((side - edge + extra) // 2 for side, edge, extra in zip(resized, crop, shift, strict=True))
         pixels = pixels[top : top + crop[0], left : left + crop[1]]
-    return np.ascontiguousarray(((pixels - 127.5) / 127.5).transpose(2, 0, 1), np.float32)
+    mean, std = (255 * np.asarray(values) for values in scale)
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1), np.float32)
 
 
 def library_difference(

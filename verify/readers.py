@@ -70,17 +70,32 @@ class _TorchReader:
 
     def run(self, images: Image) -> Mapping[str, Array]:
         """One image or a batch through the model, contiguous NCHW."""
+        with self._running() as model, _tapped(model, self.trunk) as taken:
+            output = model(self._tensor(images))
+            if self._has_head():
+                taken["logits"] = _logits(output)
+        return taken
+
+    def logits(self, images: Image) -> Array:
+        """The logits of a batch, (n, classes), of a model with a head."""
+        with self._running() as model:
+            return _logits(model(self._tensor(images)))
+
+    @contextmanager
+    def _running(self) -> Iterator[torch.nn.Module]:
+        """The model, which is loaded where it is not yet, with the settings that it computes by."""
         import torch
 
-        device, dtype = self.computing.device, self.computing.dtype
         with ALONE if self.stock else nullcontext():
             if self._model is None:
-                self._model = self._load().to(device, dtype).eval()
-            with torch.inference_mode(), self.computing.applied(), _tapped(self._model, self.trunk) as taken:
-                output = self._model(torch.from_numpy(images.copy()).to(device, dtype))
-                if self._has_head():
-                    taken["logits"] = _values(output.logits if hasattr(output, "logits") else output)
-        return taken
+                self._model = self._load().to(self.computing.device, self.computing.dtype).eval()
+            with torch.inference_mode(), self.computing.applied():
+                yield self._model
+
+    def _tensor(self, images: Image) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(images.copy()).to(self.computing.device, self.computing.dtype)
 
     def close(self) -> None:
         self._model = None
@@ -270,6 +285,10 @@ def _trunk_modules(modules: Mapping[str, Any], trunk: tuple[str, str, str, str, 
             yield path, f"block{int(stage) + 1}/unit{int(unit) + 1:02d}"
     yield prefix + norm, "norm"
     yield prefix + pooling, "features"
+
+
+def _logits(output: Any) -> Array:
+    return _values(output.logits if hasattr(output, "logits") else output)
 
 
 def _values(tensor: torch.Tensor) -> Array:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from verify.compare import FACTOR, U, in_words
 from verify.oracles.numpy import STANDARDIZATION_EPSILON
 from verify.precision import precision_named
-from verify.report.parity import HeldOutReport, ReaderReport, Report, Verdict
+from verify.report.parity import EvaluationReport, HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
 """The relative difference that figures of four digits may have."""
@@ -90,10 +90,8 @@ def _over_a_limit(report: Report) -> Finding | None:
 
 
 def _other_classes(report: Report) -> Finding | None:
-    held_out = report.held_out
-    if held_out and held_out.exact and held_out.same != held_out.images:
-        return "failed", f"{report.readers[0].name}: {other_classes(held_out)}"
-    return None
+    found = other_classes(report.held_out, report.evaluation)
+    return ("failed", f"{report.readers[0].name}: {found}") if found else None
 
 
 def _missing(report: Report) -> Finding | None:
@@ -128,9 +126,15 @@ def _summary(report: Report) -> str:
     )
 
 
-def other_classes(held_out: HeldOutReport) -> str:
-    """Returns how many held-out images change their class, in words."""
-    return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
+def other_classes(held_out: HeldOutReport | None, evaluation: EvaluationReport | None) -> str:
+    """Returns how many images change a class that must be the same, in words; empty where none does."""
+    if held_out and held_out.exact and held_out.same != held_out.images:
+        return f"{held_out.images - held_out.same} of {held_out.images} held-out images get another class"
+    if evaluation and evaluation.exact and evaluation.same is not None:
+        changed = evaluation.images - evaluation.same
+        if changed > evaluation.ties:
+            return f"{changed} of {evaluation.images} images of {evaluation.dataset} get another class"
+    return ""
 
 
 def _beyond_limits(reader: ReaderReport) -> str:

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.auditing.evaluation.images import SUFFIXES, is_image, opened
+from converters.auditing.evaluation.run import Evaluation
 from converters.auditing.heldout import held_out
 from converters.auditing.inspection.processor_fields import SMALLEST
 from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.variants import Variant, find_one
 from converters.download.locations import checkpoint_of, target_of, variant_of
 from converters.errors import UsageError
-from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, is_macos_metadata, model_files, refuse_special
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
 from converters.folder.signature import public_key
 from converters.options import AuditOptions, Proof
@@ -34,7 +36,6 @@ from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.protocols import Progress, Source
 
 VERSION = version("bit-convert")
-PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 
 
 def audit_folder(
@@ -69,6 +70,7 @@ def audit_folder(
             verify_key=options.verify_key if isinstance(options, AuditOptions) else None,
         ) as target,
     ):
+        evaluation = _evaluation(target, options)
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
         noise = IMAGES[options.inputs]()
         noise += _images_of_the_graph(target.plan, noise)
@@ -86,11 +88,19 @@ def audit_folder(
                 ],
                 version=VERSION,
                 held_out=lambda: held_out(target),
+                evaluation=lambda: evaluation.run(progress) if evaluation else None,
                 changes=lambda: target.changes() | _of_the_checkpoint(source.changes()),
             ),
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
         )
         return printable_values(report)
+
+
+def _evaluation(target: Folder, options: Proof) -> Evaluation | None:
+    """The evaluation that an audit is asked for; the data set is looked at before anything runs."""
+    if not isinstance(options, AuditOptions) or options.dataset is None:
+        return None
+    return Evaluation(target, options.dataset, options.limit)
 
 
 def _of_the_checkpoint(changes: Mapping[str, str]) -> dict[str, str]:
@@ -119,24 +129,19 @@ def photographs(directory: Path, folder: Path) -> list[npt.NDArray[np.float32]]:
 
     Raises UsageError where there is none, or one that cannot be read.
     """
-    from PIL import Image
-
     from bit_ref import BitImageProcessor
 
-    images = (path for path in directory.iterdir() if path.suffix.lower() in PHOTOGRAPHS)
-    paths = sorted(path for path in images if not is_macos_metadata(path.name))
+    paths = sorted(filter(is_image, directory.iterdir()))
     if not paths:
-        raise UsageError(f"{directory}: no image ({', '.join(PHOTOGRAPHS)}). Give a folder that holds some.")
+        raise UsageError(f"{directory}: no image ({', '.join(SUFFIXES)}). Give a folder that holds some.")
     if not (folder / PREPROCESSOR).is_file():
         raise UsageError(f"{folder}: has no {PREPROCESSOR} to prepare photographs with. Leave out --images.")
     processor: Any = BitImageProcessor.from_pretrained(folder)
     pixels = []
     for path in paths:
         try:
-            refuse_special(path)
-            with Image.open(path) as image:
-                values = processor.preprocess(image, return_tensors="np")["pixel_values"]
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            values = processor.preprocess(opened(path), return_tensors="np")["pixel_values"]
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path}: cannot be read as an image: {error}. Remove it or mend it.") from error
         if min(values.shape[2:]) < SMALLEST:
             size = " x ".join(map(str, values.shape[2:]))

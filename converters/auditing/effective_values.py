@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from converters.auditing.evaluation.recipes import (
+    declared_preprocessing,
+    timm_data,
+    timm_pixels,
+    transformers_pixels,
+)
 from converters.catalogue.variants import Preprocessing
 from converters.files import CONFIG, PREPROCESSOR, read_json
 from converters.folder.plan import Plan
@@ -44,7 +50,7 @@ def effective(folder: Path, plan: Plan) -> list[Expectation]:
 
 
 def _transformers(folder: Path, plan: Plan) -> Iterator[Expectation]:
-    from transformers import AutoConfig, AutoImageProcessor
+    from transformers import AutoConfig
 
     options = {"local_files_only": True, "trust_remote_code": False}
 
@@ -56,12 +62,11 @@ def _transformers(folder: Path, plan: Plan) -> Iterator[Expectation]:
             return f"{wrong[0]} is {found.get(int(wrong[0]))!r}"
         return "config.json's" if len(found) == plan.architecture.classes else f"{len(found)} labels"
 
-    recipe = plan.preprocessing if plan.variant else _declared(folder)
+    recipe = plan.preprocessing if plan.variant else declared_preprocessing(folder)
 
     def pixels() -> str:
         assert recipe is not None
-        processor = AutoImageProcessor.from_pretrained(folder, **options)
-        return _pixels(lambda image: processor(image, return_tensors="np")["pixel_values"][0], recipe)
+        return _pixels(transformers_pixels(folder), recipe)
 
     with quiet():
         if plan.architecture.classes is not None:
@@ -72,24 +77,17 @@ def _transformers(folder: Path, plan: Plan) -> Iterator[Expectation]:
 
 def _timm(folder: Path, plan: Plan) -> Iterator[Expectation]:
     """timm prepares images with what its config resolves to; without a variant the size is free, the range is not."""
-    import timm
-    import torch
-    from timm.data import create_transform, resolve_data_config
 
     @cache
     def resolved() -> dict[str, Any]:
-        with torch.device("meta"):  # no weight is needed
-            model = timm.create_model(f"local-dir:{folder}", pretrained=False)
-        data: dict[str, Any] = resolve_data_config(model=model)
-        return data
+        return timm_data(folder)
 
     def shown() -> str:
         data = resolved()
         return f"{data['input_size'][0]} channels, mean {_plain(data['mean'])}, std {_plain(data['std'])}"
 
     def pixels() -> str:
-        transform = create_transform(**resolved(), is_training=False)
-        return _pixels(lambda image: transform(image.convert("RGB")).numpy(), plan.preprocessing)
+        return _pixels(timm_pixels(folder, resolved()), plan.preprocessing)
 
     mean, std = _plain(plan.preprocessing.mean), _plain(plan.preprocessing.std)
     yield _expected("timm: what images become", f"3 channels, mean {mean}, std {std}", shown)
@@ -111,21 +109,6 @@ def _pixels(prepare: Callable[[Image], Array], recipe: Preprocessing) -> str:
         if found:
             return f"{kind}: {found}"
     return "Google's"
-
-
-def _declared(folder: Path) -> Preprocessing | None:
-    """The size that preprocessor_config.json declares; None where it leaves images as they are."""
-    from bit_ref import BitImageProcessor
-
-    try:
-        processor: Any = BitImageProcessor.from_pretrained(folder)
-        size = {name: int(value) for name, value in dict(processor.size).items() if value is not None}
-        edges = processor.crop_size["height"], processor.crop_size["width"]
-    except (ValueError, TypeError, OSError, KeyError):
-        return None  # said where its fields are compared
-    if not processor.do_resize or not ({"shortest_edge"} == size.keys() or {"height", "width"} == size.keys()):
-        return None
-    return Preprocessing(size, edges if processor.do_center_crop else None, int(processor.resample))
 
 
 def _plain(values: Any) -> list[float]:

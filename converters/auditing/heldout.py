@@ -1,6 +1,6 @@
 """The held-out images of a variant: the classes that the checkpoint and the converted folder give what neither saw.
 
-images, labels → NumPy oracle on the checkpoint; the folder's declared reader → HeldOutReport
+images, labels → NumPy oracle on the checkpoint; the folder's declared reader → Tally → HeldOutReport
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from converters.auditing.target import Folder
 from converters.catalogue.variants import Preprocessing
 from converters.folder.config import preprocessor_config
 from verify.compare import U
+from verify.evaluation import Classifier, Prediction, Tally, classify, oracle_classifier, reader_classifier
 from verify.oracles.numpy import NumpyOracle
 from verify.report.parity import HeldOutReport
 
@@ -34,28 +35,38 @@ def held_out(target: Folder) -> HeldOutReport | None:
     images, labels = _images(variant.preprocessing)
     reader = target.readers[0]
     try:
-        given = [reader.run(batch)["logits"].argmax(1) for batch in images]
+        found = _predictions(reader_classifier(reader), images)
     except Exception:  # the audit has run this reader, and says what is wrong with it
         return None
     finally:
         reader.close()
     oracle = NumpyOracle(target.source, float32_runs=0, pool_padding=target.plan.pool_padding)
-    truth = np.concatenate([oracle.forward(batch)["logits"].argmax(1) for batch in images])
-    found = np.concatenate(given)
+    truth = _predictions(oracle_classifier(oracle, np.float64), images)
+    tally = Tally(dict(enumerate(labels)), truth, found)
     return HeldOutReport(
         images=len(labels),
-        same=int((truth == found).sum()),
-        source_right=int((truth == labels).sum()),
-        target_right=int((found == labels).sum()),
-        label=int(labels[0]),
-        source_class=int(truth[0]),
-        target_class=int(found[0]),
+        same=len(labels) - len(tally.changed),
+        source_right=tally.accuracy(truth, "").top1,
+        target_right=tally.accuracy(found, "").top1,
+        label=labels[0],
+        source_class=_class(truth[0]),
+        target_class=_class(found[0]),
         exact=target.dtype == "float32" and reader.unit <= U,
     )
 
 
-def _images(recipe: Preprocessing) -> tuple[list[npt.NDArray[np.float32]], npt.NDArray[np.int64]]:
-    """The held-out digits as the network takes them, in batches, and what they show."""
+def _predictions(classifier: Classifier, images: npt.NDArray[np.float32]) -> dict[int, Prediction]:
+    batches = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return dict(enumerate(prediction for batch in batches for prediction in classify(classifier, list(batch))))
+
+
+def _class(prediction: Prediction) -> int:
+    """The class; one that there is not, where a logit is not finite."""
+    return -1 if prediction.first is None else prediction.first
+
+
+def _images(recipe: Preprocessing) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """The held-out digits as the network takes them, and what they show."""
     from bit_ref import BitImageProcessor
 
     with files("converters.catalogue").joinpath(DATA).open("rb") as file, np.load(file, allow_pickle=False) as data:
@@ -63,4 +74,4 @@ def _images(recipe: Preprocessing) -> tuple[list[npt.NDArray[np.float32]], npt.N
     processor: Any = BitImageProcessor(**preprocessor_config(recipe))
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
     pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
-    return [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)], labels.astype(np.int64)
+    return pixels, [int(label) for label in labels]

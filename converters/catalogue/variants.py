@@ -54,6 +54,22 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
+    @property
+    def in_words(self) -> str:
+        """RGB, stretched to 480 × 480 (bilinear), scaled to -1 … 1"""
+        edge = self.size.get("shortest_edge")
+        resize = f"short side {edge}" if edge else f"stretched to {self.size['height']} × {self.size['width']}"
+        crop = f", centre crop {self.crop[0]} × {self.crop[1]}" if self.crop else ""
+        filters = {number: name for name, number in RESAMPLE.items()}
+        return f"RGB, {resize} ({filters.get(self.resample, f'filter {self.resample}')}){crop}, scaled to {self._ends}"
+
+    @property
+    def _ends(self) -> str:
+        """The values that black and white become."""
+        pairs = list(zip(self.mean, self.std, strict=True))
+        ends = [{f"{(colour - mean) / std if std else math.inf:.4g}" for mean, std in pairs} for colour in (0, 1)]
+        return " … ".join(", ".join(sorted(values)) for values in ends)
+
 
 @dataclass(frozen=True)
 class Variant:

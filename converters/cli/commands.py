@@ -95,6 +95,7 @@ CONVERTING = {
 AUDITING = {
     "bit-verify models/BiT-digits --against BiT-digits": "A folder against the checkpoint that it was made from.",
     "bit-verify hf://google/bit-50 --against BiT-M-R50x1-ILSVRC2012": "Anybody's repository.",
+    "bit-verify models/BiT-M-R50x1 --against BiT-M-R50x1 --dataset imagenet/val": "Also top-1 and top-5 of both.",
     "bit-verify --check models/BiT-digits/parity.json": "Whether a report agrees with itself and the files beside it.",
 }
 
@@ -275,6 +276,16 @@ def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
     default="float32",
     show_default=True,
     help="What the folder is run in; each is judged by its own limits.",
+)
+@VERIFICATION(
+    "--dataset",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR_OR_CSV",
+    help="Labelled images, a sub-folder for each class or a CSV of paths and labels: how many of them Google's "
+    "arithmetic and the folder get right, and where they differ.",
+)
+@VERIFICATION(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Of the data set only N images, spread evenly over it."
 )
 @VERIFICATION("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
 @ORACLES

@@ -17,8 +17,8 @@ from converters.cli.output import say
 from converters.redaction import printable
 from verify.protocols import Progress
 
-BYTES = "downloading"
-"""The step that is counted in bytes."""
+BYTES, IMAGES = "downloading", "evaluating"
+"""The steps that are counted in bytes, and in images: of these a rate and the time left are shown."""
 _TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
 FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""
@@ -59,18 +59,19 @@ class Lines:
         self._title, self._verbose, self._now = title, verbose, now
         self._what = self._told = ""
         self._begun = self._last = now()
+        self._first = 0
         self._quiet_until = self._last + FIRST
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now, phase = self._now(), _phase(what)
         if phase != self._what:
             self.end()
-            self._what, self._begun = phase, now
+            self._what, self._begun, self._first = phase, now, done
         if not self._verbose and now >= self._quiet_until:
             wait = BETWEEN if phase != self._told else LONGEST
             if now - self._last >= wait:
                 self._told, self._last = phase, now
-                self._say(f"{what}{_after(amount(what, done, total, now - self._begun))}")
+                self._say(f"{what}{_after(amount(what, done, total, now - self._begun, self._first))}")
 
     def end(self) -> None:
         """The step that was begun is done."""
@@ -82,8 +83,15 @@ class Lines:
         say(f"{self._title}: {line}", err=True)
 
 
-def amount(what: str, done: int, total: int, seconds: float) -> str:
-    """Tells how much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known."""
+def amount(what: str, done: int, total: int, seconds: float, first: int = 0) -> str:
+    """Tells how much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known.
+
+    ``seconds`` are those since ``first`` images were done: one that was interrupted does not begin with none.
+    """
+    if what == IMAGES:
+        speed = (done - first) / seconds if seconds >= 1 else 0.0
+        rate = [f"{speed:.3g} images/s", f"{clock((total - done) / speed)} left"] if speed else []
+        return ", ".join([f"{done} of {total} images", *rate])
     if what != BYTES:
         return f"{done} of {total}" if total > 1 else ""
     if not done:
@@ -120,15 +128,16 @@ def _bar(title: str, console: Any) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    begun = {"": time.monotonic()}
+    begun = {"": (time.monotonic(), 0)}
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", title=escape(printable(title)), total=None)
 
         def step(what: str, done: int, total: int) -> None:
             if what not in begun:
                 begun.clear()
-                begun[what] = time.monotonic()
-            text = amount(what, done, total, time.monotonic() - begun[what])
+                begun[what] = time.monotonic(), done
+            since, first = begun[what]
+            text = amount(what, done, total, time.monotonic() - since, first)
             bar.update(task, description=escape(printable(text or what)), completed=done, total=total or None)
 
         yield step

@@ -17,7 +17,7 @@ from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
 from verify.compare import in_words
 from verify.precision import precision_named
-from verify.report.meaning import meaning
+from verify.report.meaning import evaluation_lines, meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def render_report(target: Path, report: Report) -> str:
             table.add_row("signature", escape(each.reason) if met else "[red]does not hold[/]")
     if report.held_out:
         _add_held_out(table, report.held_out, None)
+    for name, text in evaluation_lines(report.evaluation) if report.evaluation else ():
+        table.add_row(name, _shown(text))
     console.print(table)
     return _text(console)
 

@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from converters.catalogue.variants import Preprocessing
 from converters.folder.config import model_config
 from converters.folder.plan import Plan
 from converters.folder.snippet import loading, stock_remedy
@@ -36,7 +35,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         file=printable(PurePath(source.path).name),
         version=version,
         metadata=_metadata(plan),
-        input=_input(plan),
+        input=plan.preprocessing.in_words,
         classes=_classes(plan),
         loading="\n".join(loading(plan, "FOLDER")),
         architecture_class=model_config(plan)["architectures"][0],
@@ -62,23 +61,6 @@ def _metadata(plan: Plan) -> str:
         base_model=variant.base_model if variant else None,
     )
     return str(data.to_yaml()).strip()
-
-
-def _input(plan: Plan) -> str:
-    recipe = plan.preprocessing
-    edge = recipe.size.get("shortest_edge")
-    resize = f"short side {edge}" if edge else f"stretched to {recipe.size['height']} × {recipe.size['width']}"
-    crop = f", centre crop {recipe.crop[0]} × {recipe.crop[1]}" if recipe.crop else ""
-    filters = {2: "bilinear", 3: "bicubic"}
-    return f"RGB, {resize} ({filters[recipe.resample]}){crop}, scaled to {_scaled(recipe)}"
-
-
-def _scaled(recipe: Preprocessing) -> str:
-    """The values that black and white become."""
-    ends = [
-        {f"{(colour - mean) / std:.4g}" for mean, std in zip(recipe.mean, recipe.std, strict=True)} for colour in (0, 1)
-    ]
-    return " … ".join(", ".join(sorted(values)) for values in ends)
 
 
 def _classes(plan: Plan) -> str:

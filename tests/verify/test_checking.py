@@ -50,6 +50,16 @@ DIGITS = {
     "exact": True,
 }  # fmt: skip
 """Of held-out images, as an honest report has them."""
+EVALUATION = {
+    "dataset": "val", "sha256": "ab" * 32, "images": 9, "classes": 3, "unreadable": 0, "unreadable_files": [],
+    "oracle": "NumPy float32", "reader": "torch", "reason": "", "other_pixels": 0, "same": 8, "ties": 1, "exact": True,
+    "source": {"preprocessing": "RGB", "top1": 8, "top5": 9}, "target": {"preprocessing": "RGB", "top1": 7, "top5": 9},
+    "changed": [
+        {"file": "1.png", "label": 1, "source_class": 1, "source_margin": 0.0, "target_class": 0, "target_margin": 1.0}
+    ],
+    "names": {},
+}  # fmt: skip
+"""Of a data set, as an honest report has them."""
 
 
 def forged(report: Report, edit) -> Report:
@@ -70,6 +80,10 @@ def set_path(*path):
         content[last] = value
 
     return edit
+
+
+def evaluated(**changes):
+    return set_path("evaluation", EVALUATION | changes)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +123,26 @@ def set_path(*path):
             "shows 8, and is taken for",
         ),
         (set_path("held_out", DIGITS | {"same": 0, "exact": False}), "shows 7, and is taken for 7 and 7"),
+        (evaluated(ties=0), "its figures say 'failed'"),
+        (evaluated(same=9), "of 9 evaluated images 9 get the same class"),
+        (evaluated(same=9, ties=0, source=EVALUATION["target"]), "names 1 of 0 changed images"),
+        (evaluated(changed=[]), "names 0 of 1 changed images"),
+        (evaluated(ties=2), "of the others 2 are ties"),
+        (evaluated(target=None), "has figures of a target that was not run"),
+        (evaluated(target=None, same=None), "has figures of a target that was not run"),
+        (evaluated(reason="no GPU"), "has figures of a target that was not run"),
+        (evaluated(images=7), "the evaluation counts 8 and 9 and 7 and 9 of 7 images"),
+        (evaluated(source={"preprocessing": "", "top1": 9, "top5": 8}), "the evaluation counts 9 and 8"),
+        (evaluated(classes=0), "the evaluation is of 0 classes"),
+        (evaluated(other_pixels=9), "demands the same classes of other values or pixels"),
+        (evaluated(unreadable_files=["b/2.png"]), "names 1 of 0 unreadable files"),
+        (evaluated(sha256="none"), "'none' is no sha256"),
+        (
+            evaluated(changed=[EVALUATION["changed"][0] | {"label": 2}]),
+            "the evaluation's changed images do not make its accuracies",
+        ),
+        (evaluated(changed=[EVALUATION["changed"][0] | {"target_class": 1}]), "1.png is no changed image"),
+        (evaluated(changed=[EVALUATION["changed"][0] | {"source_margin": -1.0}]), "1.png is no changed image"),
         (set_path("verdict", "inconclusive"), "the verdict is 'inconclusive', its figures say 'passed'"),
     ],
 )
@@ -119,6 +153,9 @@ def test_forged_reports_contradict_themselves(report, edit, message):
 
 def test_held_out_images_that_agree_with_their_counts_are_no_contradiction(report):
     assert contradictions(forged(report, set_path("held_out", DIGITS))) == []
+    assert contradictions(forged(report, evaluated())) == []
+    not_run = evaluated(target=None, same=None, ties=0, changed=[], reason="no GPU", exact=False)
+    assert contradictions(forged(report, not_run)) == []
 
 
 def test_failed_report_that_was_made_to_pass_contradicts_itself(tensors):

@@ -108,6 +108,7 @@ class NumpyOracle:
         """Tensor → why no verdict can rest on it; filled while the network is walked."""
         self.units = _units(source.shapes)
         self._features: list[_Maps] = []
+        self._dtype: type[np.floating[Any]] = np.float64
 
     @property
     def layer_names(self) -> list[str]:
@@ -121,9 +122,10 @@ class NumpyOracle:
         shape = self.source.shapes.get("resnet/head/conv2d/kernel")
         return None if shape is None else shape[-1]
 
-    def forward(self, images: Array) -> dict[str, npt.NDArray[np.float64]]:
-        """The features and, with a head, the logits of (n, 3, height, width) images, in float64 alone."""
+    def forward(self, images: Array | Sequence[Array], dtype: type[np.floating[Any]] = np.float64) -> dict[str, Array]:
+        """The features and, with a head, the logits of (3, height, width) images, in one run of ``dtype``."""
         oracle = NumpyOracle(self.source, float32_runs=0, arithmetic=self.arithmetic)
+        oracle._dtype = dtype
         with np.errstate(all="ignore"):
             for _ in oracle.layers([image[None] for image in images]):
                 pass
@@ -167,7 +169,7 @@ class NumpyOracle:
         for run in range(1 + self.float32_runs):
             random = np.random.default_rng(run) if run > 1 else None
             order = None if random is None else _new_order(images[0].shape[1], run, random)
-            dtype = np.float64 if run == 0 else np.float32
+            dtype = self._dtype if run == 0 else np.float32
             ordered = [image[0] if order is None else image[0][order] for image in images]
             streams.append(_Maps([x.astype(dtype) for x in ordered], order, random))
         return streams

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from verify.compare import FACTOR, in_words
 from verify.faults import KINDS
 from verify.precision import precision_named
-from verify.report.meaning import meaning
+from verify.report.meaning import class_name, evaluation_lines, meaning
 from verify.report.pages import page
 from verify.report.parity import LayerReport, LogitReport, Report
 
@@ -77,6 +77,8 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         precision=precision_named(report.readers[0].name) if report.readers else "float32",
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
         meaning=meaning(report),
+        evaluation_lines=evaluation_lines,
+        class_name=class_name,
         unmet=[each for each in report.expectations if not each.met],
     )
 

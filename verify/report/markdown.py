@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from verify.compare import FACTOR
-from verify.report.meaning import meaning
+from verify.report.meaning import evaluation_lines, meaning
 from verify.report.parity import ReaderReport, Report
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def summary(report: Report) -> str:
         nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
         sizes=", ".join(dict.fromkeys(f"{image.height} × {image.width}" for image in report.images)),
         meaning=meaning(report),
+        evaluation_lines=evaluation_lines,
         listed=LISTED,
         factor=FACTOR,
         name=reader_name,

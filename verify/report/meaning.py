@@ -3,13 +3,15 @@
 Report → ``meaning()``: identical within rounding; beyond rounding without another prediction; other predictions; or
 wrong files alone
 
-Predictions are what real images are taken for: photographs that a user gave and held-out images. Noise has no class, so
-what it is taken for is no evidence.
+Predictions are what real images are taken for: photographs that a user gave, held-out images, and those of a labelled
+data set. Noise has no class, so what it is taken for is no evidence.
 """
 
 from __future__ import annotations
 
-from verify.report.parity import Report
+from collections.abc import Iterator
+
+from verify.report.parity import AccuracyReport, ChangedImage, EvaluationReport, Report
 
 
 def meaning(report: Report) -> str:
@@ -40,6 +42,9 @@ def changed_predictions(report: Report) -> tuple[int, int]:
         pairs.append((report.real_images - declared.real_top1, report.real_images))
     if report.held_out is not None:
         pairs.append((report.held_out.images - report.held_out.same, report.held_out.images))
+    evaluation = report.evaluation
+    if evaluation is not None and evaluation.same is not None:
+        pairs.append((evaluation.images - evaluation.same, evaluation.images))
     return sum(changed for changed, _ in pairs), sum(images for _, images in pairs)
 
 
@@ -51,3 +56,45 @@ def _on(changed: int, images: int) -> str:
     if not images:
         return ""
     return f"; {changed or 'none'} of {images} real images {'gets' if changed == 1 else 'get'} another class"
+
+
+def evaluation_lines(found: EvaluationReport) -> Iterator[tuple[str, str]]:
+    """Yields what an evaluation found, a name and a text a line."""
+    yield "data set", f"{found.dataset}: {found.images} images of {found.classes} classes{_left_out(found)}"
+    yield "source, top-1 and top-5", f"{_accuracy(found.source, found)}; {found.oracle}"
+    if found.target is None or found.same is None:
+        yield "folder", f"not evaluated: {found.reason}"
+        return
+    yield "folder, top-1 and top-5", f"{_accuracy(found.target, found)}; {found.reader}"
+    pixels = ", given the same pixels"
+    if found.other_pixels:
+        pixels = f"; preprocessing makes other pixels of {found.other_pixels} images"
+    yield "the same class", f"{found.same} of {found.images} images{pixels}"
+    if found.changed:
+        ties = f", {found.ties} of them by rounding" if found.ties else ""
+        yield (
+            "another class",
+            f"{found.images - found.same} images{ties}; the first {_changed(found, found.changed[0])}",
+        )
+
+
+def class_name(found: EvaluationReport, index: int | None) -> str:
+    """Returns the name of a class of a changed image, or its number."""
+    return "none, not finite" if index is None else found.names.get(str(index), f"class {index}")
+
+
+def _left_out(found: EvaluationReport) -> str:
+    if not found.unreadable:
+        return ""
+    return f"; {found.unreadable} left out, which cannot be read: {found.unreadable_files[0]}"
+
+
+def _accuracy(side: AccuracyReport, found: EvaluationReport) -> str:
+    shares = " and ".join(f"{right} ({right / found.images:.1%})" for right in (side.top1, side.top5))
+    return f"{shares} right, {side.preprocessing}"
+
+
+def _changed(found: EvaluationReport, image: ChangedImage) -> str:
+    margins = [f"{margin:.2g}" if margin is not None else "–" for margin in (image.source_margin, image.target_margin)]
+    source, target = (class_name(found, index) for index in (image.source_class, image.target_class))
+    return f"{image.file}: {source} (margin {margins[0]}), the folder {target} (margin {margins[1]})"

@@ -167,6 +167,63 @@ class HeldOutReport:
 
 
 @dataclass(frozen=True)
+class AccuracyReport:
+    """The number of images whose label is the first class, or among the first five."""
+
+    preprocessing: str
+    """The way from an image to what the network was given, in words."""
+    top1: int
+    top5: int
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image that source and target give different classes; None is the class where a logit is not finite."""
+
+    file: str
+    label: int
+    source_class: int | None
+    source_margin: float | None
+    """The difference of the two largest logits."""
+    target_class: int | None
+    target_margin: float | None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The classes that the oracle on the source and the declared reader give the images of a labelled data set."""
+
+    dataset: str
+    sha256: str
+    """The digest of the lines "sha256 of the file, label, name" of every image."""
+    images: int
+    classes: int
+    """The number of classes that the images are of."""
+    unreadable: int
+    """Images that are left out because they could not be read."""
+    unreadable_files: tuple[str, ...]
+    """The first of them, and why."""
+    oracle: str
+    reader: str
+    source: AccuracyReport
+    target: AccuracyReport | None
+    """None where the target could not be run on them, for the ``reason``."""
+    reason: str
+    other_pixels: int
+    """Images that the target's own preprocessing makes something else of than the source's."""
+    same: int | None
+    """The number of images to which both give the same class."""
+    ties: int
+    """The number of the others between whose first two classes rounding may decide."""
+    exact: bool
+    """Whether every class must be the same but for ties: where values, arithmetic and pixels are the same."""
+    changed: tuple[ChangedImage, ...]
+    """The first of the others."""
+    names: Mapping[str, str]
+    """The classes of these images: index → name, where they are known."""
+
+
+@dataclass(frozen=True)
 class Report:
     """The verdict of an audit; truthy when passed."""
 
@@ -214,6 +271,8 @@ class Report:
     """Some classes, evenly spaced, for a plot."""
     held_out: HeldOutReport | None = field(default=None)
     """The result on held-out images; None where the source is not known to be a variant that has some."""
+    evaluation: EvaluationReport | None = field(default=None)
+    """The result on a labelled data set; None where none was given."""
     faults: tuple[Fault, ...] = field(default=())
     """The faults, each with its kind and place; the first is the one to mend first."""
 

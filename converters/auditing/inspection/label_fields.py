@@ -94,16 +94,16 @@ def fits(found: Any, label: Label, unique: str, index: int | None = None) -> boo
         return False
     text = SYNSET.sub("", WORDNET_ID.sub(",", text) if ids else text)
     names = names_of(label)
-    parts = [letters for part in SEPARATORS.split(text) if (letters := _letters(part))]
+    parts = [letters for part in SEPARATORS.split(text) if (letters := letters_of(part))]
     if not parts:
         return bool(ids)
-    return _letters(text) in names or all(_is_joined(part, names) for part in parts)
+    return letters_of(text) in names or all(_is_joined(part, names) for part in parts)
 
 
 def names_of(label: Label) -> set[str]:
     """The letters and digits of everything that a class is called."""
     own = label.name.split(",") if label.id is not None else [label.name, re.sub(r"^/\w/", "", label.name)]
-    return {_letters(name.casefold()) for name in (*own, *OTHER_NAMES.get(label.id or label.name, ()))} - {""}
+    return {letters_of(name.casefold()) for name in (*own, *OTHER_NAMES.get(label.id or label.name, ()))} - {""}
 
 
 def is_unnamed(names: list[Any]) -> bool:
@@ -111,7 +111,8 @@ def is_unnamed(names: list[Any]) -> bool:
     return names == [f"LABEL_{index}" for index in range(len(names))]
 
 
-def _letters(text: str) -> str:
+def letters_of(text: str) -> str:
+    """The letters and digits of a text, by which names are compared."""
     return "".join(filter(str.isalnum, text))
 
 

@@ -1,0 +1,128 @@
+"""The class that a label means: its index among the logits.
+
+labels of the catalogue, or the names in config.json → ``ClassNames`` → ``index("tench")``, ``index("n01440764")``
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from converters.auditing.inspection.label_fields import fits, in_order, is_unnamed, letters_of, names_of
+from converters.catalogue.labels import Label, id2label, labels
+from converters.errors import UsageError
+from converters.files import CONFIG, read_json
+from converters.folder.plan import Plan
+
+SHOWN = 3
+"""Labels that an error names."""
+
+
+class ClassNames:
+    """The classes of a network, by anything that each is called."""
+
+    def __init__(self, count: int, found: Sequence[Label], names: Sequence[str]) -> None:
+        """``found`` and ``names`` are of every class, or empty; ``names`` are unique where the labels can make them."""
+        self.count, self._labels, self.names = count, found, names
+
+    @classmethod
+    def of(cls, plan: Plan, folder: Path) -> ClassNames:
+        """Those of the variant; where it is not known, those that the folder's config.json gives."""
+        count = plan.architecture.classes or 0
+        if plan.variant is not None and plan.variant.labels is not None and plan.labels is not None:
+            return cls(count, labels(plan.variant.labels), id2label(plan.variant.labels))
+        names = declared_names(folder) if (folder / CONFIG).is_file() else []
+        if len(names) != count:
+            names = []
+        return cls(count, [Label(None, name) for name in names], names)
+
+    def index(self, text: str) -> int:
+        """The class of a label. Raises UnknownLabelError for none, and for one of several classes."""
+        for found in self._candidates(text):
+            if len(found) == 1:
+                return next(iter(found))
+            if found:
+                raise UnknownLabelError(f"{text!r} may be {' or '.join(self._named(index) for index in sorted(found))}")
+        raise UnknownLabelError(f"{text!r} is no class")
+
+    def nearest(self, text: str) -> str:
+        """The name of a class that is written most alike; empty where none is."""
+        near = get_close_matches(text, self.names, 1, 0.6)
+        return near[0] if near else ""
+
+    @property
+    def known(self) -> str:
+        """The words that classes are named by here."""
+        if not self.names or is_unnamed(list(self.names)):
+            return f"an index, 0 to {self.count - 1}"
+        synset = f", its WordNet id ({self._labels[0].id})" if self._labels[0].id else ""
+        return f"its name ({self.names[0].partition(',')[0]!r}){synset} or its index (0 to {self.count - 1})"
+
+    def _candidates(self, text: str) -> Iterable[set[int]]:
+        """The classes that a label may mean, the surest reading first."""
+        yield self._exact.get(text, set())
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        yield self._by_letters.get(letters_of(folded), set()) if self._labels else set()
+        is_index = text.isascii() and text.isdecimal() and len(text) < 9 and int(text) < self.count
+        yield {int(text)} if is_index else set()
+        yield {index for index, label in enumerate(self._labels) if fits(text, label, self.names[index], index)}
+
+    def _named(self, index: int) -> str:
+        label = self._labels[index]
+        return f"{label.id or index} ({self.names[index].partition(',')[0]})"
+
+    @cached_property
+    def _exact(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for index, name in enumerate(self.names):
+            label = self._labels[index]
+            for text in {name, label.name, label.id or name}:
+                found.setdefault(text, set()).add(index)
+        return found
+
+    @cached_property
+    def _by_letters(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for index, label in enumerate(self._labels):
+            for name in names_of(label):
+                found.setdefault(name, set()).add(index)
+        return found
+
+
+class UnknownLabelError(ValueError):
+    """A label that is no class, or more than one."""
+
+
+def declared_names(folder: Path) -> list[str]:
+    """The names of the classes in config.json, in the order of the logits; empty where they are not in order."""
+    config = read_json(folder / CONFIG)
+    inner = config.get("pretrained_cfg")
+    places: list[dict[str, Any]] = [config, inner if isinstance(inner, dict) else {}]
+    for key in ("id2label", "label_names"):
+        for place in places:
+            if listed := in_order(place.get(key)):
+                return listed
+    back = config.get("label2id")
+    if isinstance(back, dict) and all(isinstance(index, int) for index in back.values()):
+        return in_order({str(index): name for name, index in back.items()}) or []
+    return []
+
+
+def indices(texts: Iterable[str], classes: ClassNames, where: str) -> dict[str, int]:
+    """The class of each label. Raises UsageError, which names the first labels that are none."""
+    found: dict[str, int] = {}
+    refused: list[str] = []
+    for text in dict.fromkeys(texts):
+        try:
+            found[text] = classes.index(text)
+        except UnknownLabelError as error:
+            near = classes.nearest(text)
+            refused.append(f"{error}{f' (nearest: {near!r})' if near and 'no class' in str(error) else ''}")
+    if refused:
+        more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        raise UsageError(f"{where}: {', '.join(refused[:SHOWN])}{more}.\nName each class by {classes.known}.")
+    return found
