@@ -11,3 +11,5 @@ COMPUTE = ("float32", "tf32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda")
 PATIENCE = 3600.0
 """Seconds, by default."""
+JSON_SCHEMA = 1
+"""Version of the document that ``bit-convert --json`` prints."""

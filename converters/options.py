@@ -187,6 +187,8 @@ class ReleaseOptions:
     """Every file is read, whatever is remembered of it."""
     discard: bool = False
     """Downloads and folders are removed once they are published."""
+    events: Path | None = None
+    """A file to which a line of JSON is added for each event."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.jobs, int) or self.jobs < 0:

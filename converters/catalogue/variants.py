@@ -181,6 +181,11 @@ def find(pattern: str) -> tuple[Variant, ...]:
     raise UsageError(f"no released checkpoint is called {pattern}{nearest}.\n`bit-convert --list` shows all names.")
 
 
+def is_glob(pattern: str) -> bool:
+    """Whether it is a pattern of names, and no name."""
+    return named(pattern) is None and any(sign in pattern for sign in "*?[")
+
+
 def named(word: str) -> Variant | None:
     """The variant that is called exactly so; such a name wins over a path, which is written ``./NAME``."""
     return next((variant for variant in variants() if variant.name == word), None)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from converters.choices import JSON_SCHEMA
 from converters.cli.endings import Ending
 from converters.cli.output import say_own, tolerant_streams
 from converters.errors import UsageError
@@ -58,7 +59,7 @@ class Command(click.Command):
 
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else map(str, args))
-        empty: dict[str, Any] = {"results": []} if self.name == "bit-convert" else {}
+        empty: dict[str, Any] = {"schema": JSON_SCHEMA, "results": []} if self.name == "bit-convert" else {}
         name = prog_name or self.name or ""
         ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)
         with tolerant_streams():

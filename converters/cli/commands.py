@@ -194,6 +194,12 @@ AUDITING = {
 )
 @RUN("--recheck", is_flag=True, help="Read every file, also what has not changed since it was read.")
 @RUN("--discard", is_flag=True, help="Remove each download and folder once it is published.")
+@RUN(
+    "--events",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Add a line of JSON to this file for whatever happens, when it happens.",
+)
 @RUN("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @SOURCE("--list", "list_only", is_flag=True, help="List the released checkpoints, those of --variant if given.")
 @OUTPUT("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of text.")

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from converters.auditing.audits import VERSION
+from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json_list, say_styled
 from converters.errors import BitConvertError
 from converters.release.job import Result, State
@@ -45,7 +46,12 @@ class Outcome:
             ended = f"{str(stopped).splitlines()[0]}; run it again to go on: " if stopped else ""
             say(f"bit-convert: {ended}{counts}", err=stopped is not None or self._output.as_json)
         if self._output.as_json:
-            head = {"release": VERSION, "exit_status": status, **({"error": str(stopped)} if stopped else {})}
+            head = {
+                "schema": JSON_SCHEMA,
+                "release": VERSION,
+                "exit_status": status,
+                **({"error": str(stopped)} if stopped else {}),
+            }
             say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
         return status
 

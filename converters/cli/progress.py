@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,11 +14,11 @@ from typing import Any
 from converters.amounts import clock, size
 from converters.cli.output import say
 from converters.redaction import printable
+from converters.release.events import phase_of
 from verify.protocols import Progress
 
 BYTES, IMAGES = "downloading", "evaluating"
 """The steps that are counted in bytes, and in images: of these a rate and the time left are shown."""
-_TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
 FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""
 
@@ -63,7 +62,7 @@ class Lines:
         self._quiet_until = self._last + FIRST
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        now, phase = self._now(), _phase(what)
+        now, phase = self._now(), phase_of(what)
         if phase != self._what:
             self.end()
             self._what, self._begun, self._first = phase, now, done
@@ -101,11 +100,6 @@ def amount(what: str, done: int, total: int, seconds: float, first: int = 0) -> 
     parts += [f"{size(speed)}/s"] if seconds >= 1 else []
     left = (total - done) / speed if speed and total else None
     return ", ".join([*parts, f"{clock(left)} left"] if left is not None and seconds >= 1 else parts)
-
-
-def _phase(what: str) -> str:
-    """The step without the tensor or layer that it is at: ``writing``, ``verifying NumPy float64``."""
-    return _TENSOR.sub("", what.partition(", ")[0])
 
 
 def _after(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from converters.catalogue import variants
 from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
+from converters.cli.watching import Watch
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
@@ -31,7 +31,6 @@ from converters.options import AuditOptions, ConvertOptions, PublishOptions, Rel
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
 from converters.release.engine import Engine
-from converters.release.events import Event, Listener
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
 from converters.release.workers import Here
@@ -105,74 +104,81 @@ def convert_all(run: Run) -> int:
             outcome.add(_planned(job, run))
         return outcome.end()
     share_gates()
+    watch = _watch(jobs, run)
+    try:
+        return _released(jobs, run, outcome, watch)
+    finally:
+        watch.close()
+
+
+def _watch(jobs: list[Job], run: Run) -> Watch:
+    """Whoever watches: a run over several models, or over what a glob names, leaves a record."""
+    many, output = len(jobs) > 1, run.shown
+    return Watch(
+        jobs,
+        record=many or (run.variant is not None and variants.is_glob(run.variant)),
+        events=run.release.events,
+        shown=many and not output.quiet,
+        verbose=output.verbose,
+        command=_command_line("bit-convert"),
+    )
+
+
+def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
     if len(jobs) == 1:
-        outcome.add(_alone(jobs[0], run))
+        outcome.add(_alone(jobs[0], run, watch))
         return outcome.end()
-    engine = _engine(jobs, run)
+    engine = _engine(jobs, run, watch)
     try:
         for result in engine.results():
+            watch.add(result)
             outcome.add(result)
     except (KeyboardInterrupt, Terminated) as signal:
         with deaf():
-            return _abandoned(engine, outcome, signal)
+            return _abandoned(engine, outcome, watch, signal)
     finally:
         engine.workers.stop()
+    watch.close()
     return outcome.end(engine.stopped)
 
 
-def _alone(job: Job, run: Run) -> Result:
+def _alone(job: Job, run: Run, watch: Watch) -> Result:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
-    with shown(job.name, run.shown.quiet, run.shown.verbose) as progress:
+    with shown(job.name, run.shown.quiet, run.shown.verbose) as bar, watch.alone(job, bar) as progress:
         result = release_one(job, progress, bars=not run.shown.quiet, tell=tell)
     assert isinstance(result, Result), "it waits"
+    watch.ended_alone(job, result)
     return result
 
 
-def _abandoned(engine: Engine, outcome: Outcome, signal: BaseException) -> int:
+def _abandoned(engine: Engine, outcome: Outcome, watch: Watch, signal: BaseException) -> int:
     """The end of a run that was interrupted: what was done is said."""
     word, status = ("interrupted", INTERRUPTED) if isinstance(signal, KeyboardInterrupt) else ("terminated", TERMINATED)
     error = BitConvertError(word)
     error.exit_status = status
     for result in engine.abandon(error):
+        watch.add(result)
         outcome.add(result)
+    watch.close()
     return outcome.end(error)
 
 
-def _engine(jobs: list[Job], run: Run) -> Engine:
+def _engine(jobs: list[Job], run: Run, watch: Watch) -> Engine:
     from converters.release.memory import available, expected
     from converters.release.pool import Pool, cores
 
     output, patience = run.shown, run.publish.patience
-    listen = _listener(output)
     count = min(run.release.jobs or cores(), len(jobs))
     if run.release.scheduler is not None:
         from converters.release.cluster import Cluster
 
-        return Engine(jobs, Cluster(run.release.scheduler, listen), listen, patience)
+        return Engine(jobs, Cluster(run.release.scheduler, watch), watch, patience)
     if count > 1:
-        pool = Pool(count, listen, debug=output.debug)
-        return Engine(jobs, pool, listen, patience, memory=expected, budget=available())
-    return Engine(jobs, _here(output), _nothing, patience)
-
-
-def _here(output: Output) -> Here:
+        pool = Pool(count, watch, debug=output.debug)
+        return Engine(jobs, pool, watch, patience, memory=expected, budget=available())
     tell = say_traceback if output.debug else None
-    return Here(lambda job: shown(job.name, output.quiet, output.verbose), bars=not output.quiet, tell=tell)
-
-
-def _nothing(event: Event) -> None:
-    """Is told nothing."""
-
-
-def _listener(output: Output) -> Listener:
-    """Says on stderr what processes do; nothing with --quiet."""
-
-    def listen(event: Event) -> None:
-        seconds = "" if event.seconds is None else f", {event.seconds:.1f} s"
-        say(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.model}: {event.step}{seconds}", err=True)
-
-    return _nothing if output.quiet else listen
+    return Engine(jobs, Here(watch.steps, bars=False, tell=tell), watch, patience)
 
 
 def verify(target: str | None, against: str | None, report_folder: Path, options: AuditOptions, output: Output) -> int:

@@ -29,6 +29,7 @@ def again(job: Job, *more: str) -> str:
     words += _options(request.options)
     if job.publish is not None:
         words += [("--push",), *_options(job.publish)]
+    words += [(f"--{flag}",) for flag in ("discard", "recheck") if getattr(job, flag)]
     return _line([*words, *((flag,) for flag in more)])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from converters.errors import BitConvertError, HubError, Scope, UsageError
 from converters.release.events import Event, Listener
@@ -169,7 +169,7 @@ class Engine:
     def _result(self, task: Task, result: Result) -> Result:
         error = str(result.error or "")
         self.listen(Event(task.job.name, result.state, result.seconds, error=error, attempt=task.attempt))
-        return result
+        return replace(result, number=task.number)
 
 
 def _like(error: BitConvertError, message: str) -> BitConvertError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,4 +30,12 @@ class Event:
     """Seconds since 1970."""
 
 
+_TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
+
+
 Listener = Callable[[Event], None]
+
+
+def phase_of(what: str) -> str:
+    """The step without the tensor or layer that it is at: ``writing``, ``verifying NumPy float64``."""
+    return _TENSOR.sub("", what.partition(", ")[0])

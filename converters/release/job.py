@@ -71,6 +71,8 @@ class Result:
     """Seconds of the attempt that ended it."""
     discarded: bool = False
     """Nothing of it is left on this disk, but for the record of its publication."""
+    number: int = 0
+    """The place of its job among those of the run."""
     plan: dict[str, str] = field(default_factory=dict)
     """With ``--dry-run``: what would be done."""
 

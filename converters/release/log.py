@@ -70,4 +70,6 @@ def line_of(event: Event) -> bytes:
     import msgspec
 
     content: dict[str, Any] = printable_values(asdict(event))
-    return msgspec.json.encode({"schema": SCHEMA, "time": round(content.pop("time"), 3), **content}) + b"\n"
+    for name in ("time", "seconds"):
+        content[name] = None if content[name] is None else round(content[name], 3)
+    return msgspec.json.encode({"schema": SCHEMA, "time": content.pop("time"), **content}) + b"\n"

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from converters.failures import Terminated, terminable
-from converters.release.events import Event
+from converters.release.events import Event, phase_of
 from converters.release.job import Job
 
 BETWEEN = 1.0
@@ -60,18 +60,27 @@ class Telling(Protocol):
 
 
 class Steps:
-    """The progress of an attempt, as events: one when a step begins, and now and then while it takes long."""
+    """The progress of an attempt, as events: when a step begins, now and then while it takes long, when it ends.
+
+    The end of the last step is that of the attempt.
+    """
 
     def __init__(self, connection: Telling, name: str, attempt: int) -> None:
         self._connection, self._name, self._attempt = connection, name, attempt
-        self._step, self._told = "", 0.0
+        self._step, self._told, self._begun = "", 0.0, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        step, now = what.partition(",")[0], time.monotonic()
-        if step != self._step or now - self._told >= BETWEEN:
-            self._step, self._told = step, now
-            count = done if what == "downloading" else None
-            self._connection.send(Event(self._name, what, bytes=count, attempt=self._attempt, host=here()))
+        step, now = phase_of(what), time.monotonic()
+        if step != self._step:
+            if self._step:
+                self._send(self._step, seconds=now - self._begun)
+            self._step, self._begun, self._told = step, now, now - BETWEEN
+        if now - self._told >= BETWEEN:
+            self._told = now
+            self._send(step, bytes=done if step == "downloading" else None)
+
+    def _send(self, step: str, seconds: float | None = None, bytes: int | None = None) -> None:
+        self._connection.send(Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here()))
 
 
 def here() -> str:

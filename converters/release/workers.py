@@ -43,24 +43,24 @@ class Here:
 
     def __init__(
         self,
-        shown: Callable[[Job], AbstractContextManager[Progress]],
+        shown: Callable[[Job, int], AbstractContextManager[Progress]],
         *,
         bars: bool,
         tell: Callable[[], None] | None,
     ) -> None:
         self._shown, self._bars, self._tell = shown, bars, tell
-        self._begun: tuple[int, Job] | None = None
+        self._begun: tuple[int, int, Job] | None = None
 
     def idle(self) -> int:
         return 0 if self._begun else 1
 
     def begin(self, number: int, attempt: int, job: Job) -> None:
-        self._begun = number, job
+        self._begun = number, attempt, job
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         assert self._begun is not None, "something was begun"
-        number, job = self._begun
-        with self._shown(job) as progress:
+        number, attempt, job = self._begun
+        with self._shown(job, attempt) as progress:
             outcome = release_one(job, progress, waits=False, bars=self._bars, tell=self._tell)
         self._begun = None
         return [(number, outcome)]

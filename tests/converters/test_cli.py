@@ -265,7 +265,7 @@ def test_many_variants_each_get_a_folder_and_a_failure_does_not_stop_the_rest(tm
     assert states["BiT-digits"] == 0
     assert states["BiT-M-R101x1"] == 4
     assert result.exit_code == content["exit_status"] == 4
-    assert listed(tmp_path / "models") == ["BiT-digits"]
+    assert listed(tmp_path / "models") == ["BiT-digits", "release.html", "release.json"]
 
 
 # What cannot be converted

@@ -7,10 +7,11 @@ Objects may have more keys than a schema names: keys are added within a version,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from converters.choices import JSON_SCHEMA
 from converters.release.rows import Content
 
 FOLDER = Path(__file__).parent
@@ -33,7 +34,16 @@ def events() -> dict[str, Any]:
     return schema
 
 
-SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"release": release, "events": events}
+def result() -> dict[str, Any]:
+    """The schema of what ``bit-convert --json`` prints; that of a report alone is verify/report/parity.schema.json."""
+    from converters.release.schemas.document import REQUIRED, Document
+
+    schema = _schema_of(Document, "What bit-convert --json prints", REQUIRED)
+    schema["properties"]["schema"] = {"const": JSON_SCHEMA}
+    return schema
+
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"release": release, "events": events, "result": result}
 
 
 def file_of(name: str) -> Path:
@@ -41,14 +51,15 @@ def file_of(name: str) -> Path:
     return FOLDER / f"{name}.schema.json"
 
 
-def _schema_of(kind: Any, title: str) -> dict[str, Any]:
+def _schema_of(kind: Any, title: str, required: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+    """The schema of a type; ``required`` has the keys that are always there, of types where that is not all of them."""
     import msgspec
 
     (_,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     schema: dict[str, Any] = definitions.pop(kind.__name__)
-    for each in (schema, *definitions.values()):
+    for name, each in {kind.__name__: schema, **definitions}.items():
         for field in each.get("properties", {}).values():
             field.pop("default", None)  # of the class; what is written has every key
         if "properties" in each:
-            each["required"] = [*each["properties"]]
+            each["required"] = (required or {}).get(name, [*each["properties"]])
     return {"$schema": DIALECT, **schema, "title": title, **({"$defs": definitions} if definitions else {})}

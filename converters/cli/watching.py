@@ -1,0 +1,246 @@
+"""Whoever watches a run over several models: a live table on a terminal, lines where there is none, files.
+
+Event → ``Watch`` → table or lines on stderr, the file of ``--events``, release.json and release.html
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.amounts import clock, size
+from converters.cli.output import say
+from converters.cli.progress import BYTES, LONGEST
+from converters.redaction import printable
+from converters.release.events import Event, Listener
+from converters.release.job import Job, Result, State
+from converters.release.worker import Steps, here
+from verify.protocols import Progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ENDS = frozenset(state.value for state in State)
+PUT_BACK = ("retried", "postponed")
+ROWS, FRAME = 16, 4
+"""Models that the table shows at most; lines of the terminal that are not for them."""
+TOLD_FROM = 1.0
+"""Seconds from which on a step that ended is worth a line."""
+
+
+class Watch:
+    """The listeners of one run over ``jobs``; each event goes to all of them.
+
+    ``record`` is written beside the models' folders, ``events`` is the file for them, and with ``shown`` a table or
+    lines on stderr tell what is being done. Raises UsageError where the file of events cannot be opened.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], *, record: bool, events: Path | None, shown: bool, verbose: bool, command: str
+    ) -> None:
+        self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
+        if events is not None:
+            from converters.release.log import EventLog
+
+            log = EventLog(events, _warn)
+            self._open.callback(log.close)
+            self._listeners.append(log)
+        if record:
+            from converters.release.record import Record
+
+            self._record = Record(record_folder(jobs), jobs, _warn, command=command)
+            self._open.callback(self._record.close)
+            self._listeners.append(self._record)
+        if shown:
+            self._listeners.append(self._open.enter_context(_shown(len(jobs), verbose)))
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    def add(self, result: Result) -> None:
+        """A job has come to its end."""
+        if self._record is not None:
+            self._record.add(result.number, result)
+
+    def close(self) -> None:
+        """The run is over: what is shown disappears, what is written is complete."""
+        self._open.close()
+
+    @contextmanager
+    def steps(self, job: Job, attempt: int = 1) -> Iterator[Progress]:
+        """The progress of an attempt in this process, as events. Inside, what libraries print is lost."""
+        with redirect_stdout(StringIO()):
+            yield Steps(_Sender(self), job.name, attempt)
+
+    @contextmanager
+    def alone(self, job: Job, progress: Progress) -> Iterator[Progress]:
+        """The same of the only job of a run, beside what shows its progress."""
+        steps = Steps(_Sender(self), job.name, 1)
+
+        def both(what: str, done: int, total: int) -> None:
+            progress(what, done, total)
+            steps(what, done, total)
+
+        self(Event(job.name, "started", host=here()))
+        yield both if self._listeners else progress
+
+    def ended_alone(self, job: Job, result: Result) -> None:
+        """The only job has come to its end."""
+        self(Event(job.name, result.state, result.seconds, error=str(result.error or ""), host=here()))
+        self.add(result)
+
+
+@dataclass
+class _Sender:
+    """The connection of ``Steps``, in this process."""
+
+    send: Listener
+
+
+def record_folder(jobs: Sequence[Job]) -> Path:
+    """The folder that holds the models' folders; of several such, the one that holds most."""
+    ((folder, _),) = Counter(job.place.parent for job in jobs).most_common(1)
+    return folder
+
+
+@contextmanager
+def _shown(total: int, verbose: bool) -> Iterator[Listener]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if verbose or not console.is_terminal:
+        yield EventLines(verbose)
+    else:
+        with _table(total, console) as table:
+            yield table
+
+
+@dataclass
+class Running:
+    """The step that a model is at, since when, and when it was last told of."""
+
+    step: str
+    since: float
+    told: float
+    attempt: int = 1
+    bytes: int | None = None
+
+
+class EventLines:
+    """Lines with times: ``12:03:04 BiT-M-R50x1: verifying, 3.2 s``, for steps that end and for models that do.
+
+    A step that takes less than a second has one only if ``verbose``; one that takes long has one now and then.
+    """
+
+    def __init__(self, verbose: bool, tell: Callable[[str], None] | None = None) -> None:
+        self._verbose, self._tell = verbose, tell or _warn
+        self._running: dict[str, Running] = {}
+
+    def __call__(self, event: Event) -> None:
+        at = self._running.get(event.model)
+        if at is not None and (event.step != at.step or event.seconds is not None):
+            self._end(event, self._running.pop(event.model))
+        if event.step in ENDS or event.step in PUT_BACK:
+            if event.step != State.NOT_TRIED:
+                self._say(event, event.step, event.seconds)
+        elif event.seconds is None:
+            self._go_on(event)
+
+    def _go_on(self, event: Event) -> None:
+        at = self._running.setdefault(event.model, Running(event.step, event.time, event.time))
+        if event.time - at.told >= LONGEST:
+            at.told = event.time
+            self._say(event, event.step, event.time - at.since)
+
+    def _end(self, event: Event, at: Running) -> None:
+        seconds = event.time - at.since
+        if at.step != "started" and (self._verbose or seconds >= TOLD_FROM):
+            self._say(event, at.step, seconds)
+
+    def _say(self, event: Event, step: str, seconds: float | None) -> None:
+        took = "" if seconds is None else f", {seconds:.1f} s"
+        again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+        reason = f": {event.error.splitlines()[0]}" if event.error and step in PUT_BACK else ""
+        moment = time.strftime("%H:%M:%S", time.localtime(event.time))
+        self._tell(f"{moment} {event.model}: {step}{again}{took}{reason}")
+
+
+@dataclass
+class LiveTable:
+    """The models that are being worked at, and how many have come to which end."""
+
+    total: int
+    height: Callable[[], int]
+    now: Callable[[], float] = time.time
+    _running: dict[str, Running] = field(default_factory=dict, init=False)
+    _ended: Counter[str] = field(default_factory=Counter, init=False)
+    _begun: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begun = self.now()
+
+    def __call__(self, event: Event) -> None:
+        if event.step in ENDS:
+            self._running.pop(event.model, None)
+            self._ended[event.step] += 1
+        elif event.step in PUT_BACK:
+            self._running.pop(event.model, None)
+        elif event.seconds is None:
+            self._step(event)
+
+    def __rich__(self) -> Table:
+        return self.table()
+
+    def table(self) -> Table:
+        """The table as it is now; no higher than the terminal."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, show_edge=False, title=self.title(), title_justify="left")
+        for name in ("Model", "Step", "Since", ""):
+            table.add_column(name, no_wrap=True, overflow="ellipsis", header_style="dim")
+        room = max(1, min(ROWS, self.height() - FRAME))
+        running = list(self._running.items())
+        for model, at in running[: room if len(running) <= room else room - 1]:
+            again = f"attempt {at.attempt}" if at.attempt > 1 else ""
+            amount = f" {size(at.bytes)}" if at.bytes else ""
+            words = (model, at.step + amount, clock(self.now() - at.since), again)
+            table.add_row(*(escape(printable(word)) for word in words))
+        if len(running) > room:
+            table.add_row(f"and {len(running) - room + 1} more")
+        return table
+
+    def title(self) -> str:
+        """The line of totals: ``12 of 40 done in 3:01: 11 published, 1 failed``."""
+        counts = ", ".join(f"{count} {state}" for state, count in self._ended.items())
+        took = clock(self.now() - self._begun)
+        return f"{self._ended.total()} of {self.total} done in {took}" + (f": {counts}" if counts else "")
+
+    def _step(self, event: Event) -> None:
+        at = self._running.get(event.model)
+        if at is None or at.step != event.step:
+            at = Running(event.step, event.time, event.time)
+        at.attempt, at.bytes = event.attempt, event.bytes if event.step == BYTES else None
+        self._running[event.model] = at
+
+
+@contextmanager
+def _table(total: int, console: Any) -> Iterator[Listener]:
+    from rich.live import Live
+
+    table = LiveTable(total, lambda: console.height)
+    # What goes to stdout stays there, unless it is this terminal: then it is printed above the table.
+    with Live(table, console=console, transient=True, redirect_stdout=sys.stdout.isatty(), refresh_per_second=4):
+        yield table
+
+
+def _warn(line: str) -> None:
+    say(line, err=True)

@@ -1,0 +1,50 @@
+"""The types of the document that ``bit-convert --json`` prints; ``Result.to_json`` makes an entry."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from converters.hub.guard import Publication
+from converters.release.job import State
+from verify.report.parity import Report
+
+REQUIRED = {
+    "Document": ["schema", "release", "exit_status", "results"],
+    "Entry": ["name", "state", "exit_status"],
+}
+"""The keys that are always there."""
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One model: what came of it, and of what was made the folder, the report and the publication."""
+
+    name: str
+    state: State
+    exit_status: int
+    error: str | None = None
+    plan: dict[str, str] | None = None
+    """With --dry-run: what would be done."""
+    folder: str | None = None
+    files: list[str] | None = None
+    made: bool | None = None
+    """False where the folder held this result already."""
+    architecture: str | None = None
+    left_out: str | None = None
+    seconds: float | None = None
+    report: Report | None = None
+    publication: Publication | None = None
+    discarded: bool | None = None
+
+
+class Document(msgspec.Struct, kw_only=True):
+    """The whole document."""
+
+    schema: Literal[1]
+    release: str
+    """The version of bit-convert."""
+    exit_status: int
+    results: list[Entry]
+    error: str | None = None
+    """The error that ended the run before its time."""
