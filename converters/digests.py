@@ -103,7 +103,10 @@ def _note(
         place.parent.mkdir(parents=True, exist_ok=True)
         unfinished = place.with_name(f"{place.name}.{token_hex(4)}")
         try:
-            unfinished.write_text(json.dumps({"files": record.files, "compared": record.compared}), encoding="utf-8")
+            unfinished.write_text(
+                json.dumps({"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}),
+                encoding="utf-8",
+            )
             unfinished.replace(place)
         finally:
             unfinished.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ words → ``Command.main`` → the command's function → exit status
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -49,16 +49,26 @@ class Command(click.Command):
     """A command that ends as the contract says: one or two lines on stderr, and the exit status of what went wrong.
 
     With ``--json``, stdout has one JSON document in any case. ``examples`` are what to type, and what it does;
-    ``statuses`` say what the exit status means.
+    ``statuses`` say what the exit status means; ``others`` are commands of their own behind a first word.
     """
 
-    def __init__(self, name: str, *, examples: dict[str, str], statuses: dict[str, str], **attributes: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        examples: dict[str, str],
+        statuses: dict[str, str],
+        others: Mapping[str, Callable[[], click.Command]] | None = None,
+        **attributes: Any,
+    ) -> None:
         settings = {"max_content_width": 120, "help_option_names": ["-h", "--help"]}
         super().__init__(name, context_settings=settings, **attributes)
-        self.examples, self.statuses = examples, statuses
+        self.examples, self.statuses, self.others = examples, statuses, others or {}
 
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         words = list(sys.argv[1:] if args is None else map(str, args))
+        if words and words[0] in self.others:
+            return self.others[words[0]]().main(words[1:], f"{prog_name or self.name} {words[0]}", *rest, **extra)
         empty: dict[str, Any] = {"schema": JSON_SCHEMA, "results": []} if self.name == "bit-convert" else {}
         name = prog_name or self.name or ""
         ending = Ending(name, debug="--debug" in words, as_json="--json" in words, empty=empty)

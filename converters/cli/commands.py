@@ -90,6 +90,7 @@ CONVERTING = {
     "bit-convert BiT-M-R50x1 --dry-run": "What would be read and written.",
     "bit-convert my.npz --output my-model": "A file of yours.",
     "bit-convert hf://google/bit-50 --layout npz": "A repository of the Hub, back to Google's own layout.",
+    "bit-convert cache": "What was downloaded; see bit-convert cache --help.",
     "bit-convert 'BiT-M-*' --push --namespace me": "Several variants, each published once it is verified.",
 }
 AUDITING = {
@@ -100,7 +101,13 @@ AUDITING = {
 }
 
 
-@click.command("bit-convert", cls=Command, examples=CONVERTING, statuses=CONVERTED)
+def _cache() -> click.Command:
+    from converters.cli.cache import cache
+
+    return cache
+
+
+@click.command("bit-convert", cls=Command, examples=CONVERTING, statuses=CONVERTED, others={"cache": _cache})
 @click.argument("name_or_path", required=False, shell_complete=_variants_like)
 @SOURCE(
     "--variant",

@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -36,6 +36,7 @@ DIGITS = 16
 """Hexadecimal digits of a digest in a folder's name."""
 MAX_RECORD = 1 << 16
 """Bytes of a record that are read."""
+_FOLDER = re.compile(rf"(?P<name>.+)-[0-9a-f]{{{DIGITS}}}")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,9 +76,22 @@ class Slot:
     """The folder of one URL in the cache."""
 
     def __init__(self, url: str, name: str) -> None:
-        key = hashlib.sha256(url.encode()).hexdigest()[:DIGITS]
-        self.name = name
-        self.folder = cache_folder() / f"{name}-{key}"
+        self._at(cache_folder() / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:DIGITS]}", name)
+
+    @classmethod
+    def all(cls) -> list[Slot]:
+        """Every slot that is there, by name."""
+        found = []
+        with suppress(FileNotFoundError):
+            for folder in sorted(cache_folder().iterdir()):
+                if (match := _FOLDER.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink():
+                    slot = cls.__new__(cls)
+                    slot._at(folder, match["name"])
+                    found.append(slot)
+        return found
+
+    def _at(self, folder: Path, name: str) -> None:
+        self.name, self.folder = name, folder
         self.partial = self.folder / "partial"
         self._version = self.folder / "partial.json"
         self._entry = self.folder / "entry.json"
@@ -88,28 +102,29 @@ class Slot:
         return cls(address, file_name(address))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: float = -1) -> Iterator[None]:
         """Waits until no other process fetches this URL; a killed one's lock is gone with it.
 
-        Raises UsageError where the cache cannot be written or locked.
+        Raises UsageError where the cache cannot be written or locked, and after ``wait`` seconds, if that is no
+        negative number.
         """
         from filelock import FileLock
 
         lock = FileLock(self.folder / "lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire()
-        except (OSError, RuntimeError) as error:
+            held = lock.acquire(timeout=wait)
+        except (OSError, RuntimeError) as error:  # filelock's Timeout is an OSError
             raise self.unusable(error) from error
         with held:
             yield
 
     def whole(self) -> tuple[Path, Entry] | None:
         """The current version's file; None unless it is there, all of it, as it was when it was checked."""
-        entry = _load(Entry, self._entry)
-        if entry is None or not _HEXADECIMAL.fullmatch(entry.sha256):
+        recorded = self.entry()
+        if recorded is None:
             return None
-        path = self._place(entry)
+        path, entry = recorded
         try:
             found = path.lstat()
             if found.st_size != entry.size:
@@ -119,6 +134,11 @@ class Slot:
         except OSError:
             return None
         return path, entry
+
+    def entry(self) -> tuple[Path, Entry] | None:
+        """The current version's place and what is recorded of it, whether or not it is there."""
+        entry = _load(Entry, self._entry)
+        return None if entry is None or not _HEXADECIMAL.fullmatch(entry.sha256) else (self._place(entry), entry)
 
     @property
     def done(self) -> int:
@@ -143,11 +163,26 @@ class Slot:
     def clear(self) -> None:
         """Removes every version of the file; the lock stays, which another process may wait for."""
         with self.locked():
-            for path in self.folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-            self._entry.unlink(missing_ok=True)
-            self.drop()
+            self.clear_held()
+
+    def clear_held(self) -> None:
+        """Removes every version, of a slot that is locked."""
+        for path in self._folders():
+            shutil.rmtree(path, ignore_errors=True)
+        self._entry.unlink(missing_ok=True)
+        self.drop()
+
+    def drop_older(self) -> int:
+        """Removes all versions but the current one, of a slot that is locked; returns their bytes."""
+        current, freed = self.entry(), 0
+        for path in self._folders():
+            if current is not None and path != current[0].parent and path.name != "module":
+                freed += sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
+                shutil.rmtree(path, ignore_errors=True)
+        return freed
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
 
     def finish(self, version: Version, digest: str, origin: str) -> Path:
         """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""

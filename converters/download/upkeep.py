@@ -1,0 +1,117 @@
+"""The upkeep of the cache: what it holds, whether that is whole, and what may go.
+
+slots → ``kept()`` → rows;  ``verified()`` reads every byte;  ``prune()`` → rows of what went
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from converters.download.cache import Slot
+from converters.errors import UsageError
+from converters.files import cache_folder, sha256
+
+DAY = 24 * 3600.0
+BUSY = 0.2
+"""Seconds after which a slot that another process has is left alone."""
+
+
+class Condition(StrEnum):
+    """The condition of a download."""
+
+    WHOLE = "whole"
+    PARTIAL = "partial"
+    """Its beginning, with which the next run goes on."""
+    DAMAGED = "damaged"
+    """Not what was downloaded: the next run downloads it again."""
+    EMPTY = "empty"
+    """Links to other downloads, or nothing."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One download in the cache."""
+
+    name: str
+    folder: Path
+    condition: Condition
+    bytes: int
+    """All that it takes on disk, older versions included."""
+    used: float
+    """The time of its last change, in seconds since 1970."""
+    sha256: str = ""
+    """The current version's, as it was downloaded."""
+
+    @property
+    def days(self) -> float:
+        """Days since its last change."""
+        return max(0.0, time.time() - self.used) / DAY
+
+
+def kept() -> list[Kept]:
+    """Lists the downloads, by name; of each is only looked at whether it is there."""
+    return [_row(slot, slot.whole() is not None) for slot in Slot.all()]
+
+
+def verified(progress: Callable[[str, int, int], None]) -> list[Kept]:
+    """Lists the downloads, after every whole one was read and held against the sha256 that it came with."""
+    rows, slots = [], Slot.all()
+    for number, slot in enumerate(slots):
+        progress(f"reading {slot.name}", number, len(slots))
+        found = slot.entry()
+        with suppress(OSError):
+            rows.append(_row(slot, found is not None and found[0].is_file() and sha256(found[0]) == found[1].sha256))
+    return rows
+
+
+def prune(older_than: float | None = None, everything: bool = False) -> list[Kept]:
+    """Removes what no run has a use for: what is damaged, older versions, digests of folders that are gone; with
+    ``older_than`` (days) also whole and partial downloads that old; with ``everything`` all of the cache.
+
+    What another process is at stays. Returns the downloads that went, or gave up older versions.
+    """
+    gone = []
+    for slot in Slot.all():
+        row = _row(slot, slot.whole() is not None)
+        old = everything or (older_than is not None and row.days >= older_than)
+        with suppress(UsageError), slot.locked(BUSY):
+            if old or row.condition in (Condition.DAMAGED, Condition.EMPTY):
+                slot.clear_held()
+                shutil.rmtree(slot.folder, ignore_errors=True)
+                gone.append(row)
+            elif (freed := slot.drop_older()) > 0:
+                gone.append(Kept(row.name, row.folder, row.condition, freed, row.used, row.sha256))
+    for path in _records(everything):
+        path.unlink(missing_ok=True)
+    return gone
+
+
+def _row(slot: Slot, whole: bool) -> Kept:
+    recorded = slot.entry()
+    if recorded is not None:
+        condition = Condition.WHOLE if whole else Condition.DAMAGED
+    else:
+        condition = Condition.PARTIAL if slot.done else Condition.EMPTY
+    found = [path.lstat() for path in slot.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    used = max((each.st_mtime for each in found), default=slot.folder.lstat().st_mtime)
+    size = sum(each.st_size for each in found)
+    return Kept(slot.name, slot.folder, condition, size, used, recorded[1].sha256 if recorded else "")
+
+
+def _records(everything: bool) -> Iterator[Path]:
+    """Records of digests, of folders that are gone, or all; of publications, all or none: they save downloads."""
+    for path in cache_folder().glob("known/*"):
+        folder = None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            folder = Path(json.loads(path.read_bytes())["folder"])
+        if everything or folder is None or not folder.is_dir():
+            yield path
+    if everything:
+        yield from cache_folder().glob("published/*.json")
