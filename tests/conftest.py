@@ -12,9 +12,11 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests.checkpoints import make_checkpoint
 from tests.shared import FOLDER
 
 OPTIONAL = {
@@ -63,6 +65,20 @@ def _folder_of_the_run(tmp_path_factory):
 def _own_cache(monkeypatch, tmp_path_factory):
     """Nothing is remembered of a user's files, or in a user's home."""
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tensors() -> dict[str, np.ndarray]:
+    """A network for tests to which any will do. Do not change its values."""
+    return make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tensors, tmp_path_factory) -> Path:
+    """The same as an npz; tests that change it take a copy."""
+    path = tmp_path_factory.mktemp("source") / "tiny.npz"
+    np.savez(path, **tensors)
+    return path
 
 
 @pytest.fixture(autouse=True)

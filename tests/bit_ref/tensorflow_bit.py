@@ -1,6 +1,6 @@
 """The network once more, in TensorFlow's operations on Google's tensors, float64; run as a program.
 
-    python -m tests.bit_ref.tensorflow_bit IN.npz OUT.npz
+    python -m tests.bit_ref.tensorflow_bit IN.npz OUT.npz [IN.npz OUT.npz …]
 
 IN holds the tensors, ``images`` (N, 3, H, W) and ``labels`` (N,); OUT gets ``loss``, ``logits`` and each tensor's
 gradient under its name. A process of its own, since the compiler inside PyTorch and TensorFlow's crash each other.
@@ -59,4 +59,5 @@ def main(source, target):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for source, target in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        main(source, target)

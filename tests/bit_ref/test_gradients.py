@@ -16,18 +16,35 @@ from tests.verify.folders import transformers_name, transformers_value, write_fo
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel_std", [1e-2, 1e-5])
-def test_gradients_are_tensorflows(kernel_std, tmp_path):
-    """At kernels of 1e-5 the variance is Google's epsilon, whose part in the gradient then shows."""
-    tensors = make_checkpoint((1, 2), 32, 5, seed=3, kernel_std=kernel_std, mids=(64, 32))
-    images, labels = make_input(2, 40, 33), np.array([3, 1])
-    np.savez(tmp_path / "in.npz", images=images, labels=labels, **tensors)
-    program = [sys.executable, "-m", "tests.bit_ref.tensorflow_bit", tmp_path / "in.npz", tmp_path / "out.npz"]
+DEVIATIONS = [1e-2, 1e-5]
+"""Of the kernels. At 1e-5 the variance is Google's epsilon, whose part in the gradient then shows."""
+IMAGES, LABELS = make_input(2, 40, 33), np.array([3, 1])
+
+
+def network(deviation):
+    return make_checkpoint((1, 2), 32, 5, seed=3, kernel_std=deviation, mids=(64, 32))
+
+
+@pytest.fixture(scope="module")
+def gradients_of_tensorflow(tmp_path_factory):
+    """Deviation of the kernels → file of loss, logits and gradients."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    files = []
+    for deviation in DEVIATIONS:
+        files += [folder / f"in {deviation}.npz", folder / f"out {deviation}.npz"]
+        np.savez(files[-2], images=IMAGES, labels=LABELS, **network(deviation))
+    program = [sys.executable, "-m", "tests.bit_ref.tensorflow_bit", *files]
     subprocess.run(program, cwd=ROOT, check=True, capture_output=True)
-    with np.load(tmp_path / "out.npz") as file:
+    return dict(zip(DEVIATIONS, files[1::2], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deviation", DEVIATIONS)
+def test_gradients_are_tensorflows(deviation, gradients_of_tensorflow):
+    with np.load(gradients_of_tensorflow[deviation]) as file:
         expected = dict(file)
 
+    tensors, images, labels = network(deviation), IMAGES, LABELS
     model = model_of(tensors, weight_standardization_eps=1e-10).double().train()
     output = model(torch.from_numpy(images).double(), labels=torch.from_numpy(labels))
     output.loss.backward()

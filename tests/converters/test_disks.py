@@ -8,24 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from converters.api import audit
 from converters.api import convert as convert_in_python
 from converters.cli.commands import verify
 from converters.errors import UsageError
-from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
 
 Disk = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "tiny.npz"
-    np.savez(path, **make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64)))
-    return path
 
 
 @pytest.fixture(scope="module")

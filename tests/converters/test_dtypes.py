@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 from converters.mapping.dtypes import DTYPES, round_to, widened
-from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused
 from tests.converters.sources.writers import torch_names
 from tests.verify.support import TorchModel
@@ -47,18 +46,6 @@ def test_values_are_rounded_as_pytorch_rounds_them(dtype: str, values: np.ndarra
 
 
 # -- folders
-
-
-@pytest.fixture(scope="module")
-def tensors() -> dict[str, np.ndarray]:
-    return make_checkpoint((1, 1), 32, 3, seed=5, kernel_std=1e-2, mids=(32, 64))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tensors, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "tiny.npz"
-    np.savez(path, **tensors)
-    return path
 
 
 @pytest.fixture(scope="module")

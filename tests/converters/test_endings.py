@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,24 +19,12 @@ import pytest
 from converters.cli import runs
 from converters.cli.commands import convert, verify
 from converters.release import one
-from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
 
 ISSUES = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["urls"]["Issues"]
 PROGRAM = (
     "import sys; from converters.cli import progress, {command}; progress.FIRST = float('inf'); {command}(sys.argv[1:])"
 )
-
-
-@pytest.fixture(scope="module")
-def tensors() -> dict[str, np.ndarray]:
-    return make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64))
-
-
-@pytest.fixture
-def checkpoint(tensors, tmp_path) -> Path:
-    np.savez(tmp_path / "tiny.npz", **tensors)
-    return tmp_path / "tiny.npz"
 
 
 def strict(text: str) -> dict:
@@ -181,7 +170,7 @@ ODD = "mod\udcffel-\u00e8\u65e5\x1b[31m\u202e"
 def test_any_name_survives(environment, checkpoint, tmp_path):
     """Each command in each encoding; what it proves has no part in that, so a conversion proves nothing here."""
     source, folder = tmp_path / f"{ODD}.npz", tmp_path / ODD
-    checkpoint.rename(source)
+    shutil.copy(checkpoint, source)
     converting = ("convert", "--checkpoint", source, "--output", folder, "--no-verify")
     commands = (
         (0, *converting),

@@ -14,7 +14,6 @@ from converters.catalogue.variants import find, kaggle_handle
 from converters.download import kaggle
 from converters.download.locations import fetch
 from converters.errors import HubError, UsageError
-from tests.checkpoints import make_checkpoint
 from tests.command_line import converted, refused, run
 from tests.converters.sources import writers
 from tests.kaggle_server import KaggleServer, archive_of
@@ -22,11 +21,6 @@ from tests.kaggle_server import KaggleServer, archive_of
 pytest.importorskip("kagglehub")
 HANDLE = "google/bit/tensorFlow2/m-r50x1/1"
 KEY = "s3cr3t-k3y"
-
-
-@pytest.fixture(scope="module")
-def tensors() -> dict[str, np.ndarray]:
-    return make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64))
 
 
 @pytest.fixture(scope="module")

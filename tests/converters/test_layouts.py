@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -72,6 +72,7 @@ def test_overflowing_kernels_become_inf_without_a_warning(layout: Layout) -> Non
 
 @pytest.mark.parametrize("layout", BY_SCHEME.values(), ids=BY_SCHEME)
 @pytest.mark.parametrize("kind", Kind)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_form_has_an_inverse_that_gives_the_bits_back(layout: Layout, kind: Kind, data: st.DataObject) -> None:
     rank = 4 if kind in (Kind.KERNEL, Kind.HEAD_KERNEL) else 1

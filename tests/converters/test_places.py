@@ -24,11 +24,6 @@ READER = "hf_" + "ReaderReaderReader"
 
 
 @pytest.fixture(scope="module")
-def tensors() -> dict[str, np.ndarray]:
-    return make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64))
-
-
-@pytest.fixture(scope="module")
 def others() -> dict[str, np.ndarray]:
     """The same network with other values."""
     return make_checkpoint((1, 1), 32, 3, seed=6, mids=(32, 64))

@@ -7,23 +7,14 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from converters.cli.commands import verify
-from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, refused, run
 from tests.file_server import FileServer
 
 PROVENANCE, SIGNATURE = "provenance.json", "model.sig"
 SECRET = "SecretSecretSecret"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "tiny.npz"
-    np.savez(path, **make_checkpoint((1, 1), 32, 3, mids=(32, 64)))
-    return path
 
 
 @pytest.fixture(scope="module")

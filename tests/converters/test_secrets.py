@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from converters import redaction
@@ -15,7 +14,6 @@ from converters.api import audit
 from converters.api import convert as convert_in_python
 from converters.cli.commands import convert, verify
 from converters.errors import BitConvertError
-from tests.checkpoints import make_checkpoint
 from tests.command_line import elsewhere, run
 from tests.file_server import Fault, FileServer
 
@@ -57,13 +55,6 @@ def _forgetful(monkeypatch, tmp_path):
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "tiny.npz"
-    np.savez(path, **make_checkpoint((1, 1), 32, 3, seed=5, mids=(32, 64)))
-    return path
 
 
 def holds_no_secret(text: str, folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from tests.checkpoints import LARGE, make_checkpoint
 from tests.command_line import audited, converted, refused, run
 from tests.converters.sources.writers import torch_names
 from tests.hub_server import HubServer, User
+from tests.processes import python
 
 UNITS, WIDTH, MIDS, CLASSES = (2, 1), 32, (32, 64), 5
 SHARDS = ("--max-shard-size", "150KB")
@@ -185,8 +184,8 @@ def test_all_shards_are_published_and_stale_ones_go(checkpoint, tmp_path: Path) 
     with HubServer({token: User("me")}) as hub:
         hub.add("me/bit", files={"eval.md": b"someone else's"})
         environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "HF_ENDPOINT": hub.url, "HF_TOKEN": token}
-        command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "model")]
-        result = subprocess.run(command, capture_output=True, text=True, env={**environment, "HF_HOME": str(tmp_path)})
+        environment["HF_HOME"] = str(tmp_path)
+        result = python(code, checkpoint, tmp_path / "model", environment=environment)
         assert result.returncode == 0, result.stderr
         repository = hub.repositories["me/bit"]
         whole, shards = (set(commit.tree) for commit in repository.history()[:2])
@@ -289,8 +288,7 @@ def test_stock_timm_gives_googles_logits_from_the_folder_and_offline_from_a_hub(
         "print(tuple(data['input_size']), data['crop_mode'], data['interpolation'], len(names), names[0])"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-c", code, str(tmp_path), str(hub)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = python(code, tmp_path, hub, environment=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("(3, 480, 480) squash bilinear 1000 tench")
 

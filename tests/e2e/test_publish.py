@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from tests.checkpoints import make_checkpoint, make_input
+from tests.checkpoints import make_input
 from tests.hub_server import HubServer, User
 from tests.processes import python
 
@@ -28,13 +28,6 @@ def run(code: str, *arguments: object, **environment: str) -> CompletedProcess[s
 
 def bit_convert(*arguments: object, **environment: str) -> CompletedProcess[str]:
     return run("from converters.cli import convert; convert()", *arguments, **environment)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("source") / "tiny.npz"
-    np.savez(path, **make_checkpoint((1, 1), 32, 3, mids=(32, 64)))
-    return path
 
 
 @pytest.fixture(scope="module")

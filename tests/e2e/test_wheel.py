@@ -42,9 +42,10 @@ def environment(wheel: Path, tmp_path_factory) -> Path:
     Installing torch again would take minutes; nothing of this checkout is on the path.
     """
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
     # A line that is a path is added; the path file of this checkout's own editable install is not read through it.
     (site_packages(python) / "libraries.pth").write_text(f"{site_packages(sys.executable)}\n")
     return folder
