@@ -41,6 +41,10 @@ def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("bit-convert", _readable)
 
 
+_screens: list[Callable[[str], None]] = []
+"""What prints above something that stays at the end of the terminal; the last counts."""
+
+
 class OutputClosed(BaseException):
     """Raised where whoever was to read stdout has gone, as ``| head`` does."""
 
@@ -132,7 +136,20 @@ def guarded_libraries() -> Iterator[None]:
         logging.setLogRecordFactory(factory)
 
 
+@contextmanager
+def above(show: Callable[[str], None]) -> Iterator[None]:
+    """Inside, ``show`` prints what goes to the terminal that stderr is."""
+    _screens.append(show)
+    try:
+        yield
+    finally:
+        _screens.remove(show)
+
+
 def _print(text: str, err: bool, nl: bool) -> None:
+    if _screens and (err or sys.stdout.isatty()):
+        _screens[-1](text)
+        return
     try:
         click.echo(text, err=err, nl=nl)
     except BrokenPipeError:

@@ -5,7 +5,6 @@ Event → ``Watch`` → table or lines on stderr, the file of ``--events``, rele
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.amounts import clock, size
-from converters.cli.output import say
+from converters.cli.output import above, say
 from converters.cli.progress import BYTES, LONGEST
 from converters.redaction import printable
 from converters.release.events import Event, Listener
@@ -25,6 +24,7 @@ from converters.release.worker import Steps, here
 from verify.protocols import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 ENDS = frozenset(state.value for state in State)
@@ -196,15 +196,18 @@ class LiveTable:
         elif event.seconds is None:
             self._step(event)
 
-    def __rich__(self) -> Table:
-        return self.table()
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(Text(self.title(), style="bold", no_wrap=True, overflow="ellipsis"), self.table())
 
     def table(self) -> Table:
-        """The table as it is now; no higher than the terminal."""
+        """The table as it is now; no higher than the terminal, but for the line of totals."""
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, show_edge=False, title=self.title(), title_justify="left")
+        table = Table(box=None, pad_edge=False, show_edge=False)
         for name in ("Model", "Step", "Since", ""):
             table.add_column(name, no_wrap=True, overflow="ellipsis", header_style="dim")
         room = max(1, min(ROWS, self.height() - FRAME))
@@ -235,10 +238,15 @@ class LiveTable:
 @contextmanager
 def _table(total: int, console: Any) -> Iterator[Listener]:
     from rich.live import Live
+    from rich.text import Text
 
     table = LiveTable(total, lambda: console.height)
-    # What goes to stdout stays there, unless it is this terminal: then it is printed above the table.
-    with Live(table, console=console, transient=True, redirect_stdout=sys.stdout.isatty(), refresh_per_second=4):
+
+    def show(text: str) -> None:
+        console.print(Text.from_ansi(text.rstrip("\n")), soft_wrap=True)
+
+    live = Live(table, console=console, transient=True, redirect_stdout=False, refresh_per_second=4)
+    with live, above(show):
         yield table
 
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -218,3 +225,26 @@ def test_events_that_cannot_be_written_are_wrong_usage_before_anything_is_done(t
 def test_the_record_lies_where_most_models_do(tmp_path):
     todo = [*jobs(tmp_path / "a", 1), *jobs(tmp_path / "b", 3)]
     assert record_folder(todo) == tmp_path / "b"
+
+
+@pytest.mark.slow
+def test_what_is_said_on_a_terminal_stands_above_the_table_and_the_table_goes(tmp_path):
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "converters", *MANY], stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # its end
+        while piece := os.read(master, 1 << 16):
+            shown += piece
+    os.close(master)
+    assert process.wait() == 4
+    text = shown.decode()
+    assert "of 13 done in" in text
+    for said in ("BiT-digits: converted", "bit-convert: https://"):
+        lines = [line for line in text.split("\n") if said in line]
+        assert lines
+        assert all("\x1b[2K" in line.partition(said)[0] or line.startswith(said) for line in lines)
+    assert text.rstrip().splitlines()[-1].endswith("bit-convert: 1 converted, 12 failed")
