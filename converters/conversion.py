@@ -32,6 +32,7 @@ from converters.writers import model
 from converters.writers.weights import weight_files
 from verify import Report
 from verify.protocols import Progress
+from verify.report.meaning import meaning
 
 DEFAULT_OUTPUT = Path("models")
 
@@ -306,5 +307,6 @@ def _failed(report: Report, place: Path, command: str) -> ParityError:
         write_report(report, folder, command)
         install(folder, failed)
     return ParityError(
-        f"{place}: not made, verification {report.verdict}: {report.reason}.\nSee {failed / PARITY_PAGE}."
+        f"{place}: not made, verification {report.verdict}: {report.reason}.\n"
+        f"{meaning(report)} See {failed / PARITY_PAGE}."
     )

@@ -22,6 +22,7 @@ import converters
 from converters import UsageError
 from converters.auditing.evaluation.classes import ClassNames, UnknownLabelError
 from converters.auditing.evaluation.datasets import listing
+from converters.auditing.evaluation.images import opened
 from converters.auditing.evaluation.run import Evaluation
 from converters.auditing.evaluation.workers import Workers
 from converters.auditing.target import Folder, audit_readers
@@ -297,6 +298,37 @@ def test_a_decoder_that_dies_takes_its_image_alone(place, tmp_path, monkeypatch)
     found = evaluated(place / "models" / "BiT-digits", some(place, tmp_path, count=1))
     assert (found.images, found.unreadable) == (9, 1)
     assert "its decoder ended" in found.unreadable_files[0]
+
+
+def test_pixels_of_any_kind_are_bytes_of_three_colours(place, tmp_path):
+    """The same digit in every mode is the same digit."""
+    digit = Image.open(sorted((place / "val" / "seven").iterdir())[5])
+    grey = np.asarray(digit.convert("L"))
+    (tmp_path / "kinds" / "seven").mkdir(parents=True)
+    images = {
+        "cmyk.tif": digit.convert("CMYK"),
+        "alpha.png": digit.convert("LA"),
+        "palette.png": digit.convert("P"),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "deep.tiff": Image.fromarray(grey.astype(np.uint16) * 257),
+        "whole.ppm": digit.convert("RGB"),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / "kinds" / "seven" / name)
+        np.testing.assert_array_equal(np.asarray(opened(tmp_path / "kinds" / "seven" / name).convert("L")), grey)
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "kinds" / "seven" / "fractions.tiff")
+    Image.fromarray(grey.astype(np.int32) * 70_000).save(tmp_path / "kinds" / "seven" / "large.tiff")
+    shutil.copy(
+        tmp_path / "kinds" / "seven" / "whole.ppm",
+        os.fsdecode(os.fsencode(tmp_path / "kinds" / "seven") + b"/\xff.ppm"),
+    )
+    (tmp_path / "kinds" / "seven" / "loop").symlink_to(tmp_path / "kinds")
+    found = evaluated(place / "models" / "BiT-digits", tmp_path / "kinds")
+    assert (found.images, found.source.top1, found.target.top1) == (7, 7, 7)
+    assert sorted(found.unreadable_files) == [
+        "seven/fractions.tiff: its pixels are fractions",
+        "seven/large.tiff: its pixels are of 32 bits",
+    ]
 
 
 @pytest.fixture

@@ -9,7 +9,10 @@ import hashlib
 import io
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from converters.files import is_macos_metadata, refuse_special
 
@@ -45,22 +48,36 @@ def hashed(path: Path) -> tuple[Image, str]:
 
     It is as it is stored: not turned as its EXIF says, since neither Google's evaluation nor torchvision's does that.
     """
-    from PIL import Image
-
     try:
         refuse_special(path)
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES >> 20} MB")
         content = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-        image.load()
+        return _decoded(content), hashlib.sha256(content).hexdigest()
     except Exception as error:  # a reader of a format may raise anything
         raise UnreadableImageError(_why(error)) from error
-    return image, hashlib.sha256(content).hexdigest()
+
+
+def _decoded(content: bytes) -> Image:
+    """Raises ValueError for an image of too many pixels, and whatever Pillow raises."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
+    image.load()
+    return Image.fromarray(_upper_bits(np.asarray(image))) if image.mode[0] in "IF" else image
+
+
+def _upper_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Pixels of 16 bits as 8; Pillow would cut off what is beyond 255. Raises ValueError for any other kind."""
+    if values.dtype.kind == "f":
+        raise ValueError("its pixels are fractions")
+    if values.min() < 0 or values.max() >= 1 << 16:
+        raise ValueError("its pixels are of 32 bits")
+    return (values >> 8).astype(np.uint8)
 
 
 def _why(error: Exception) -> str:
