@@ -17,3 +17,10 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time that is not known to the second: ``50 seconds``, ``27 minutes``, ``11.1 hours``."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

@@ -150,6 +150,8 @@ class PublishOptions:
     revision: str | None = None
     """A branch, made where it is missing; None: main."""
     tag: str | None = None
+    collection: str | None = None
+    """The title, or the slug, of a collection of the Hub that gathers what was published."""
     hub: Path | None = None
     """A folder in the Hub cache's layout, instead of the Hub."""
     refresh: bool = False
@@ -162,7 +164,7 @@ class PublishOptions:
             raise UsageError(f"--patience {self.patience!r} is no number of seconds.")
         if self.repo_id and self.namespace:
             raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
-        networked = [option for option in self.given if option in ("--private", "--create-pr")]
+        networked = [option for option in self.given if option in ("--private", "--create-pr", "--collection")]
         if self.hub and networked:
             raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")
         if self.create_pr and (self.tag is not None or self.revision not in (None, "main")):

@@ -5,6 +5,7 @@ Until a command knows what it has to do, only click and the catalogue are import
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,13 @@ def _cache() -> click.Command:
     help="A released checkpoint by its name (see --list), or several by a glob such as 'BiT-M-*'.",
 )
 @SOURCE(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Convert and publish what this TOML file names, instead of --variant; other options are defaults of it.",
+)
+@SOURCE("--shard", metavar="I/N", help="The I-th of N parts of the list, all of about the same size.")
+@SOURCE(
     "--checkpoint",
     metavar="PATH_OR_URL",
     help="Read this path or address (https://, gs://, hf://, kaggle://) instead of the released one.",
@@ -181,6 +189,11 @@ def _cache() -> click.Command:
 @PUBLISHING("--revision", help="The branch to publish to; made where it is missing.")
 @PUBLISHING("--tag", help="A tag for the commit.")
 @PUBLISHING(
+    "--collection",
+    metavar="TITLE_OR_SLUG",
+    help="Gather what was published in this collection of the Hub; made where it is missing.",
+)
+@PUBLISHING(
     "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
 )
 @PUBLISHING(
@@ -230,10 +243,21 @@ def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
         from converters.cli.words import with_source
 
         options = with_source(name_or_path, options)
+    if options["plan"] is not None:
+        options["typed"] = _typed(options)
     from converters.cli.runs import Run, convert_all
 
     with guarded_libraries(), terminable():
         return convert_all(Run.of(options))
+
+
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that concern one model, of those that were typed, and not a default."""
+    from converters.release.plan_keys import KEYS, RELEASES, WORDS
+
+    source = click.get_current_context().get_parameter_source
+    typed = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
+    return {name: value for name, value in typed.items() if WORDS.get(name, name) in KEYS[RELEASES]}
 
 
 @click.command("bit-verify", cls=Command, examples=AUDITING, statuses=AUDITED)

@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.auditing.audits import VERSION
 from converters.choices import JSON_SCHEMA
+from converters.cli import planning
 from converters.cli.output import say, say_json_list, say_styled
 from converters.errors import BitConvertError
 from converters.release.job import Result, State
 
 if TYPE_CHECKING:
     from converters.cli.runs import Output
+    from converters.release.estimate import Estimate
+
+Gathered = tuple[list[dict[str, Any]], BitConvertError | None]
 
 
 class Outcome:
@@ -38,11 +42,22 @@ class Outcome:
         else:
             _say(result, alone=not self._many)
 
-    def end(self, stopped: BitConvertError | None = None) -> int:
-        """Says what is to be said at the end; ``stopped`` is what ended the run before its time. The exit status."""
-        status = stopped.exit_status if stopped else self._status
-        if self._many and not self._states[State.PLANNED]:
-            counts = ", ".join(f"{count} {state}" for state, count in self._states.items())
+    def end(
+        self,
+        stopped: BitConvertError | None = None,
+        *,
+        estimate: Estimate | None = None,
+        collections: Gathered = ([], None),
+    ) -> int:
+        """Says what is to be said at the end; returns the exit status.
+
+        ``stopped`` is what ended the run before its time, ``estimate`` what a run that was not made would take,
+        ``collections`` what came of gathering, and its first failure.
+        """
+        gathered, failure = collections
+        status = stopped.exit_status if stopped else self._status or (failure.exit_status if failure else 0)
+        if self._many and estimate is None:
+            counts = ", ".join(f"{count} {state}" for state, count in self._states.items()) or "no models to do"
             ended = f"{str(stopped).splitlines()[0]}; run it again to go on: " if stopped else ""
             say(f"bit-convert: {ended}{counts}", err=stopped is not None or self._output.as_json)
         if self._output.as_json:
@@ -51,8 +66,12 @@ class Outcome:
                 "release": VERSION,
                 "exit_status": status,
                 **({"error": str(stopped)} if stopped else {}),
+                **({"estimate": estimate.to_json()} if estimate else {}),
+                **({"collections": gathered} if gathered else {}),
             }
             say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
+        elif estimate is not None:
+            planning.say_estimate(estimate)
         return status
 
 

@@ -12,13 +12,14 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from converters.auditing.audits import audit_target, write_report
 from converters.catalogue import variants
+from converters.cli import planning
 from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
@@ -31,8 +32,11 @@ from converters.options import AuditOptions, ConvertOptions, PublishOptions, Rel
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
 from converters.release.engine import Engine
+from converters.release.estimate import estimate
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
+from converters.release.pool import cores
+from converters.release.shard import Shard
 from converters.release.workers import Here
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
@@ -69,6 +73,10 @@ class Run:
     publish: PublishOptions
     release: ReleaseOptions
     shown: Output
+    plan: Path | None = None
+    typed: Mapping[str, Any] = field(default_factory=dict)
+    """Options that were typed beside a plan, by field."""
+    shard: Shard | None = None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Run:
@@ -79,10 +87,16 @@ class Run:
             "publish": publish,
             "release": taken(ReleaseOptions, options),
             "shown": taken(Output, options),
+            "shard": Shard.of(options["shard"]) if options.get("shard") else None,
         }
         return taken(cls, {**options, **parts})
 
     def __post_init__(self) -> None:
+        if self.plan is not None:
+            given = {"variant": self.variant, "checkpoint": self.checkpoint, "repo-id": self.publish.repo_id}
+            for option in (option for option, value in given.items() if value is not None):
+                raise UsageError(f"--{option} is said in the tables of a plan. Leave out --{option} or --plan.")
+            return
         if self.variant is None and self.checkpoint is None:
             raise UsageError(
                 "nothing to convert. Give --variant NAME (see --list), --checkpoint PATH_OR_URL; or either word alone."
@@ -97,11 +111,16 @@ class Run:
 
 def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
-    jobs = _jobs(run)
-    outcome = Outcome(run.shown, many=len(jobs) > 1)
+    jobs = planning.part(_jobs(run), run.shard)
+    expected = estimate(jobs)
+    outcome = Outcome(run.shown, many=len(jobs) != 1)
+    if not run.shown.quiet:
+        planning.warn_of_disk(expected, (run.release.jobs or cores()) if run.release.discard else 0)
     if run.dry_run:
         for job in jobs:
             outcome.add(_planned(job, run))
+        return outcome.end(estimate=expected)
+    if not jobs:
         return outcome.end()
     share_gates()
     watch = _watch(jobs, run)
@@ -116,7 +135,8 @@ def _watch(jobs: list[Job], run: Run) -> Watch:
     many, output = len(jobs) > 1, run.shown
     return Watch(
         jobs,
-        record=many or (run.variant is not None and variants.is_glob(run.variant)),
+        record=many or run.plan is not None or (run.variant is not None and variants.is_glob(run.variant)),
+        shard=run.shard,
         events=run.release.events,
         shown=many and not output.quiet,
         verbose=output.verbose,
@@ -125,21 +145,25 @@ def _watch(jobs: list[Job], run: Run) -> Watch:
 
 
 def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
+    collections = planning.Collections(jobs, quiet=run.shown.quiet, patience=run.publish.patience)
     if len(jobs) == 1:
-        outcome.add(_alone(jobs[0], run, watch))
-        return outcome.end()
+        result = _alone(jobs[0], run, watch)
+        outcome.add(result)
+        collections.add(result)
+        return outcome.end(collections=collections.gather())
     engine = _engine(jobs, run, watch)
     try:
         for result in engine.results():
             watch.add(result)
             outcome.add(result)
+            collections.add(result)
     except (KeyboardInterrupt, Terminated) as signal:
         with deaf():
             return _abandoned(engine, outcome, watch, signal)
     finally:
         engine.workers.stop()
     watch.close()
-    return outcome.end(engine.stopped)
+    return outcome.end(engine.stopped, collections=collections.gather())
 
 
 def _alone(job: Job, run: Run, watch: Watch) -> Result:
@@ -166,7 +190,7 @@ def _abandoned(engine: Engine, outcome: Outcome, watch: Watch, signal: BaseExcep
 
 def _engine(jobs: list[Job], run: Run, watch: Watch) -> Engine:
     from converters.release.memory import available, expected
-    from converters.release.pool import Pool, cores
+    from converters.release.pool import Pool
 
     output, patience = run.shown, run.publish.patience
     count = min(run.release.jobs or cores(), len(jobs))
@@ -245,6 +269,8 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
 
 def _jobs(run: Run) -> list[Job]:
     command = _command_line("bit-convert")
+    if run.plan is not None:
+        return planning.jobs_of_plan(run.plan, run.typed, run.release, command)
     to = run.publish if run.push else None
     todo = partial(Job, publish=to, discard=run.release.discard, recheck=run.release.recheck)
     if run.variant is None:
@@ -258,16 +284,17 @@ def _jobs(run: Run) -> list[Job]:
 
 def _planned(job: Job, run: Run) -> Result:
     try:
-        return Result(job.name, State.PLANNED, plan=_plan(job.request, run))
+        return Result(job.name, State.PLANNED, plan=_plan(job))
     except Exception as error:
         if run.shown.debug:
             say_traceback()
         return Result(job.name, State.FAILED, error=failure_of(error))
 
 
-def _plan(request: Request, run: Run) -> dict[str, str]:
+def _plan(job: Job) -> dict[str, str]:
     """Returns what would be done, as far as it is known without a download."""
-    variant, how, to = request.variant, run.how, run.publish
+    request, to = job.request, job.publish
+    variant, how = request.variant, request.options
     place = locate(request.checkpoint, variant)
     if isinstance(place, Path):
         with open_checkpoint(place) as source:
@@ -286,7 +313,8 @@ def _plan(request: Request, run: Run) -> dict[str, str]:
         "layout": f"{how.layout}, {how.dtype}, exact {how.exact}",
         "verify": "yes" if how.verify else "no",
     }
-    if run.push:
+    if to is not None:
         repository = to.repo_id or f"{to.namespace or '(the token’s user)'}/{name}"
         plan_lines["publish"] = f"{repository} in {to.hub}" if to.hub else f"{repository} on the Hub"
+        plan_lines |= {"collection": to.collection} if to.collection else {}
     return plan_lines

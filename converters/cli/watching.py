@@ -20,6 +20,7 @@ from converters.cli.progress import BYTES, LONGEST
 from converters.redaction import printable
 from converters.release.events import Event, Listener
 from converters.release.job import Job, Result, State
+from converters.release.shard import Shard
 from converters.release.worker import Steps, here
 from verify.protocols import Progress
 
@@ -43,7 +44,15 @@ class Watch:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], *, record: bool, events: Path | None, shown: bool, verbose: bool, command: str
+        self,
+        jobs: Sequence[Job],
+        *,
+        record: bool,
+        events: Path | None,
+        shown: bool,
+        verbose: bool,
+        command: str,
+        shard: Shard | None = None,
     ) -> None:
         self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
         if events is not None:
@@ -55,7 +64,8 @@ class Watch:
         if record:
             from converters.release.record import Record
 
-            self._record = Record(record_folder(jobs), jobs, _warn, command=command)
+            part = (shard.index, shard.count) if shard else None
+            self._record = Record(record_folder(jobs), jobs, _warn, shard=part, command=command)
             self._open.callback(self._record.close)
             self._listeners.append(self._record)
         if shown:

@@ -6,7 +6,6 @@ Job … → ``estimate()`` → Estimate: models, bytes, disk, memory, requests, 
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from converters.amounts import duration, size
 from converters.errors import UsageError
 from converters.files import cache_folder
 from converters.mapping.architecture import Architecture
 from converters.options import PublishOptions
 from converters.release.job import Job
+from converters.release.pool import cores
 
 BASE_MEMORY = 800 * 10**6
 """Bytes of a process that verifies: PyTorch, a report, the oracle's tensors of one unit, images of 64 pixels."""
@@ -118,26 +119,28 @@ class Estimate:
     def lines(self) -> dict[str, str]:
         """For people: what, and how much of it."""
         unknown = f"; of {self.unknown} nothing is known before a download" if self.unknown else ""
-        cached = f"; {_size(self.cached)} are here already" if self.cached else ""
+        cached = f"; {size(self.cached)} are here already" if self.cached else ""
         rows = {
             "models": f"{self.models:,}{unknown}",
-            "fetch": f"{_size(self.fetch)}{cached}",
-            "send": _size(self.send) if self.requests else "",
-            "disk": f"{_size(sum(self.disk.values()))}; with --discard {_size(self.largest)} a worker",
-            "memory": f"{_size(self.memory)} for the largest model" if self.memory else "",
-            "Hub requests": f"{self.requests:,}, in {_duration(self.hub_seconds)} at 1,000 in 5 minutes"
+            "fetch": f"{size(self.fetch)}{cached}",
+            "send": size(self.send) if self.requests else "",
+            "disk": f"{size(sum(self.disk.values()))}; with --discard {size(self.largest)} a worker",
+            "memory": f"{size(self.memory)} for the largest model" if self.memory else "",
+            "Hub requests": f"{self.requests:,}, in {duration(self.hub_seconds)} at 1,000 in 5 minutes"
             if self.requests
             else "",
-            "processor": f"{_duration(self.seconds)} of one core, {_duration(self.seconds / cores())} of {cores()}",
+            "processor": f"{duration(self.seconds)} of one core, {duration(self.seconds / cores())} of {cores()}",
         }
         return {name: text for name, text in rows.items() if text}
 
-    def shortages(self) -> Iterator[str]:
-        """Yields a warning for each disk on which there is less room than is needed."""
-        for place, needed in self.disk.items():
+    def shortages(self, discarding: int = 0) -> Iterator[str]:
+        """Yields a warning for each disk with less room than is needed; ``discarding`` workers hold a model each."""
+        for place, count in self.disk.items():
+            needed = min(count, discarding * self.largest) if discarding else count
             free = shutil.disk_usage(place).free
             if needed > free:
-                yield f"{place}: {_size(needed)} are needed, {_size(free)} are free. Make room, or use --discard."
+                remedy = "Make room" if discarding else "Make room, or use --discard"
+                yield f"{place}: too little disk: {size(needed)} are needed, {size(free)} are free. {remedy}."
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,9 @@ def _part(job: Job) -> _Part:
     variant, hub = request.variant, job.publish.hub if job.publish else None
     network = variant.network if variant else None
     source, fetch, cached = _source(job)
-    size = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
+    whole = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
     place = request.place(variant.repository_name if variant else "")
-    return _Part(source, fetch, cached, max(0, size - _size_of(place)), place, hub, network)
+    return _Part(source, fetch, cached, max(0, whole - _size_of(place)), place, hub, network)
 
 
 def _source(job: Job) -> tuple[str, int, int]:
@@ -197,12 +200,12 @@ def _source(job: Job) -> tuple[str, int, int]:
         return job.name, 0, 0
     if isinstance(place, Path):
         return str(place), 0, _size_of(place)
-    size = (variant.bytes or weights_of(variant.network)) if variant else 0
-    held = _held(place, size)
-    return place, 0 if held else size, held
+    whole = (variant.bytes or weights_of(variant.network)) if variant else 0
+    held = _held(place)
+    return place, 0 if held else whole, held
 
 
-def _held(address: str, size: int) -> int:
+def _held(address: str) -> int:
     """Bytes of a download that is in the cache, whole."""
     from converters.download.addresses import fetchable, file_name, without_credentials
     from converters.download.cache import Slot
@@ -230,23 +233,8 @@ def _by_disk(writes: Iterable[tuple[Path, int]]) -> dict[Path, int]:
     """Sums what is written by the disk that it goes to, which is named by the first folder that is there."""
     names: dict[int, Path] = {}
     sums: dict[Path, int] = {}
-    for place, size in writes:
+    for place, count in writes:
         there = next(path for path in (place, *place.absolute().parents) if path.exists())
         name = names.setdefault(there.stat().st_dev, there)
-        sums[name] = sums.get(name, 0) + size
-    return {place: size for place, size in sums.items() if size}
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 10**8 else f"{number / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:,.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        sums[name] = sums.get(name, 0) + count
+    return {place: count for place, count in sums.items() if count}

@@ -53,6 +53,11 @@ class Job:
         return self.request.place(variant.repository_name if variant else "model").absolute()
 
     @property
+    def collection(self) -> str | None:
+        """The title or the slug of a collection of the Hub."""
+        return self.publish.collection if self.publish else None
+
+    @property
     def name(self) -> str:
         """The variant's name, or the checkpoint as it was given, without secrets."""
         return self.request.variant.name if self.request.variant else printable(self.request.checkpoint)

@@ -33,8 +33,6 @@ class Planned:
     job: Job
     line: int
     """The line of its table."""
-    collection: str | None = None
-    """The title or the slug of the Hub's collection that it belongs to."""
 
 
 def read_plan(path: Path, typed: Mapping[str, Any] | None = None, command: str = "") -> list[Planned]:
@@ -63,8 +61,7 @@ def _planned(settings: Settings, command: str) -> Iterator[Planned]:
     for variant in _variants(settings):
         with settings.speaking():
             job = _job(settings, variant, command)
-        collection = settings["collection"] if job.publish and job.publish.hub is None else None
-        yield Planned(job, settings.line, collection)
+        yield Planned(job, settings.line)
 
 
 def _variants(settings: Settings) -> tuple[Variant | None, ...]:
@@ -82,8 +79,6 @@ def _job(settings: Settings, variant: Variant | None, command: str) -> Job:
     filled = settings.filled(variant)
     how, publish = taken(ConvertOptions, filled), taken(PublishOptions, filled)
     request = Request(variant, settings["checkpoint"], _output(settings, variant, filled), how, command)
-    if settings["collection"] and settings.says("collection", "hub"):
-        raise settings.error("collection", "is the Hub's, and a folder hub has none. Leave out collection or hub.")
     if not settings["push"]:
         return Job(request)
     if not how.verify:

@@ -98,7 +98,6 @@ KEYS: Mapping[str, Mapping[str, Kind]] = {
         checkpoint=_address,
         output=_path,
         push=_flag,
-        collection=_text,
     ),
     AUDITS: _keys(AuditOptions, variant=_texts, exclude=_texts, target=_texts, against=_address),
 }

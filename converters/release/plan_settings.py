@@ -19,7 +19,7 @@ from converters.errors import UsageError
 from converters.release.located_toml import Document, Place
 from converters.release.plan_keys import DEFAULTS, WORDS, nearest
 
-TEMPLATES = ("output", "repo_id", "revision", "tag", "target")
+TEMPLATES = ("output", "repo_id", "revision", "tag", "collection", "target")
 """Keys that may hold fields in braces."""
 PLAIN_FIELDS = {"layout": "transformers", "dtype": "float32", "exact": "bits"}
 """Fields of templates that are options, and what these are by default."""
@@ -83,6 +83,8 @@ class Settings:
         values = {by_field.get(key, key): value for key, value in self.values.items()}
         for key in (key for key in TEMPLATES if key in values):
             values[key] = self._filled(key, values[key], fields)
+        if self._level("hub") > self._level("collection"):
+            values.pop("collection", None)  # of a plan that is tried out with a folder hub
         if "repo_id" in values:
             self._refuse_second_namespace()
             values.pop("namespace", None)

@@ -145,7 +145,8 @@ def test_too_little_disk_is_said(tmp_path, monkeypatch):
     found = estimate(jobs_of("BiT-M-R50x1"))
     assert list(replace(found, disk={tmp_path: 1}).shortages()) == []
     (warning,) = replace(found, disk={tmp_path: 10**18}).shortages()
-    assert warning.startswith(f"{tmp_path}: 1,000,000,000.0 GB are needed, ")
+    assert warning.startswith(f"{tmp_path}: too little disk: 1000000000.0 GB are needed, ")
+    assert list(replace(found, disk={tmp_path: 10**18}, largest=1).shortages(discarding=2)) == []
 
 
 def test_nothing_takes_nothing():

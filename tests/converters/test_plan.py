@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from converters.options import AuditOptions, ConvertOptions, PublishOptions
 from converters.release.located_toml import read
 from converters.release.plan import read_plan
 from converters.release.plan_keys import AUDITS, KEYS, RELEASES, WORDS
+from tests.command_line import elsewhere, run
+from tests.command_line import refused as refused_by_command
+from tests.hub_server import HubServer, User
 
-ONLY_IN_PLANS = {"exclude", "collection", "target"}
+ONLY_IN_PLANS = {"exclude", "target"}
 
 
 @pytest.fixture
@@ -125,9 +129,9 @@ def test_a_checkpoint_has_a_folder_of_its_own(plan):
 
 def test_a_collection_is_the_hubs(plan):
     text = '[defaults]\ncollection = "BiT"\nnamespace = "me"\n[[release]]\nvariant = "BiT-digits"\n'
-    assert [each.collection for each in plan(text, push=True)] == ["BiT"]
-    assert [each.collection for each in plan(text)] == [None]
-    assert [each.collection for each in plan(text, push=True, hub=Path("hub"))] == [None]
+    assert [each.job.collection for each in plan(text, push=True)] == ["BiT"]
+    assert [each.job.collection for each in plan(text)] == [None]
+    assert [each.job.collection for each in plan(text, push=True, hub=Path("hub"))] == [None]
 
 
 def test_keys_are_the_words_of_the_commands():
@@ -211,7 +215,7 @@ ERRORS = {
     "a collection of a folder": (
         '[[release]]\nvariant = "BiT-digits"\nhub = "hub"\ncollection = "BiT"',
         4,
-        "collection: is the Hub's",
+        "collection: a folder hub has no collection. Leave out collection or hub.",
     ),
     "published unverified": (
         '[[release]]\nvariant = "BiT-digits"\nverify = false\npush = true',
@@ -333,6 +337,132 @@ def test_tables_without_end_are_refused_early(plan, monkeypatch):
     monkeypatch.setattr("converters.release.plan.MAX_JOBS", 3)
     text = "".join(f'[[release]]\nvariant = "BiT-digits"\noutput = "{number}"\n' for number in range(5))
     assert refused(plan, text).startswith("plan.toml:10: release: more than 3 models.")
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "bit.toml"
+TOKEN = "hf_" + "PlanPlanPlan"
+
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch) -> Path:
+    """An empty folder to work in, with an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_example_says_what_it_would_do(apart):
+    result = run("--plan", EXAMPLE, "--push", "--dry-run")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    count = sum(len(find(glob)) for glob in ("BiT-S-*", "BiT-M-*", "distill/*", "BiT-M-*-ILSVRC2012"))
+    count += sum("R152x4" not in variant.name for variant in find("vtab/*"))
+    assert f"models        {count}" in lines
+    assert "publish me/BiT-M-R50x1-ILSVRC2012-timm on the Hub; collection BiT, verified" in result.stdout
+    assert listed(apart) == []
+
+
+def test_totals_are_of_a_glob_too_and_in_json(apart):
+    document = json.loads(run("--variant", "BiT-M-*-ILSVRC2012", "--dry-run", "--json").stdout)
+    assert document["estimate"]["models"] == len(document["results"]) == 6
+    assert document["estimate"]["fetch"] == sum(variant.bytes for variant in find("BiT-M-*-ILSVRC2012"))
+    assert document["estimate"]["requests"] == 0
+    assert listed(apart) == []
+
+
+def test_shards_are_the_list(apart):
+    whole = json.loads(run("--plan", EXAMPLE, "--dry-run", "--json").stdout)
+    parts = [json.loads(run("--plan", EXAMPLE, "--dry-run", "--json", "--shard", f"{i}/3").stdout) for i in (1, 2, 3)]
+    names = [entry["plan"]["write"] for part in parts for entry in part["results"]]
+    assert sorted(names) == sorted(entry["plan"]["write"] for entry in whole["results"])
+    fetched = [part["estimate"]["send"] + part["estimate"]["disk"] for part in parts]
+    assert max(fetched) - min(fetched) < 0.1 * max(fetched)
+
+
+def test_a_part_of_nothing_is_nothing(apart):
+    assert run("BiT-digits", "--shard", "2/2").stdout == "bit-convert: no models to do\n"
+    assert json.loads(run("BiT-digits", "--shard", "2/2", "--json").stdout)["results"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan", EXAMPLE, "--variant", "BiT-digits"], "--variant is said in the tables of a plan."),
+        (["BiT-digits", "--plan", EXAMPLE], "--variant is said in the tables of a plan."),
+        (["--plan", EXAMPLE, "--repo-id", "me/x"], "--repo-id is said in the tables of a plan."),
+        (["--plan", EXAMPLE, "--push", "--no-verify"], "verify: only what was verified is published."),
+        (["--plan", "missing.toml"], "'missing.toml' does not exist."),
+        (["BiT-digits", "--shard", "0/2"], "--shard 0/2: is no part. Write I/N"),
+        (["BiT-digits", "--collection", "BiT"], "--collection is for publishing. Add --push."),
+        (["BiT-digits", "--collection", "BiT", "--push", "--hub", "hub"], "a folder hub has no --collection."),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_what_does_not_go_together_is_said(apart, words, message):
+    assert message in refused_by_command(2, *words)
+
+
+def test_too_little_disk_is_said_and_the_run_goes_on(apart, monkeypatch):
+    free = shutil.disk_usage(".")._replace(free=10**6)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    result = run("--variant", "BiT-digits", "--output", "models", "--no-verify")
+    assert result.exit_code == 0, result.output
+    assert "too little disk: 8.1 MB are needed, 1.0 MB are free. Make room, or use --discard." in result.stderr
+    assert "too little disk" not in run("BiT-digits", "--output", "models", "--no-verify", "--quiet", "--force").stderr
+
+
+@pytest.mark.slow
+def test_a_plan_is_released(apart):
+    """In two layouts, to a Hub of its own, gathered in a collection; and again, which changes nothing."""
+    (apart / "plan.toml").write_text(
+        """
+        [defaults]
+        namespace = "me"
+        output = "models/{layout}"
+        repo_id = "{namespace}/{name}-{layout}"
+        collection = "BiT"
+        [[release]]
+        variant = "BiT-digits"
+        [[release]]
+        variant = "BiT-digits"
+        layout = "npz"
+        tag = "v1"
+        """
+    )
+    command = ("convert", "--plan", apart / "plan.toml", "--push", "--json", "--quiet")
+    with HubServer({TOKEN: User("me")}) as hub:
+        first, again = (
+            json.loads(stdout) for _, stdout, _ in elsewhere(command, command, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN)
+        )
+        (collection,) = hub.collections.values()
+        assert {name: [*repository.tags] for name, repository in hub.repositories.items()} == {
+            "me/BiT-digits-transformers": [],
+            "me/BiT-digits-npz": ["v1"],
+        }
+    assert [entry["state"] for entry in first["results"]] == ["published", "published"]
+    assert [entry["state"] for entry in again["results"]] == ["unchanged", "unchanged"]
+    assert sorted(name for _, name in collection.items) == ["me/BiT-digits-npz", "me/BiT-digits-transformers"]
+    assert [len(document["collections"][0]["added"]) for document in (first, again)] == [2, 0]
+    assert (apart / "models" / "npz" / "BiT-digits" / "BiT-digits.npz").is_file()
+
+
+@pytest.mark.slow
+def test_a_collection_that_cannot_be_filled_is_an_error_after_all_models(apart):
+    with HubServer({TOKEN: User("me")}) as hub:
+        hub.fail("create_collection", 403, times=None)
+        words = ("convert", "BiT-digits", "--push", "--collection", "BiT", "--json", "--quiet")
+        ((status, stdout, stderr),) = elsewhere(words, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN)
+    document = json.loads(stdout)
+    assert (status, document["exit_status"]) == (4, 4)
+    assert [entry["state"] for entry in document["results"]] == ["published"]
+    assert "the collection BiT lacks 1 of 1 models: 403" in document["collections"][0]["error"]
+    assert stderr.startswith("bit-convert: the collection BiT lacks 1 of 1 models: 403 Forbidden")
 
 
 # --------------------------------------------------------------------------------------------------------------- laws

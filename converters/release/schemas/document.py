@@ -13,6 +13,7 @@ from verify.report.parity import Report
 REQUIRED = {
     "Document": ["schema", "release", "exit_status", "results"],
     "Entry": ["name", "state", "exit_status"],
+    "CollectionEntry": ["collection", "exit_status"],
 }
 """The keys that are always there."""
 
@@ -38,6 +39,37 @@ class Entry(msgspec.Struct, kw_only=True):
     discarded: bool | None = None
 
 
+class EstimateEntry(msgspec.Struct, kw_only=True):
+    """What a run would take: bytes, requests, hours."""
+
+    models: int
+    unknown: int
+    """Models of which nothing is known before they are downloaded."""
+    fetch: int
+    cached: int
+    send: int
+    memory: int
+    requests: int
+    disk: int
+    disk_with_discard: int
+    hub_hours: float
+    core_hours: float
+    cores: int
+
+
+class CollectionEntry(msgspec.Struct, kw_only=True):
+    """One collection of the Hub, and what was added to it."""
+
+    collection: str
+    """Its title or slug, as it was asked for."""
+    exit_status: int
+    error: str | None = None
+    slug: str | None = None
+    title: str | None = None
+    url: str | None = None
+    added: list[str] | None = None
+
+
 class Document(msgspec.Struct, kw_only=True):
     """The whole document."""
 
@@ -48,3 +80,6 @@ class Document(msgspec.Struct, kw_only=True):
     results: list[Entry]
     error: str | None = None
     """The error that ended the run before its time."""
+    estimate: EstimateEntry | None = None
+    """With --dry-run."""
+    collections: list[CollectionEntry] | None = None
