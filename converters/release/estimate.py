@@ -163,7 +163,7 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
     sources = {part.source: part for part in parts}.values()
     known = [(job, part.architecture) for job, part in zip(jobs, parts, strict=True) if part.architecture]
     published = [(job.publish, part) for job, part in zip(jobs, parts, strict=True) if job.publish]
-    writes = [(cache_folder(), part.fetch) for part in sources]
+    writes = [(cache_folder(), part.fetch) for part in sources if part.fetch]
     writes += [(path, part.write) for part in parts for path in (part.place, part.hub) if path is not None]
     return Estimate(
         models=len(jobs),
@@ -234,7 +234,8 @@ def _by_disk(writes: Iterable[tuple[Path, int]]) -> dict[Path, int]:
     names: dict[int, Path] = {}
     sums: dict[Path, int] = {}
     for place, count in writes:
-        there = next(path for path in (place, *place.absolute().parents) if path.exists())
-        name = names.setdefault(there.stat().st_dev, there)
-        sums[name] = sums.get(name, 0) + count
+        with suppress(OSError):  # a place that cannot be is refused when it is to be written to
+            there = next(path for path in (place, *place.absolute().parents) if path.exists())
+            name = names.setdefault(there.stat().st_dev, there)
+            sums[name] = sums.get(name, 0) + count
     return {place: count for place, count in sums.items() if count}
