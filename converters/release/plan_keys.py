@@ -48,6 +48,12 @@ def _number(value: Any) -> float:
     return value
 
 
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{value!r} is no whole number.")
+    return value
+
+
 def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UsageError(f"{value!r} is no size such as 800000000 or '5GB'.")
@@ -65,16 +71,12 @@ def _address(value: Any) -> str:
 
 KINDS: Mapping[str, Kind] = {
     "bool": _flag,
-    "str": _text,
-    "str | None": _text,
-    "Exact": _text,
-    "PoolPadding | None": _text,
-    "Path | None": _path,
+    "Path": _path,
     "tuple[str, ...]": _texts,
-    "int": _size,
+    "int": _count,
     "float": _number,
 }
-"""The kind of value, by the annotation of an option's field."""
+"""The kind of value, by the annotation of an option's field without ``| None``; of any other it is a text."""
 
 
 ONLY_AUDITS = ("inputs",)
@@ -82,12 +84,15 @@ ONLY_AUDITS = ("inputs",)
 
 
 def _keys(*options: type, **others: Kind) -> dict[str, Kind]:
-    found = {WORDS.get(field.name, field.name): KINDS[str(field.type)] for kind in options for field in fields(kind)}
+    every = (field for kind in options for field in fields(kind))
+    found = {
+        WORDS.get(field.name, field.name): KINDS.get(str(field.type).removesuffix(" | None"), _text) for field in every
+    }
     return {**found, **others}
 
 
 def _of_releases(**others: Kind) -> dict[str, Kind]:
-    keys = _keys(ConvertOptions, PublishOptions, **others)
+    keys = _keys(ConvertOptions, PublishOptions, max_shard_size=_size, **others)
     return {key: kind for key, kind in keys.items() if key not in ONLY_AUDITS}
 
 

@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, kw_only=True):
 
 
 class EstimateEntry(msgspec.Struct, kw_only=True):
-    """What a run would take: bytes, requests, hours."""
+    """The cost of a run: bytes, requests, hours."""
 
     models: int
     unknown: int
