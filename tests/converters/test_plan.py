@@ -421,11 +421,11 @@ def test_too_little_disk_is_said_and_the_run_goes_on(apart, monkeypatch):
 def test_a_plan_is_released(apart):
     """In two layouts, to a Hub of its own, gathered in a collection; and again, which changes nothing."""
     (apart / "plan.toml").write_text(
-        """
+        f"""
         [defaults]
         namespace = "me"
-        output = "models/{layout}"
-        repo_id = "{namespace}/{name}-{layout}"
+        output = "{apart}/models/{{layout}}"
+        repo_id = "{{namespace}}/{{name}}-{{layout}}"
         collection = "BiT"
         [[release]]
         variant = "BiT-digits"
@@ -456,7 +456,7 @@ def test_a_plan_is_released(apart):
 def test_a_collection_that_cannot_be_filled_is_an_error_after_all_models(apart):
     with HubServer({TOKEN: User("me")}) as hub:
         hub.fail("create_collection", 403, times=None)
-        words = ("convert", "BiT-digits", "--push", "--collection", "BiT", "--json", "--quiet")
+        words = ("convert", "BiT-digits", "--output", apart, "--push", "--collection", "BiT", "--json", "--quiet")
         ((status, stdout, stderr),) = elsewhere(words, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN)
     document = json.loads(stdout)
     assert (status, document["exit_status"]) == (4, 4)
