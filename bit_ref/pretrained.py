@@ -52,15 +52,13 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
 
     @classmethod
     def _from_config(cls, config: BitConfig, *, dtype: str | torch.dtype | None = None, **kwargs: Any) -> Self:
-        """A new model of a copy of ``config``, initialised at random, with parameters of ``dtype``."""
+        """A new model of a copy of ``config``, initialised at random, of ``dtype``, or else of the config's."""
         settle(kwargs)
         if kwargs:
             raise TypeError(f"{cls.__name__}._from_config got unexpected arguments: {', '.join(sorted(kwargs))}")
         model = cls(copy.deepcopy(config))
-        if dtype is not None:
-            model.config.dtype = _choose_dtype(dtype, model.config, {})
-            model.to(model.config.dtype)
-        return model
+        model.config.dtype = _choose_dtype(dtype, model.config, {})
+        return model.to(model.config.dtype)
 
     def _wants_hidden_states(self, asked: bool | None) -> bool:
         return self.config.output_hidden_states if asked is None else asked
@@ -107,15 +105,19 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         that of ``config`` and the tensors a copy of those in ``state_dict``. ``key_mapping`` renames stored tensors:
         the first of its regular expressions that is found is replaced. ``dtype`` is that of the model: None or "auto"
         for the config's, or else the file's. ``device_map`` is the device to move to, "auto" for a GPU where there is
-        one, within the limits of ``max_memory``. Other keyword arguments replace keys of the config, or are settled in
-        ``bit_ref.arguments``: without effect, or refused.
+        one, within the limits of ``max_memory``; without it, PyTorch's default device is. Other keyword arguments
+        replace keys of the config, or are settled in ``bit_ref.arguments``: without effect, or refused.
 
         Every tensor has to fit. A head in the folder of a model without one is left out; where the folder has no head
-        at all, it is initialised at random, with a warning; so are, with ``ignore_mismatched_sizes``, tensors of
-        another shape. Raises RuntimeError naming every tensor that does not fit, OSError where there are no readable
-        safetensors, ValueError for an argument that cannot be honoured, TypeError for one that no config has.
+        at all, it is initialised at random, with a warning, and so is what a subclass adds to the network; so are, with
+        ``ignore_mismatched_sizes``, tensors of another shape. Raises RuntimeError naming every tensor that does not
+        fit, OSError where there are no readable safetensors, ValueError for an argument that cannot be honoured,
+        TypeError for one that no config has.
         """
         settle(kwargs)
+        default_device = torch.get_default_device()
+        if default_device.type == "meta":
+            raise RuntimeError("from_pretrained reads values, which the meta device has none of: leave its context")
         source = _Stored.take(pretrained_model_name_or_path, kwargs)
         max_memory = kwargs.pop("max_memory", None)
         dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype
@@ -134,7 +136,8 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         info = model._assign(stored, str(source), ignore_mismatched_sizes)
         model.eval()
         if device_map is not None:
-            model.to(chosen_device(device_map, max_memory, model.get_memory_footprint()))
+            default_device = chosen_device(device_map, max_memory, model.get_memory_footprint())
+        model.to(default_device)
         return (model, info) if output_loading_info else model
 
     def _assign(self, stored: Mapping[str, Tensor], place: str, ignore_mismatched_sizes: bool) -> LoadingInfo:
@@ -143,12 +146,14 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         stored = self._renamed(stored)
         missing, unexpected = own.keys() - stored.keys(), stored.keys() - own.keys()
         mismatched = {name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape}
-        head = {name for name in own if name.startswith(self.head_prefix)}
+        has_head = any(name.startswith(self.head_prefix) for name in own)
+        prefix = self.base_model_prefix + "."
+        added = {name for name in own if self._has_base() and not name.startswith(prefix)}
 
         misfits = []
-        if head != missing and missing:
+        if added != missing and missing:
             misfits.append(f"missing: {_listed(missing)}")
-        if wrong := {name for name in unexpected if head or not name.startswith(self.head_prefix)}:
+        if wrong := {name for name in unexpected if has_head or not name.startswith(self.head_prefix)}:
             misfits.append(f"unexpected: {_listed(wrong)}")
         if wrong := {name for name in own.keys() & stored.keys() if not stored[name].is_floating_point()}:
             misfits.append(f"not of floating point: {_listed(wrong)}")
@@ -162,6 +167,8 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         fresh = missing | mismatched
         self._load({name: torch.empty(own[name].shape, dtype=dtype) for name in fresh})
         for module in {name.rpartition(".")[0] for name in fresh}:
+            if not hasattr(self.get_submodule(module), "reset_parameters"):
+                raise RuntimeError(f"{module or type(self).__name__} has no reset_parameters() to start at random with")
             self.get_submodule(module).reset_parameters()  # type: ignore[operator]  # the rest of it is on meta
         self._load({name: stored[name].to(dtype) for name in own.keys() - fresh})
         if fresh:
@@ -178,6 +185,10 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
             "error_msgs": [],
         }
 
+    def _has_base(self) -> bool:
+        """Whether the network is a part of this model, with something on top."""
+        return hasattr(self, self.base_model_prefix)
+
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
         self.load_state_dict(tensors, strict=False, assign=True)
 
@@ -185,7 +196,7 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         """The tensors of a model with a head under the names of one without, and the other way round."""
         prefix = self.base_model_prefix + "."
         has_prefix = any(name.startswith(prefix) for name in stored)
-        wants_prefix = hasattr(self, self.base_model_prefix)
+        wants_prefix = self._has_base()
         if has_prefix and not wants_prefix:
             return {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
         if wants_prefix and not has_prefix:

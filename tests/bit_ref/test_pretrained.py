@@ -261,6 +261,96 @@ def test_arguments_that_mean_nothing_here_are_taken(folder):
     assert BitModel.from_pretrained(folder, device_map="auto").device.type in ("cpu", "cuda")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"from_tf": True}, "from_tf=True: bit_ref reads safetensors only"),
+        ({"gguf_file": "model.gguf"}, "safetensors only"),
+        ({"quantization_config": {}}, "quantise the loaded model"),
+        ({"load_in_8bit": True}, "quantise the loaded model"),
+        ({"tp_plan": "auto"}, "one device"),
+        ({"attn_implementation": "sdpa"}, "attn_implementation=sdpa: BiT has no attention"),
+        ({"adapter_kwargs": {"revision": "x"}}, "PeftModel"),
+        ({"use_kernels": True}, "PyTorch's own kernels"),
+        ({"device_map": {"bit": "cpu", "classifier": "meta"}}, "one device"),
+        ({"device_map": {"": "disk"}}, "one device"),
+        ({"device_map": "cpuu"}, "neither a device nor one of auto"),
+        ({"device_map": "auto", "max_memory": {"cpu": "1KB"}}, r"leaves no device for the \d+ bytes"),
+        ({"device_map": "auto", "max_memory": {"cpu": "some"}}, "no number of bytes"),
+        ({"state_dict": {}}, "wants a name or path, or else None"),
+        ({"variant": "../x"}, "no part of a file's name"),
+    ],
+    ids=str,
+)
+def test_argument_that_cannot_be_honoured_is_refused(options, message, folder):
+    with pytest.raises(ValueError, match=message) as raised:
+        BitForImageClassification.from_pretrained(folder, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_tensors_without_a_place_need_a_config_and_stay_the_callers():
+    model = make()
+    with pytest.raises(ValueError, match="wants config="):
+        BitModel.from_pretrained(None, state_dict=model.state_dict())
+    with pytest.raises(ValueError, match="None, config= and state_dict="):
+        BitModel.from_pretrained(None, config=model.config)
+    other = BitForImageClassification.from_pretrained(None, config=model.config, state_dict=model.state_dict())
+    before = model.classifier[1].bias.clone()
+    other.classifier[1].bias.data.zero_()
+    assert torch.equal(model.classifier[1].bias, before)
+
+
+def test_proxies_are_refused_where_they_would_be_needed(folder):
+    proxies = {"https": "http://127.0.0.1:1"}
+    assert equal(BitModel.from_pretrained(folder, proxies=proxies), BitModel.from_pretrained(folder))
+    for load in (BitModel.from_pretrained, BitConfig.from_pretrained, BitImageProcessor.from_pretrained):
+        with pytest.raises(ValueError, match="set HTTPS_PROXY"):
+            load("nobody/nothing", proxies=proxies)
+
+
+def test_device_of_the_context_is_the_models(folder):
+    for library in (transformers, bit_ref):
+        with torch.device("meta"), pytest.raises(RuntimeError, match="meta"):
+            library.BitModel.from_pretrained(folder)
+    with torch.device("cpu"):
+        assert BitModel.from_pretrained(folder).device == torch.device("cpu")
+
+
+class Segmenter(BitModel):
+    """A network with more on top than BiT has, as users write them."""
+
+    def __init__(self, config):
+        super(BitModel, self).__init__(config)
+        self.bit = BitModel(config)
+        self.decoder = torch.nn.Conv2d(256, 2, 1)
+        self.post_init()
+
+
+def test_what_a_subclass_adds_starts_at_random(folder, tmp_path, caplog):
+    model, info = Segmenter.from_pretrained(folder, output_loading_info=True)
+    assert info["missing_keys"] == {"decoder.weight", "decoder.bias"}
+    assert info["unexpected_keys"] == HEAD
+    assert "decoder.bias, decoder.weight of Segmenter start at random" in caplog.text
+    assert 0 < model.decoder.weight.std() < 1 / 8
+    model.save_pretrained(tmp_path / "again")
+    assert equal(Segmenter.from_pretrained(tmp_path / "again"), model)
+
+
+def test_new_model_has_the_configs_dtype():
+    for library in (transformers, bit_ref):
+        config = library.BitConfig(**SMALL, dtype="float16")
+        assert library.BitModel._from_config(config).dtype == torch.float16
+        assert library.BitModel(config).dtype == torch.float32
+    with pytest.raises(TypeError, match="nothing"):
+        BitModel._from_config(BitConfig(**SMALL), nothing=1)
+
+
+def test_saving_refuses_what_it_does_not_write(tmp_path):
+    make().save_pretrained(tmp_path, save_function=torch.save, safe_serialization=True, token="x", private=True)
+    with pytest.raises(ValueError, match="safe_serialization=False: bit_ref writes safetensors only"):
+        make().save_pretrained(tmp_path, safe_serialization=False)
+
+
 def test_only_the_main_process_saves(tmp_path):
     make().save_pretrained(tmp_path, is_main_process=False)
     assert list(tmp_path.iterdir()) == []

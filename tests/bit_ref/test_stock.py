@@ -8,9 +8,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from bit_ref import BitForImageClassification, use_config_epsilon
+from bit_ref import BitConfig, BitForImageClassification, use_config_epsilon
 from converters.cli.commands import convert
-from tests.bit_ref.support import model_of
+from tests.bit_ref.support import SMALL, model_of
 from tests.checkpoints import LARGE, TINY
 
 R50 = [row for row in LARGE if str(row).startswith("R50x1")]
@@ -122,3 +122,37 @@ def test_what_cannot_be_made_exact_is_said(model, config, message, tmp_path):
 def test_a_folder_without_config_is_said(tmp_path):
     with pytest.raises(OSError, match=r"has no config\.json"):
         use_config_epsilon(StockLike(), tmp_path)
+
+
+@pytest.fixture
+def trained_by_transformers(tmp_path):
+    """A folder that declares Google's epsilon, loaded, perhaps trained, and saved by stock transformers."""
+    import transformers
+
+    config = BitConfig(**SMALL, weight_standardization_eps=1e-10, exact="bits")
+    BitForImageClassification(config).save_pretrained(tmp_path / "first")
+    transformers.BitForImageClassification.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    return tmp_path
+
+
+def test_folder_that_transformers_saved_is_doubted_once(trained_by_transformers, caplog):
+    load = BitForImageClassification.from_pretrained
+    folder = trained_by_transformers / "second"
+    load(trained_by_transformers / "first")
+    assert caplog.text == ""
+    for _ in range(2):
+        assert load(folder).config.weight_standardization_eps == 1e-10
+    (record,) = caplog.records
+    for epsilon in (1e-08, 1e-10):
+        line = f"from_pretrained(…, weight_standardization_eps={epsilon})"
+        assert line in record.getMessage()
+
+
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-10])
+def test_given_epsilon_settles_the_doubt(epsilon, trained_by_transformers, caplog):
+    load = BitForImageClassification.from_pretrained
+    model = load(trained_by_transformers / "second", weight_standardization_eps=epsilon)
+    assert model.bit.embedder.convolution.epsilon == epsilon
+    model.save_pretrained(trained_by_transformers / "third")
+    assert load(trained_by_transformers / "third").config.weight_standardization_eps == epsilon
+    assert caplog.text == ""
