@@ -181,3 +181,21 @@ def test_stages_can_be_chosen_later():
         assert config.out_indices == [4]
         config.num_labels = 3
         assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+
+
+def test_names_of_methods_are_no_keys():
+    config = BitConfig()
+    with pytest.raises(ValueError, match="to_dict cannot be a key"):
+        config.update({"to_dict": 1})
+    assert "_name_or_path" not in config.to_dict()
+    config.name_or_path = "somewhere"
+    assert config == BitConfig()
+    assert config._name_or_path == "somewhere"
+    assert "depths" in set(config)
+
+
+def test_both_names_of_the_dtype():
+    config = BitConfig(dtype="float16", torch_dtype="float32")
+    assert config.to_dict()["dtype"] == "float16"
+    config.torch_dtype = "bfloat16"
+    assert config.to_dict()["dtype"] == "bfloat16"

@@ -200,6 +200,38 @@ def test_unknown_activation_is_refused_as_by_transformers():
             library.BitModel(library.BitConfig(hidden_act="zzz"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False, "stride": 2},
+        {"padding": 2, "dilation": 2},
+        {"groups": 2, "padding": "same"},
+        {"padding": 1, "padding_mode": "reflect", "dtype": torch.float64},
+    ],
+    ids=str,
+)
+def test_layer_made_as_a_convolution_is_one(options):
+    """As peft makes those of an adapter, by the layer's class: what is zero stays so, what is small stays small."""
+    kind = type(BitModel(BitConfig(**SMALL)).embedder.convolution)
+    layer, plain = kind(4, 6, 3, **options), torch.nn.Conv2d(4, 6, 3, **options)
+    assert layer.weight.std() > 0
+    assert layer.bias is None or not layer.bias.any()
+    plain.load_state_dict(layer.state_dict())
+    pixels = images(channels=4).to(layer.weight.dtype)
+    for weight in (layer.weight.detach().clone(), torch.zeros_like(layer.weight), torch.full_like(layer.weight, 1e-6)):
+        for convolution in (layer, plain):
+            convolution.weight.data = weight
+        torch.testing.assert_close(layer(pixels), plain(pixels), rtol=0, atol=0)
+
+
+def test_loss_may_be_replaced():
+    model = BitForImageClassification(BitConfig(**SMALL))
+    model.loss_function = lambda labels, logits, config: logits.sum() * len(labels)
+    output = model(images().float(), labels=torch.tensor([0, 1]))
+    assert output.loss == output.logits.sum() * 2
+
+
 def test_valid_padding_fails_as_in_transformers():
     """Without padding, a unit's output is smaller than its shortcut."""
     for model in twins(global_padding="valid"):
