@@ -42,7 +42,7 @@ codecs.register_error("bit-convert", _readable)
 
 
 _screens: list[Callable[[str], None]] = []
-"""What prints above something that stays at the end of the terminal; the last counts."""
+"""Functions that print above what stays at the end of the terminal; the last counts."""
 
 
 class OutputClosed(BaseException):

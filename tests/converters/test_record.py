@@ -416,18 +416,6 @@ def test_a_command_holds_no_secret_and_is_one_of_ours():
         assert not is_ours(other)
 
 
-def test_a_failed_proof_shows_its_figures_and_its_page(tmp_path):
-    """As the run of a whole release leaves them; see test_release.py. Without a report there are none."""
-    (job,) = jobs(tmp_path, 1)
-    from converters.errors import ParityError
-
-    record = Record(tmp_path, [job], silent)
-    record.add(0, failed(job, ParityError("not made")))
-    record.close(1)
-    (row,) = record_of(tmp_path)["models"]
-    assert (row["verdict"], row["ratio"], row["report"], row["exit_status"]) == (None, None, "", 1)
-
-
 def test_what_was_only_converted_is_audited_where_it_lies(tmp_path):
     job = called("h5/it", tmp_path)
     assert audit(job, published(job)) == f"bit-verify {tmp_path}/h5-it --against h5/it"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from converters import conversion
 from converters.cli.watching import EventLines, LiveTable, record_folder
 from converters.release import one
 from converters.release.events import Event
@@ -29,6 +31,7 @@ from converters.release.schemas.document import Document
 from converters.release.worker import Steps
 from tests.command_line import run
 from tests.converters.releases import jobs
+from verify import Report
 
 MANY = ("BiT-[Md][-i]*[1g]*", "--offline", "--no-verify")
 """BiT-digits, and others that cannot be had offline."""
@@ -155,16 +158,21 @@ def test_a_glob_leaves_lines_events_and_a_record(tmp_path):
     assert Path("models/release.html").is_file()
 
 
+def fits(content: dict) -> Document:
+    """The document as the schema has it; no key is left out of that."""
+    known = SCHEMAS["result"]()
+    assert content["schema"] == 1
+    assert set(content) <= set(known["properties"])
+    assert all(set(entry) <= set(known["$defs"]["Entry"]["properties"]) for entry in content["results"])
+    return msgspec.convert(content, Document, strict=True)
+
+
 def test_quiet_is_silent_but_for_errors_and_json_is_versioned():
     result = run(*MANY, "--quiet", "--json")
     assert [line for line in result.stderr.splitlines() if not line.startswith("bit-convert: ")] == []
-    content = json.loads(result.stdout)
-    assert content["schema"] == 1
-    document = msgspec.convert(content, Document, strict=True)
+    document = fits(json.loads(result.stdout))
     assert {entry.state for entry in document.results} == {State.CONVERTED, State.FAILED}
-    known = SCHEMAS["result"]()
-    assert set(content) <= set(known["properties"])
-    assert all(set(entry) <= set(known["$defs"]["Entry"]["properties"]) for entry in content["results"])
+    assert fits(json.loads(run("BiT-dig*", "--dry-run", "--json").stdout)).results[0].state is State.PLANNED
     assert json.loads(run("--nonsense", "--json").stdout)["schema"] == 1
 
 
@@ -248,3 +256,20 @@ def test_what_is_said_on_a_terminal_stands_above_the_table_and_the_table_goes(tm
         assert lines
         assert all("\x1b[2K" in line.partition(said)[0] or line.startswith(said) for line in lines)
     assert text.rstrip().splitlines()[-1].endswith("bit-convert: 1 converted, 12 failed")
+
+
+@pytest.mark.slow
+def test_a_failed_proof_shows_its_figures_and_its_page(monkeypatch):
+    audit = conversion.audit_folder
+
+    def failing(*words: object, **more: object) -> Report:
+        return replace(audit(*words, **more), verdict="failed", reason="the logits are others")
+
+    monkeypatch.setattr(conversion, "audit_folder", failing)
+    assert run("BiT-dig*", "--quiet").exit_code == 1
+    (row,) = record()["models"]
+    assert (row["state"], row["exit_status"], row["verdict"]) == ("failed", 1, "failed")
+    assert 0 < row["ratio"] < 2.5
+    assert row["report"] == "BiT-digits.failed/parity.html"
+    assert row["next"] == "bit-convert BiT-digits"
+    assert 'href="./BiT-digits.failed/parity.html"' in Path("models/release.html").read_text()

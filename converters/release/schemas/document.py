@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from converters.hub.guard import Publication
 from converters.release.job import State
-from verify.report.parity import Report
 
 REQUIRED = {
     "Document": ["schema", "release", "exit_status", "results"],
@@ -34,7 +33,8 @@ class Entry(msgspec.Struct, kw_only=True):
     architecture: str | None = None
     left_out: str | None = None
     seconds: float | None = None
-    report: Report | None = None
+    report: dict[str, Any] | None = None
+    """The content of parity.json: verify/report/parity.schema.json."""
     publication: Publication | None = None
     discarded: bool | None = None
 
