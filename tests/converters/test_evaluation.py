@@ -436,6 +436,8 @@ def test_the_command_shows_accuracy_agreement_and_the_first_changes(place, folde
     assert f"folder, top-1 and top-5 {found.target.top1} (" in shown
     assert "preprocessing makes other pixels of 90 images" in shown
     assert f"the first {found.changed[0].file}: " in shown
+    changed = found.images - found.same
+    assert f"what it means Predictions change by preprocessing alone: {changed} of 450 real images" in shown
     page = (tmp_path / "out" / "parity.html").read_text()
     assert "Accuracy on val" in page
     assert all(image.file in page for image in found.changed)

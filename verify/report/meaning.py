@@ -19,9 +19,12 @@ def meaning(report: Report) -> str:
     changed, images = changed_predictions(report)
     if report.passed:
         checkpoint = "the checkpoint" + ("" if report.dtype == "float32" else f", rounded to {report.dtype},")
-        return f"Identical within rounding: the folder computes what {checkpoint} computes{_on(changed, images)}."
+        prepared = ", prepared as the folder says" if changed and _is_of_other_pixels(report) else ""
+        same = f"the folder computes what {checkpoint} computes"
+        return f"Identical within rounding: {same}{_on(changed, images)}{prepared}."
     if changed:
-        return f"Predictions change: {changed} of {images} real images get another class than from the checkpoint."
+        why = " by preprocessing alone" if _is_of_other_pixels(report) else ""
+        return f"Predictions change{why}: {changed} of {images} real images get another class than from the checkpoint."
     if report.verdict == "inconclusive":
         neither = "this audit shows neither that the models are the same nor that they differ"
         return f"Nothing can be concluded: {neither}{_on(changed, images)}."
@@ -50,6 +53,11 @@ def changed_predictions(report: Report) -> tuple[int, int]:
 
 def _is_beyond_rounding(report: Report) -> bool:
     return bool(report.misfits) or any(reader.verdict != "passed" for reader in report.counting)
+
+
+def _is_of_other_pixels(report: Report) -> bool:
+    """Whether the two networks are the same within rounding, and were given other pixels of a data set's images."""
+    return report.evaluation is not None and report.evaluation.other_pixels > 0 and not _is_beyond_rounding(report)
 
 
 def _on(changed: int, images: int) -> str:

@@ -57,11 +57,12 @@ class Prepared:
 
 
 class Workers:
-    """Open with ``with``. ``target`` is None where the folder's recipe is the source's, or there is none."""
+    """Open with ``with``. ``target`` is None where the folder's recipe is the source's, or there is none; ``images`` is
+    how many there are to prepare."""
 
-    def __init__(self, source: Recipe, target: Recipe | None, count: int | None = None) -> None:
+    def __init__(self, source: Recipe, target: Recipe | None, images: int = MOST) -> None:
         self._recipes = [source.to_json(), target.to_json() if target else ""]
-        self.count = max(1, min(count or _processors(), MOST))
+        self.count = max(1, min(images, _processors(), MOST))
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         self._all: list[_Process] = []
         self._closed = False
