@@ -180,6 +180,7 @@ def publish(
     create_pr: bool = False,
     revision: str | None = None,
     tag: str | None = None,
+    commit_message: str | None = None,
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> Publication:
@@ -192,7 +193,8 @@ def publish(
     ``repo_id`` is NAMESPACE/NAME (default: the model's name under ``namespace``, or under the token's user). ``hub`` is
     a folder in the Hub cache's layout; without it, $HF_ENDPOINT or huggingface.co. ``private`` is for a repository that
     is new, ``create_pr`` opens a pull request, ``revision`` is a branch, made where it is missing, ``tag`` is never
-    moved, ``patience`` is for how many seconds a Hub that asks to wait is waited for.
+    moved, ``commit_message`` has the commit's title in its first line, ``patience`` is for how many seconds a Hub that
+    asks to wait is waited for.
 
     Raises ParityError where the conversion has no report that passed, or its files have changed since; UsageError for
     names and options that cannot be; HubError where the hub refuses, cannot be reached or cannot be written.
@@ -207,6 +209,7 @@ def publish(
             create_pr=create_pr,
             revision=revision,
             tag=tag,
+            commit_message=commit_message,
             patience=patience,
             hub=None if hub is None else as_path(hub),
         )

@@ -37,6 +37,8 @@ UNSCALED = ("original", "npz")
 """Layouts whose own library, Google's, has the epsilon 1e-10."""
 MAX_SHARD_SIZE = 5 * 10**9
 """Bytes of one file, as the Hub has it; the largest released network takes 4.43 GB."""
+NETWORKED = ("--private", "--create-pr", "--commit-message", "--collection")
+"""Options that a folder hub has no use for."""
 UNITS = ("", "K", "M", "G", "T")
 
 T = TypeVar("T")
@@ -152,6 +154,8 @@ class PublishOptions:
     tag: str | None = None
     collection: str | None = None
     """The title, or the slug, of a collection of the Hub that gathers what was published."""
+    commit_message: str | None = None
+    """None: that the model was added; of several lines the first is the title."""
     hub: Path | None = None
     """A folder in the Hub cache's layout, instead of the Hub."""
     refresh: bool = False
@@ -164,9 +168,11 @@ class PublishOptions:
             raise UsageError(f"--patience {self.patience!r} is no number of seconds.")
         if self.repo_id and self.namespace:
             raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
-        networked = [option for option in self.given if option in ("--private", "--create-pr", "--collection")]
+        networked = [option for option in self.given if option in NETWORKED]
         if self.hub and networked:
             raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")
+        if self.commit_message is not None and not self.commit_message.strip():
+            raise UsageError("--commit-message is empty. Leave it out, or say what the commit does.")
         if self.create_pr and (self.tag is not None or self.revision not in (None, "main")):
             raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
 

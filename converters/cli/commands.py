@@ -77,6 +77,12 @@ ORACLES = VERIFICATION(
 )
 OFFLINE = SOURCE("--offline", is_flag=True, help="Use only checkpoints that were downloaded before.")
 
+TOKEN = SOURCE(
+    "--token",
+    metavar="TOKEN",
+    help="The Hub's token, for this command. Others on this machine may see it: HF_TOKEN is safer.",
+)
+
 _ENDED = {
     "2": "wrong usage",
     "3": "unreadable, unsafe or unrecognised checkpoint",
@@ -188,6 +194,7 @@ def _cache() -> click.Command:
 @PUBLISHING("--create-pr", is_flag=True, help="Publish as a pull request.")
 @PUBLISHING("--revision", help="The branch to publish to; made where it is missing.")
 @PUBLISHING("--tag", help="A tag for the commit.")
+@PUBLISHING("--commit-message", metavar="TEXT", help="Title of the commit; what follows the first line describes it.")
 @PUBLISHING(
     "--collection",
     metavar="TITLE_OR_SLUG",
@@ -205,6 +212,7 @@ def _cache() -> click.Command:
     help="How long a Hub that asks to wait is waited for.",
 )
 @OFFLINE
+@TOKEN
 @OUTPUT("--refresh", is_flag=True, help="Renew card and report of what another version of bit-convert made.")
 @RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Processes that work at once; or auto.")
 @RUN(
@@ -228,7 +236,7 @@ def _cache() -> click.Command:
 @DEBUG
 @COMPLETION
 @VERSION
-def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
+def convert(name_or_path: str | None, list_only: bool, token: str | None, **options: Any) -> int:
     """Convert Google's Big Transfer (BiT) checkpoints to PyTorch, verify that they are the same models, publish them.
 
     NAME_OR_PATH is a variant of the catalogue (--variant), or a path or an address (--checkpoint); a variant's name
@@ -246,8 +254,9 @@ def convert(name_or_path: str | None, list_only: bool, **options: Any) -> int:
     if options["plan"] is not None:
         options["typed"] = _typed(options)
     from converters.cli.runs import Run, convert_all
+    from converters.cli.token import used
 
-    with guarded_libraries(), terminable():
+    with used(token), guarded_libraries(), terminable():
         return convert_all(Run.of(options))
 
 
@@ -330,6 +339,7 @@ def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
     "--verify-key", type=KEY, metavar="FILE", help="The public key (PEM) by which the folder's model.sig must hold."
 )
 @OFFLINE
+@TOKEN
 @OUTPUT("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
 @OUTPUT(
     "--markdown",
@@ -343,7 +353,12 @@ def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
 @COMPLETION
 @VERSION
 def verify(
-    target: str | None, against: str | None, check_report: Path | None, report_folder: Path, **options: Any
+    target: str | None,
+    against: str | None,
+    check_report: Path | None,
+    report_folder: Path,
+    token: str | None,
+    **options: Any,
 ) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
 
@@ -351,10 +366,11 @@ def verify(
     """
     from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run
+    from converters.cli.token import used
     from converters.options import AuditOptions, taken
 
     audit, output = taken(AuditOptions, options), taken(Output, options)
-    with guarded_libraries(), terminable():
+    with used(token), guarded_libraries(), terminable():
         if check_report is not None:
             return check(check_report, target, against, audit, output)
         return run(target, against, report_folder, audit, output)

@@ -340,7 +340,13 @@ class _Publishing:
         operations: list[Any] = [*self.uploads.values(), *(CommitOperationDelete(path) for path in stale)]
         self.say(f"committing {len(operations)} files to {self.repo_id}")
         self.asked = True
-        made = api.create_commit(operations=operations, commit_message=self._title, parent_commit=held.commit, **target)
+        made = api.create_commit(
+            operations=operations,
+            commit_message=self._title,
+            commit_description=self._message[1],
+            parent_commit=held.commit,
+            **target,
+        )
         if opens and made.pr_num is None:
             raise Trouble("no pull request was opened: main has changed")
         if opens and self.doubted and (first := self._our_pull_request(api)):
@@ -441,7 +447,13 @@ class _Publishing:
     @property
     def _title(self) -> str:
         """The title of the commit and the pull request; by it a later run recognises its pull request."""
-        return f"Add {self.name}, converted and verified by bit-convert"
+        return self._message[0] or f"Add {self.name}, converted and verified by bit-convert"
+
+    @property
+    def _message(self) -> tuple[str, str | None]:
+        """Title and description, as the user wrote them."""
+        title, _, description = (self.options.commit_message or "").strip().partition("\n")
+        return title.strip(), description.strip() or None
 
     def _result(self, revision: str, commit: str, number: int | None, changed: bool) -> Publication:
         url = f"{endpoint()}/{self.repo_id}"

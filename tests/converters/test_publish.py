@@ -321,6 +321,26 @@ def test_a_pull_request_is_opened_once_and_then_updated(hub: HubServer, result, 
     assert len(repository.pull_requests) == 3
 
 
+@pytest.mark.parametrize("message", ["Another title", "Another title\n\nThe reason,\nin two lines."])
+def test_a_message_of_the_user_s_is_the_commit_s_and_the_pull_request_s(hub: HubServer, result, message):
+    put(result, commit_message=message)
+    repository = hub.repositories[REPO]
+    assert "Another title" in {commit.title for commit in repository.history()}
+    hub.repositories.clear()
+    hub.add(REPO)
+    first = put(result, commit_message=message, create_pr=True)
+    (pull_request,) = hub.repositories[REPO].pull_requests
+    assert pull_request.title == "Another title"
+    assert put(result, commit_message=message, create_pr=True).pull_request == first.pull_request == 1
+
+
+def test_an_empty_message_is_refused():
+    with pytest.raises(UsageError, match="--commit-message is empty"):
+        PublishOptions(commit_message=" \n")
+    with pytest.raises(UsageError, match="a folder hub has no --commit-message"):
+        PublishOptions(commit_message="x", hub=Path("hub"))
+
+
 @pytest.mark.parametrize("options", [{"tag": "v1"}, {"revision": "v2"}])
 def test_a_pull_request_goes_with_neither_tag_nor_branch(hub: HubServer, result, options):
     with pytest.raises(UsageError, match="--create-pr"):

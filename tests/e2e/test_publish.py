@@ -85,6 +85,22 @@ def test_hub_gets_one_commit_under_the_tokens_user_and_none_the_second_time(chec
     assert TOKEN not in first.stdout + first.stderr + second.stdout + second.stderr
 
 
+def test_token_and_message_may_be_given_and_the_token_is_shown_nowhere(checkpoint, folder, hub, tmp_path):
+    words = ("--token", TOKEN, "--commit-message", "Our own title\n\nAnd why.")
+    environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": READER, "HF_HOME": str(tmp_path)}
+    published = push(checkpoint, folder, *words, "--debug", "--verbose", **environment)
+    assert published.returncode == 0, published.stderr
+    (repository,) = hub.repositories.values()
+    assert "Our own title" in {commit.title for commit in repository.history()}
+    assert TOKEN not in published.stdout + published.stderr
+    refused = push(checkpoint, folder, "--token", "hf_ a\x1bb", **environment)
+    assert refused.returncode == 2
+    assert "--token has characters" in refused.stderr
+    assert "a\x1bb" not in refused.stdout + refused.stderr
+    pull_request = push(checkpoint, folder, "--namespace", "you", "--token", TOKEN, "--create-pr", **environment)
+    assert TOKEN not in pull_request.stdout + pull_request.stderr
+
+
 @pytest.mark.parametrize("token", [READER, "hf_" + "WrongWrongWrong"])
 def test_refused_by_the_hub_is_4_in_two_lines_without_the_token(checkpoint, folder, hub, tmp_path, token):
     result = push(
