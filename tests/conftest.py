@@ -5,6 +5,7 @@ few cases of a test that has many: a rule and no list, so it holds for tests to 
 not be installed.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ CASES = 2
 if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+gc.set_threshold(20_000, 50, 50)  # or garbage is looked for in all that PyTorch and TensorFlow hold, again and again
 
 with suppress(ImportError):
     import triton  # noqa: F401 - TensorFlow 2.21, then Triton 3.8 (which torch._dynamo loads), dies
@@ -82,9 +85,11 @@ def checkpoint(tensors, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_lines_of_progress(monkeypatch):
-    """On a busy machine anything may take long enough to be told of."""
+def _apart_from_other_tests(monkeypatch):
+    """No lines of progress, since on a busy machine anything may take long enough to be told of; no gates of a release
+    before, in files, since where a test has a clock of its own their time would never come."""
     monkeypatch.setattr("converters.cli.progress.FIRST", float("inf"))
+    monkeypatch.setattr("converters.download.gates._shared", [])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,6 +43,7 @@ def made(tmp_path_factory) -> converters.Conversion:
     return converters.convert("BiT-digits", output=tmp_path_factory.mktemp("models"))
 
 
+@pytest.mark.slow
 def test_a_folder_is_that_of_the_command(made, tmp_path):
     entry = converted(EMBEDDED_FILE, tmp_path / "BiT-digits", "--variant", "BiT-digits")
     assert entry["report"]["files"] == json.loads(made.report.to_json())["files"]

@@ -87,6 +87,7 @@ def one_bit(values: np.ndarray) -> np.ndarray:
 FORGERIES = {"reversed": lambda values: values[::-1], "negated": np.negative, "one bit": one_bit}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
 def test_every_tensor_that_was_forged_with_its_digests_is_named(honest, checkpoint, tmp_path, forge):
     for index, name in enumerate(load_file(honest / "model.safetensors")):

@@ -43,6 +43,7 @@ def test_a_name_after_against_wins_over_a_path(here):
     assert any(found["place"] == "config.json id2label" for found in report["expectations"])
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_name_is_audited_not_assumed(here):
     np.savez("other.npz", **make_checkpoint((1, 1, 1, 1), 32, 10))
     shutil.rmtree("BiT-digits")

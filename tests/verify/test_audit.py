@@ -32,6 +32,7 @@ def changed(tensors, **changes):
 # Honest models
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     units=st.lists(st.integers(1, 3), min_size=1, max_size=4).map(tuple),

@@ -83,6 +83,7 @@ def test_a_file_where_a_folder_was_is_refused(tmp_path: Path) -> None:
     refuse(archive(tmp_path / "x.tar.gz", member("a"), member("a/b")))
 
 
+@pytest.mark.slow
 def test_too_many_members_are_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.tar.gz", *(member(f"m{n}") for n in range(4097)), content=b"")
     assert "4096 members" in refuse(path)

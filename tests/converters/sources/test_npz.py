@@ -161,6 +161,7 @@ def test_names_a_web_page_as_such(tmp_path: Path, page: bytes) -> None:
     assert "web page" in refuse(path)
 
 
+@pytest.mark.slow
 @saved_as
 def test_refuses_a_file_cut_short_at_any_byte(tmp_path: Path, saver) -> None:
     whole = file_bytes(saver)
@@ -184,6 +185,7 @@ def flipped(whole: bytes, bit: int) -> bytes:
     return bytes(broken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive_of", ["stored", "deflated", "zip64", "streamed"])
 def test_one_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, monkeypatch, archive_of: str) -> None:
     """Bits that a reader does not need, such as a member's time, may pass: what is read is the same."""
