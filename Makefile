@@ -25,7 +25,7 @@ convert: $(VENV)/convert.stamp  ## convert, verify and publish VARIANT into ./hu
 	$(RUN)bit-convert --variant $(VARIANT) --push --hub hub
 
 quick: $(VENV)/quick.stamp  ## the tests to run after each change, in some two minutes
-	$(RUN)python -m pytest --quick -n auto -r fE
+	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
 test: $(VENV)/test.stamp  ## every test, in some 25 minutes on two cores
