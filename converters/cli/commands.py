@@ -252,7 +252,7 @@ def convert(name_or_path: str | None, list_only: bool, token: str | None, **opti
 
         options = with_source(name_or_path, options)
     if options["plan"] is not None:
-        options["typed"] = _typed(options)
+        options["typed"] = _typed(options, RELEASES)
     from converters.cli.runs import Run, convert_all
     from converters.cli.token import used
 
@@ -260,17 +260,27 @@ def convert(name_or_path: str | None, list_only: bool, token: str | None, **opti
         return convert_all(Run.of(options))
 
 
-def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that concern one model, of those that were typed, and not a default."""
-    from converters.release.plan_keys import KEYS, RELEASES, WORDS
+RELEASES, AUDITS = "release", "audit"
+
+
+def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
+    """The options that a plan's tables have, too, of those that were typed, and not a default."""
+    from converters.release.plan_keys import KEYS, WORDS
 
     source = click.get_current_context().get_parameter_source
     typed = {name: value for name, value in options.items() if source(name) is not click.core.ParameterSource.DEFAULT}
-    return {name: value for name, value in typed.items() if WORDS.get(name, name) in KEYS[RELEASES]}
+    return {name: value for name, value in typed.items() if WORDS.get(name, name) in KEYS[tables]}
 
 
 @click.command("bit-verify", cls=Command, examples=AUDITING, statuses=AUDITED)
-@click.argument("target", required=False)
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@SOURCE(
+    "--plan",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Audit what the [[audit]] tables of this TOML file name, instead of TARGET.",
+)
+@RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Targets audited at once; or auto.")
 @SOURCE(
     "--against",
     metavar="SOURCE",
@@ -353,14 +363,19 @@ def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
 @COMPLETION
 @VERSION
 def verify(
-    target: str | None,
+    targets: tuple[str, ...],
     against: str | None,
     check_report: Path | None,
     report_folder: Path,
+    plan: Path | None,
+    jobs: int,
     token: str | None,
     **options: Any,
 ) -> int:
     """Audit TARGET, a converted folder or hf://NAMESPACE/NAME, whoever made it, against a checkpoint.
+
+    Several targets are audited in one run: against the same SOURCE or, without --against, each against the variant that
+    it names itself. The exit status is that of the worst.
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
     """
@@ -370,7 +385,22 @@ def verify(
     from converters.options import AuditOptions, taken
 
     audit, output = taken(AuditOptions, options), taken(Output, options)
+    target = targets[0] if targets else None
     with used(token), guarded_libraries(), terminable():
         if check_report is not None:
+            if len(targets) > 1 or plan is not None:
+                raise UsageError("--check holds one report against one folder. Leave out the others, and --plan.")
             return check(check_report, target, against, audit, output)
-        return run(target, against, report_folder, audit, output)
+        if plan is None and len(targets) < 2:
+            return run(target, against, report_folder, audit, output)
+        from converters.cli.audits import audit_all, planned_audits, typed_audits
+        from converters.cli.runs import command_line
+
+        if plan is not None and (targets or against or audit.variant):
+            raise UsageError("a plan names targets and what they are of. Leave out TARGET, --against and --variant.")
+        found = (
+            planned_audits(plan, report_folder, _typed(options, AUDITS))
+            if plan is not None
+            else typed_audits(targets, against, report_folder, audit)
+        )
+        return audit_all(found, report_folder, jobs, output, command_line("bit-verify"))

@@ -19,7 +19,7 @@ from converters.cli.output import above, say
 from converters.cli.progress import BYTES, LONGEST
 from converters.redaction import printable
 from converters.release.events import Event, Listener
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, Result, State, Work
 from converters.release.shard import Shard
 from converters.release.worker import Steps, here
 from verify.protocols import Progress
@@ -45,7 +45,7 @@ class Watch:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[Any],
         *,
         record: bool,
         events: Path | None,
@@ -85,7 +85,7 @@ class Watch:
         self._open.close()
 
     @contextmanager
-    def steps(self, job: Job, attempt: int = 1) -> Iterator[Progress]:
+    def steps(self, job: Work, attempt: int = 1) -> Iterator[Progress]:
         """The progress of an attempt in this process, as events. Inside, what libraries print is lost."""
         with redirect_stdout(StringIO()):
             yield Steps(_Sender(self), job.name, attempt)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from converters.errors import HubError, Scope, UsageError
 from converters.redaction import one_line, printable
 from converters.release.events import Event, Listener
-from converters.release.job import Job, Later, Result
+from converters.release.job import Later, Result, Work
 from converters.release.worker import Steps
 from converters.release.workers import Lost, Outcome
 
@@ -59,7 +59,7 @@ class Cluster:
             )
         return len(self._free(workers))
 
-    def begin(self, number: int, attempt: int, job: Job) -> None:
+    def begin(self, number: int, attempt: int, job: Work) -> None:
         worker = next(iter(self._free(self._workers())), None)
         if worker is None or self._client is None:  # it has gone since
             self._refused.append(number)
@@ -164,7 +164,7 @@ class _Told:
         get_worker().log_event(self._topic, {"event": asdict(event)})
 
 
-def attempted(job: Job, attempt: int, topic: str) -> Result | Later:
+def attempted(job: Work, attempt: int, topic: str) -> Result | Later:
     """Makes an attempt, on a worker."""
     from converters.release.one import release_one, share_gates
 

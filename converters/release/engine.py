@@ -12,10 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from converters.errors import BitConvertError, HubError, Scope, UsageError
 from converters.release.events import Event, Listener
-from converters.release.job import Job, Later, Result, State
+from converters.release.job import Later, Result, State, Work
 from converters.release.workers import Lost, Outcome, Workers
 
 RETRIES = 3
@@ -31,7 +32,7 @@ class Task:
     """A job that is not done yet."""
 
     number: int
-    job: Job
+    job: Work
     memory: int
     """Bytes that an attempt is expected to take."""
     attempt: int = 0
@@ -45,12 +46,12 @@ class Task:
 class Engine:
     """One run over ``jobs``. ``memory`` estimates an attempt's bytes, of which ``budget`` are there in all."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[Work]
     workers: Workers
     listen: Listener
     patience: float = 3600.0
     """Seconds for which a server that asks to wait is waited for, while nothing else comes to its end."""
-    memory: Callable[[Job], int] = lambda job: 0
+    memory: Callable[[Any], int] = lambda job: 0
     budget: float = float("inf")
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

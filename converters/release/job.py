@@ -14,8 +14,9 @@ from typing import Any
 from converters.conversion import Conversion, Request
 from converters.errors import BitConvertError
 from converters.hub.guard import Publication
-from converters.options import PublishOptions
+from converters.options import AuditOptions, PublishOptions
 from converters.redaction import printable
+from verify import Report
 
 
 class State(StrEnum):
@@ -32,6 +33,8 @@ class State(StrEnum):
     """The run ended before its turn."""
     PLANNED = "planned"
     """With ``--dry-run``."""
+    AUDITED = "audited"
+    """A target of ``bit-verify``, with whatever verdict."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,32 @@ class Job:
 
 
 @dataclass(frozen=True)
+class AuditJob:
+    """One target to audit, and where its report goes."""
+
+    target: str
+    """A folder, or a repository of the Hub."""
+    against: str | None
+    """The checkpoint: a name, a path or an address; None for the variant that the target itself names."""
+    options: AuditOptions
+    report: Path
+    """The folder for parity.json and parity.html."""
+
+    @property
+    def name(self) -> str:
+        return printable(self.target)
+
+    @property
+    def place(self) -> Path:
+        """The folder that is written."""
+        return self.report.absolute()
+
+
+Work = Job | AuditJob
+"""One thing for a worker to attempt."""
+
+
+@dataclass(frozen=True)
 class Result:
     """The outcome of a job."""
 
@@ -78,6 +107,10 @@ class Result:
     """Nothing of it is left on this disk, but for the record of its publication."""
     number: int = 0
     """The place of its job among those of the run."""
+    audit: Report | None = None
+    """The report on a target of ``bit-verify``."""
+    against: str = ""
+    """The checkpoint that it was audited against."""
     plan: dict[str, str] = field(default_factory=dict)
     """With ``--dry-run``: what would be done."""
 

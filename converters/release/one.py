@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,8 +14,9 @@ from converters.download.retry import Postponed, postponing
 from converters.errors import UsageError
 from converters.failures import failure_of
 from converters.files import cache_folder
+from converters.redaction import printable
 from converters.release import discarding
-from converters.release.job import Job, Later, Result, State
+from converters.release.job import AuditJob, Job, Later, Result, State, Work
 from verify.protocols import Progress
 
 IN_PLACE = 5.0
@@ -28,7 +30,7 @@ class Busy(Exception):
 
 
 def release_one(
-    job: Job, progress: Progress, *, waits: bool = True, bars: bool = False, tell: Callable[[], None] | None = None
+    job: Work, progress: Progress, *, waits: bool = True, bars: bool = False, tell: Callable[[], None] | None = None
 ) -> Result | Later:
     """Converts, verifies and publishes one checkpoint. Called again after it was stopped anywhere, it goes on.
 
@@ -38,6 +40,9 @@ def release_one(
     """
     start = time.monotonic()
     try:
+        if isinstance(job, AuditJob):
+            with nullcontext() if waits else postponing(IN_PLACE):
+                return _audited(job, progress, start)
         with (
             _locked(job, waits, progress),
             nullcontext() if waits else postponing(IN_PLACE),
@@ -55,6 +60,22 @@ def release_one(
 def share_gates() -> None:
     """From now on, whoever asks a host that wants to be left alone for a while waits, in every process of this user."""
     gates.share(cache_folder() / "gates")
+
+
+def _audited(job: AuditJob, progress: Progress, start: float) -> Result:
+    """A target's audit, as ``bit-verify`` makes it; whatever its verdict, it has come to a good end."""
+    from converters.auditing.audits import audit_target, write_report
+    from converters.auditing.named_source import named_by
+    from converters.download.locations import target_of
+
+    folder = target_of(job.target, job.options.offline, progress)
+    against = job.against or named_by(folder)
+    if against is None:
+        raise UsageError(f"{job.name}: against which checkpoint? It names none: say it with --against.")
+    report = audit_target(folder, against, job.options, progress)
+    write_report(report, job.report, shlex.join(["bit-verify", job.name, "--against", printable(against)]))
+    seconds = time.monotonic() - start
+    return Result(job.name, State.AUDITED, audit=report, against=printable(against), seconds=seconds)
 
 
 def _released(job: Job, progress: Progress, bars: bool, start: float, tell: Callable[[], None] | None) -> Result:

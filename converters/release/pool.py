@@ -21,7 +21,7 @@ from multiprocessing.connection import Pipe, wait
 from converters.errors import Scope, UsageError
 from converters.placing import remove_leftovers
 from converters.release.events import Event, Listener
-from converters.release.job import Job
+from converters.release.job import Work
 from converters.release.workers import Lost, Outcome
 
 THREADS = (
@@ -59,7 +59,7 @@ class Pool:
             )
         return self._count - sum(process.number is not None for process in self._processes)
 
-    def begin(self, number: int, attempt: int, job: Job) -> None:
+    def begin(self, number: int, attempt: int, job: Work) -> None:
         while True:
             process = next((each for each in self._processes if each.number is None), None) or self._started()
             try:
@@ -129,7 +129,7 @@ class _Process:
     def __init__(self, threads: int, debug: bool) -> None:
         self.connection, theirs = Pipe()
         self.number: int | None = None
-        self.job: Job | None = None
+        self.job: Work | None = None
         environment = os.environ | dict.fromkeys(THREADS, str(threads))
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         command = [sys.executable, "-P", "-m", "converters.release.worker", str(theirs.fileno())]
@@ -144,7 +144,7 @@ class _Process:
                 start_new_session=True,  # Ctrl-C is for the parent, which ends its processes in order
             )
 
-    def begin(self, number: int, attempt: int, job: Job) -> None:
+    def begin(self, number: int, attempt: int, job: Work) -> None:
         """Raises OSError where the process is gone."""
         self.connection.send((attempt, job))
         self.number, self.job = number, job

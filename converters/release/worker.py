@@ -18,7 +18,7 @@ from typing import Protocol
 
 from converters.failures import Terminated, terminable
 from converters.release.events import Event, phase_of
-from converters.release.job import Job
+from converters.release.job import Work
 
 BETWEEN = 1.0
 """Seconds between two events of the same step."""
@@ -27,13 +27,13 @@ BETWEEN = 1.0
 def main(number: int, debug: bool) -> None:
     """Works for whoever holds the other end of the connection of this file number, until it is closed."""
     connection = Connection(number)
-    jobs: SimpleQueue[tuple[int, Job] | None] = SimpleQueue()
+    jobs: SimpleQueue[tuple[int, Work] | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
     with suppress(KeyboardInterrupt, Terminated, BrokenPipeError), terminable():
         _work(connection, jobs, debug)
 
 
-def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None]) -> None:
+def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None]) -> None:
     """Takes jobs, also while one is being done; at the end of the connection this process has nobody to work for."""
     with suppress(EOFError, OSError):
         while True:
@@ -42,7 +42,7 @@ def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None]) 
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Job] | None], debug: bool) -> None:
+def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None], debug: bool) -> None:
     from converters.release.one import release_one, share_gates
 
     share_gates()

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from converters.release.job import Job, Later, Result
+from converters.release.job import Later, Result, Work
 from converters.release.one import release_one
 from verify.protocols import Progress
 
@@ -28,7 +28,7 @@ class Workers(Protocol):
     def idle(self) -> int:
         """The number of attempts that can be begun now. Raises BitConvertError where there will be none any more."""
 
-    def begin(self, number: int, attempt: int, job: Job) -> None:
+    def begin(self, number: int, attempt: int, job: Work) -> None:
         """Begins an attempt at the job of this number."""
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
@@ -43,18 +43,18 @@ class Here:
 
     def __init__(
         self,
-        shown: Callable[[Job, int], AbstractContextManager[Progress]],
+        shown: Callable[[Work, int], AbstractContextManager[Progress]],
         *,
         bars: bool,
         tell: Callable[[], None] | None,
     ) -> None:
         self._shown, self._bars, self._tell = shown, bars, tell
-        self._begun: tuple[int, int, Job] | None = None
+        self._begun: tuple[int, int, Work] | None = None
 
     def idle(self) -> int:
         return 0 if self._begun else 1
 
-    def begin(self, number: int, attempt: int, job: Job) -> None:
+    def begin(self, number: int, attempt: int, job: Work) -> None:
         self._begun = number, attempt, job
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:

@@ -220,7 +220,7 @@ def test_every_option_of_a_command_is_a_keyword():
         *("plan", "shard", "collection"),
     }
     of_convert = {*inspect.signature(converters.convert).parameters, *inspect.signature(converters.publish).parameters}
-    renamed = {"target": "folder", "report_folder": "report"}
+    renamed = {"targets": "folder", "report_folder": "report"}
     for command, keywords in (
         (commands.convert, of_convert),
         (commands.verify, {*inspect.signature(converters.audit).parameters}),

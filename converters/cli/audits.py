@@ -1,0 +1,135 @@
+"""``bit-verify`` of several targets: the worst is told first, and the exit status is that of the worst.
+
+targets or a plan → AuditJob … → engine → Result …, a line each, or one JSON document
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converters.auditing.audits import VERSION
+from converters.auditing.named_source import named_by
+from converters.catalogue.variants import named
+from converters.choices import JSON_SCHEMA
+from converters.cli.output import say, say_json, say_traceback
+from converters.cli.watching import Watch
+from converters.download.locations import variant_of
+from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
+from converters.failures import Terminated, deaf
+from converters.options import AuditOptions
+from converters.placing import refuse_unwritable
+from converters.release.audit_plan import read_audits, with_places
+from converters.release.engine import Engine
+from converters.release.estimate import BASE_MEMORY, memory_of
+from converters.release.job import AuditJob, Result
+from converters.release.pool import Pool, cores
+from converters.release.workers import Here
+
+if TYPE_CHECKING:
+    from converters.cli.runs import Output
+
+WORST = ("failed", "error", "inconclusive", "passed")
+"""Verdicts, the worst first; an error is a target that could not be audited."""
+
+
+def planned_audits(plan: Path, report_folder: Path, typed: Mapping[str, Any]) -> list[AuditJob]:
+    """Those of a plan's ``[[audit]]`` tables."""
+    return read_audits(plan, report_folder, typed)
+
+
+def typed_audits(
+    targets: Sequence[str], against: str | None, report_folder: Path, options: AuditOptions
+) -> list[AuditJob]:
+    """Those of the command line. Raises UsageError for a folder that names no checkpoint where none is given."""
+    if against is None:
+        for target in (target for target in targets if "://" not in target and Path(target).is_dir()):
+            if named_by(Path(target)) is None:
+                from converters.cli.words import missing_source
+
+                raise missing_source(target)
+    return with_places((AuditJob(target, against, options, Path()) for target in targets), report_folder)
+
+
+def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output: Output, command: str) -> int:
+    """Audits all of them, ``count`` at once (0: as many as there are cores); returns the exit status of the worst."""
+    if output.as_markdown:
+        raise UsageError("--markdown is for one target. Leave it out.")
+    refuse_unwritable(report_folder, "--report")
+    for against in dict.fromkeys(job.against for job in jobs if job.against is not None):
+        variant_of(against)
+    watch = Watch(jobs, record=False, events=None, shown=not output.quiet, verbose=output.verbose, command=command)
+    engine = _engine(jobs, count, output, watch)
+    results: list[Result] = []
+    stopped: BitConvertError | None = None
+    try:
+        results.extend(engine.results())
+    except (KeyboardInterrupt, Terminated) as signal:
+        with deaf():
+            stopped = BitConvertError("interrupted" if isinstance(signal, KeyboardInterrupt) else "terminated")
+            stopped.exit_status = INTERRUPTED if isinstance(signal, KeyboardInterrupt) else TERMINATED
+            results.extend(engine.abandon(stopped))
+    finally:
+        engine.workers.stop()
+        watch.close()
+    return _say(sorted(results, key=_rank), jobs, output, stopped)
+
+
+def _engine(jobs: Sequence[AuditJob], count: int, output: Output, watch: Watch) -> Engine:
+    count = min(count or cores(), len(jobs))
+    if count > 1:
+        from converters.release.memory import available
+
+        return Engine(jobs, Pool(count, watch, debug=output.debug), watch, memory=_memory, budget=available())
+    tell = say_traceback if output.debug else None
+    return Engine(jobs, Here(watch.steps, bars=False, tell=tell), watch)
+
+
+def _memory(job: AuditJob) -> int:
+    """Bytes that an audit is expected to take; of a checkpoint that is no variant only what any takes."""
+    variant = named(job.against) if job.against else None
+    return memory_of(variant.network, verify=True) if variant else BASE_MEMORY
+
+
+def _rank(result: Result) -> tuple[int, int]:
+    return WORST.index(_verdict(result)), result.number
+
+
+def _verdict(result: Result) -> str:
+    return "error" if result.audit is None else str(result.audit.verdict)
+
+
+def _status(result: Result) -> int:
+    if result.error is not None:
+        return result.error.exit_status
+    return 0 if result.audit else ParityError.exit_status
+
+
+def _say(results: Sequence[Result], jobs: Sequence[AuditJob], output: Output, stopped: BitConvertError | None) -> int:
+    """Says what became of each, the worst first."""
+    status = stopped.exit_status if stopped else _status(results[0])
+    if output.as_json:
+        entries = [_entry(result, jobs[result.number]) for result in results]
+        say_json({"schema": JSON_SCHEMA, "release": VERSION, "exit_status": status, "audits": entries})
+        return status
+    for result in results:
+        if result.error is not None:
+            say(f"bit-verify: {result.error}", err=True)
+        elif result.audit is not None:
+            place = jobs[result.number].report
+            say(f"{result.name}: {result.audit.verdict}, against {result.against}: {result.audit.reason} ({place})")
+    return status
+
+
+def _entry(result: Result, job: AuditJob) -> dict[str, Any]:
+    entry: dict[str, Any] = {"target": result.name, "exit_status": _status(result), "verdict": _verdict(result)}
+    if result.error is not None:
+        return entry | {"error": str(result.error)}
+    assert result.audit is not None, "an attempt ends in a report or an error"
+    return entry | {
+        "against": result.against,
+        "folder": str(job.report),
+        "report": json.loads(result.audit.to_json()),
+    }
