@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class Watch:
         shard: Shard | None = None,
     ) -> None:
         self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
+        self._hosts: dict[str, str] = {}
         if events is not None:
             from converters.release.log import EventLog
 
@@ -72,6 +73,12 @@ class Watch:
             self._listeners.append(self._open.enter_context(_shown(len(jobs), verbose)))
 
     def __call__(self, event: Event) -> None:
+        if event.host:
+            self._hosts[event.model] = event.host
+        else:  # of the engine, on what a worker did
+            event = replace(event, host=self._hosts.get(event.model, ""))
+        if event.step in ENDS:
+            self._hosts.pop(event.model, None)
         for listener in self._listeners:
             listener(event)
 

@@ -154,6 +154,7 @@ def test_a_glob_leaves_lines_events_and_a_record(tmp_path):
     assert of_digits[0] == "started"
     assert of_digits[-1] == "converted"
     assert of_digits == ["started", "writing", "converted"]
+    assert next(line["host"] for line in lines if line["step"] == "converted").endswith(f":{os.getpid()}")
     assert any(line.endswith(" s") and "BiT-digits: converted, " in line for line in result.stderr.splitlines())
     assert Path("models/release.html").is_file()
 

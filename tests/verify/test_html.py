@@ -12,7 +12,14 @@ from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import AuditSettings, Expectation, audit, default_images
 from verify.report.html import layer_plot, logit_plot, render
-from verify.report.parity import LayerReport, LogitReport, OracleReport
+from verify.report.parity import (
+    AccuracyReport,
+    ChangedImage,
+    EvaluationReport,
+    LayerReport,
+    LogitReport,
+    OracleReport,
+)
 
 VOID = {"meta", "br"}
 
@@ -153,6 +160,25 @@ def files(tensors, tmp_path_factory):
         files={"model-00001-of-00002.safetensors": "ab" * 32, "config.json": "cd" * 32},
         expectations=tuple(Expectation(f"config.json a.{'b' * 40}.{i}", "1" * 30, "2" * 30) for i in range(60)),
         misfits=tuple(f"resnet/block1/unit{i:02}/a/standardized_conv2d/kernel: 3 values differ" for i in range(12)),
+        evaluation=EvaluationReport(
+            dataset="imagenet",
+            sha256="ef" * 32,
+            images=100,
+            classes=10,
+            unreadable=0,
+            unreadable_files=(),
+            oracle="NumPy float64",
+            reader="bit_ref",
+            source=AccuracyReport("resized to 480 × 480", 90, 99),
+            target=AccuracyReport("resized to 480 × 480", 88, 98),
+            reason="",
+            other_pixels=0,
+            same=97,
+            ties=1,
+            exact=True,
+            changed=tuple(ChangedImage(f"n01440764/{'x' * 40}_{i}.JPEG", i, i, 1e-3, i + 1, 2.5) for i in range(3)),
+            names={str(i): "a long name, and another of it" for i in range(5)},
+        ),
         other_oracles=(
             OracleReport("graph", "the SavedModel's own graph", "agrees", 40, ""),
             OracleReport("tensorflow", "TensorFlow", "not run", 0, "pip install 'bit-convert[tensorflow]'"),
