@@ -6,14 +6,13 @@ images, labels → NumPy oracle on the checkpoint; the folder's declared reader 
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from converters.auditing.evaluation.recipes import google_preparer
 from converters.auditing.target import Folder
 from converters.catalogue.variants import Preprocessing
-from converters.folder.config import preprocessor_config
 from verify.compare import U
 from verify.evaluation import Classifier, Prediction, Tally, classify, oracle_classifier, reader_classifier
 from verify.oracles.numpy import NumpyOracle
@@ -67,11 +66,9 @@ def _class(prediction: Prediction) -> int:
 
 def _images(recipe: Preprocessing) -> tuple[npt.NDArray[np.float32], list[int]]:
     """The held-out digits as the network takes them, and what they show."""
-    from bit_ref import BitImageProcessor
+    from PIL import Image
 
     with files("converters.catalogue").joinpath(DATA).open("rb") as file, np.load(file, allow_pickle=False) as data:
         images, labels = data["images"], data["labels"]
-    processor: Any = BitImageProcessor(**preprocessor_config(recipe))
-    colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
-    pixels: npt.NDArray[np.float32] = processor.preprocess(colour, return_tensors="np")["pixel_values"]
-    return pixels, [int(label) for label in labels]
+    prepare = google_preparer(recipe)
+    return np.stack([prepare(Image.fromarray(image)) for image in images]), [int(label) for label in labels]
