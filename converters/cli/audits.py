@@ -60,7 +60,7 @@ def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output:
     refuse_unwritable(report_folder, "--report")
     for against in dict.fromkeys(job.against for job in jobs if job.against is not None):
         variant_of(against)
-    watch = Watch(jobs, record=False, events=None, shown=not output.quiet, verbose=output.verbose, command=command)
+    watch = Watch(jobs, record=None, events=None, shown=not output.quiet, verbose=output.verbose, command=command)
     engine = _engine(jobs, count, output, watch)
     results: list[Result] = []
     stopped: BitConvertError | None = None

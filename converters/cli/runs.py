@@ -23,7 +23,7 @@ from converters.cli import planning
 from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
-from converters.cli.watching import Watch
+from converters.cli.watching import Watch, record_folder
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
@@ -111,7 +111,8 @@ class Run:
 
 def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
-    jobs = planning.part(_jobs(run), run.shard)
+    every = _jobs(run)
+    jobs = planning.part(every, run.shard)
     expected = estimate(jobs)
     outcome = Outcome(run.shown, many=len(jobs) != 1)
     if not run.shown.quiet:
@@ -123,19 +124,20 @@ def convert_all(run: Run) -> int:
     if not jobs:
         return outcome.end()
     share_gates()
-    watch = _watch(jobs, run)
+    watch = _watch(jobs, run, record_folder(every))
     try:
         return _released(jobs, run, outcome, watch)
     finally:
         watch.close()
 
 
-def _watch(jobs: list[Job], run: Run) -> Watch:
-    """Whoever watches: a run over several models, or over what a glob names, leaves a record."""
+def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
+    """Whoever watches: a run over several models, or over what a glob or plan names, leaves a record in ``folder``."""
     many, output = len(jobs) > 1, run.shown
+    named = run.plan is not None or (run.variant is not None and variants.is_glob(run.variant))
     return Watch(
         jobs,
-        record=many or run.plan is not None or (run.variant is not None and variants.is_glob(run.variant)),
+        record=folder if many or named else None,
         shard=run.shard,
         events=run.release.events,
         shown=many and not output.quiet,

@@ -5,6 +5,7 @@ Event → ``Watch`` → table or lines on stderr, the file of ``--events``, rele
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ TOLD_FROM = 1.0
 class Watch:
     """The listeners of one run over ``jobs``; each event goes to all of them.
 
-    ``record`` is written beside the models' folders, ``events`` is the file for them, and with ``shown`` a table or
+    ``record`` is the folder for the record, ``events`` the file for events, and with ``shown`` a table or
     lines on stderr tell what is being done. Raises UsageError where the file of events cannot be opened.
     """
 
@@ -47,7 +48,7 @@ class Watch:
         self,
         jobs: Sequence[Any],
         *,
-        record: bool,
+        record: Path | None,
         events: Path | None,
         shown: bool,
         verbose: bool,
@@ -62,11 +63,11 @@ class Watch:
             log = EventLog(events, _warn)
             self._open.callback(log.close)
             self._listeners.append(log)
-        if record:
+        if record is not None:
             from converters.release.record import Record
 
             part = (shard.index, shard.count) if shard else None
-            self._record = Record(record_folder(jobs), jobs, _warn, shard=part, command=command)
+            self._record = Record(record, jobs, _warn, shard=part, command=command)
             self._open.callback(self._record.close)
             self._listeners.append(self._record)
         if shown:
@@ -123,9 +124,13 @@ class _Sender:
 
 
 def record_folder(jobs: Sequence[Job]) -> Path:
-    """The folder that holds the models' folders; of several such, the one that holds most."""
-    ((folder, _),) = Counter(job.place.parent for job in jobs).most_common(1)
-    return folder
+    """The folder that holds the models' folders; of several such, the one around them.
+
+    Where that is above the working directory, the one of them that holds most.
+    """
+    folders = Counter(job.place.parent for job in jobs)
+    around = Path(os.path.commonpath(folders))
+    return around if around not in Path.cwd().parents else folders.most_common(1)[0][0]
 
 
 @contextmanager

@@ -231,9 +231,34 @@ def test_events_that_cannot_be_written_are_wrong_usage_before_anything_is_done(t
     assert not Path("models").exists()
 
 
-def test_the_record_lies_where_most_models_do(tmp_path):
+def test_the_record_lies_around_the_folders_or_where_most_models_do(tmp_path):
     todo = [*jobs(tmp_path / "a", 1), *jobs(tmp_path / "b", 3)]
-    assert record_folder(todo) == tmp_path / "b"
+    assert record_folder(todo) == tmp_path
+    assert record_folder(jobs(tmp_path / "a", 2)) == tmp_path / "a"
+    assert record_folder([*todo, *jobs(Path("/elsewhere"), 1)]) == tmp_path / "b"
+
+
+PLAN = """
+[defaults]
+verify = false
+output = "models/{layout}"
+[[release]]
+variant = "BiT-digits"
+[[release]]
+variant = "BiT-digits"
+layout = "npz"
+"""
+
+
+def test_parts_of_a_plan_leave_one_record_of_all(tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    for part in ("1/2", "2/2"):
+        assert run("--plan", "plan.toml", "--shard", part, "--quiet").exit_code == 0
+    assert sorted(row["folder"] for row in record()["models"]) == ["npz/BiT-digits", "transformers/BiT-digits"]
+    assert sorted(path.name for path in Path("models").glob("release-*")) == [
+        "release-1-of-2.json",
+        "release-2-of-2.json",
+    ]
 
 
 @pytest.mark.slow
