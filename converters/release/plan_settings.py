@@ -83,7 +83,7 @@ class Settings:
         values = {by_field.get(key, key): value for key, value in self.values.items()}
         for key in (key for key in TEMPLATES if key in values):
             values[key] = self._filled(key, values[key], fields)
-        if self._level("hub") > self._level("collection"):
+        if "hub" in self.typed or self._level("hub") > self._level("collection"):
             values.pop("collection", None)  # of a plan that is tried out with a folder hub
         if "repo_id" in values:
             self._refuse_second_namespace()

@@ -131,7 +131,8 @@ def test_a_collection_is_the_hubs(plan):
     text = '[defaults]\ncollection = "BiT"\nnamespace = "me"\n[[release]]\nvariant = "BiT-digits"\n'
     assert [each.job.collection for each in plan(text, push=True)] == ["BiT"]
     assert [each.job.collection for each in plan(text)] == [None]
-    assert [each.job.collection for each in plan(text, push=True, hub=Path("hub"))] == [None]
+    for own in ("", 'collection = "other"'):
+        assert [each.job.collection for each in plan(text + own, push=True, hub=Path("hub"))] == [None]
 
 
 def test_keys_are_the_words_of_the_commands():
