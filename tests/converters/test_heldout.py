@@ -80,6 +80,7 @@ def test_half_precision_is_not_held_to_every_class(converted):
 @pytest.mark.parametrize(
     ("dtype", "verdict"), [("float32", "failed"), pytest.param("float16", "passed", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_another_class_fails_in_float32_and_is_reported_in_half_precision(converted, dtype, verdict):
     folder = Path(converted(dtype)["folder"])
     variant = find_one("BiT-digits")
@@ -93,6 +94,7 @@ def test_another_class_fails_in_float32_and_is_reported_in_half_precision(conver
         assert [fault.kind for fault in report.faults] == ["other classes"]
 
 
+@pytest.mark.slow
 def test_a_conversion_that_changes_a_class_leaves_only_its_report(tmp_path, monkeypatch):
     monkeypatch.setattr("converters.conversion.own_readers", blurred)
     result = run("--variant", "BiT-digits", "--output", tmp_path, "--quiet")
