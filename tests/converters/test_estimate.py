@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -180,3 +182,50 @@ def test_the_largest_networks_of_the_catalogue_go_to_all_parts(count):
     parts = [Shard(index, count).part(variants, lambda v: weights_of(v.network)) for index in range(1, count + 1)]
     largest = [sum(variant.architecture == "R152x4" for variant in part) for part in parts]
     assert max(largest) - min(largest) <= 1
+
+
+# ------------------------------------------------------------------------------------------------------- a simulation
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    """benchmarks/release_hours.py."""
+    spec = importlib.util.spec_from_file_location("release_hours", ROOT / "benchmarks" / "release_hours.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_hours_is_what_the_simulation_gives(simulation):
+    page = (ROOT / "docs" / "release.md").read_text(encoding="utf-8")
+    models = simulation.loads()
+    assert f"the catalogue's {len(models)} models" in page
+    assert simulation.table(models) in page
+
+
+def test_a_simulation_is_never_faster_than_what_limits_it(simulation):
+    models = simulation.loads("BiT-*")
+    for workers in (1, 3, 64):
+        for rates in (simulation.Rates(), simulation.Rates(commits=10), simulation.Rates(link=1e7)):
+            hours = simulation.simulated(models, workers, rates).hours
+            assert (
+                hours >= 2 * sum(model.bytes for model in models) / min(rates.connection * workers, rates.link) / 3600
+            )
+            assert hours >= (len(models) - 1) / rates.commits
+            assert hours >= models[0].seconds / 3600 / 2
+
+
+def test_hours_of_one_worker_are_the_sum_of_its_models(simulation):
+    models = [simulation.Load(10**9, 36.0), simulation.Load(10**9, 0.0)]
+    rates = simulation.Rates(connection=1e8)
+    assert simulation.simulated(models, 1, rates).hours == pytest.approx((40 + 36 / 1.8) / 3600)
+    assert simulation.simulated(models, 2, rates).hours == pytest.approx((20 + 36 / 1.8) / 3600)
+
+
+def test_more_requests_than_a_window_has_wait_for_the_next(simulation):
+    hub = simulation.Hub(float("inf"))
+    times = [hub.admitted(0.0) for _ in range(230)]
+    assert times == [0.0] * 111 + [300.0] * 111 + [600.0] * 8
