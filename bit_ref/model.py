@@ -80,19 +80,18 @@ class StandardizedConv2d(CachedKernel, nn.Conv2d):
 
         In float32 at least: half precision can hold neither ε nor the variance of a small kernel. PyTorch has this
         arithmetic as a batch norm, of one sample whose channels are O; its sums are in double precision on the CPU.
-        Without ``epsilon`` it is the weight itself.
         """
-        if self.epsilon is None:
-            return self.weight
+        assert self.epsilon is not None
         weight = self.weight.flatten(1).to(torch.promote_types(self.weight.dtype, torch.float32))
         standardized = functional.batch_norm(weight.unsqueeze(0), None, None, training=True, eps=self.epsilon)
         return standardized.view_as(self.weight).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.epsilon is None:
+            return super().forward(x)
         if self.pads_like_tensorflow:
             x = pad_like_tensorflow(x, self.kernel_size[0], self.stride[0])
-        convolved: Tensor = self._conv_forward(x, self.kernel(), self.bias)
-        return convolved
+        return functional.conv2d(x, self.kernel(), None, self.stride, self.padding)
 
 
 class GroupNormActivation(nn.GroupNorm):

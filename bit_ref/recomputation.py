@@ -21,7 +21,7 @@ class Units(nn.Sequential):
     """Units one after the other, each of which may be computed again in the backward pass of a training."""
 
     gradient_checkpointing = False
-    checkpoint_function: Callable[..., Any] = staticmethod(checkpoint)
+    _checkpoint: Callable[..., Any] = staticmethod(checkpoint)
     checkpointed: frozenset[int] = frozenset()
     """Places of the units that are computed again."""
 
@@ -29,7 +29,7 @@ class Units(nn.Sequential):
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
             return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
         for place, unit in enumerate(self):
-            x = self.checkpoint_function(unit, x) if place in self.checkpointed else unit(x)
+            x = self._checkpoint(unit, x) if place in self.checkpointed else unit(x)
         return x
 
 
@@ -53,7 +53,7 @@ class ActivationCheckpointing(nn.Module):
         function = partial(_checkpoint_on_host if offload else checkpoint, **options)
         number = 0
         for units in self._units():
-            units.checkpoint_function = function
+            units._checkpoint = function
             units.checkpointed = frozenset(k for k in range(len(units)) if (number + k) % every_n_layers == 0)
             units.gradient_checkpointing = True
             number += len(units)
