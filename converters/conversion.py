@@ -79,6 +79,14 @@ class Conversion:
         made = self.report.files if self.report else model_files(self.folder)
         return sorted(n for n in (*made, CARD, PARITY, PROVENANCE, SIGNATURE) if (self.folder / n).is_file())
 
+    @property
+    def bytes(self) -> int | None:
+        """The size of these files; None where there are none any more."""
+        try:
+            return sum((self.folder / name).stat().st_size for name in self.files) or None
+        except OSError:
+            return None
+
 
 def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions) -> Plan:
     """Returns the plan of a conversion.

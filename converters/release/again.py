@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from converters.redaction import printable_values
 from converters.release.job import Job, Result
@@ -35,8 +36,11 @@ def again(job: Job, *more: str) -> str:
 
 def audit(job: Job, result: Result) -> str:
     """The command that audits what was published, or else the folder; empty where there is neither."""
-    if result.publication is not None and job.publish is not None and job.publish.hub is None:
-        target = f"hf://{result.publication.repo_id}@{result.publication.revision}"
+    publication = result.publication
+    if publication is not None and job.publish is not None and job.publish.hub is None:
+        target = f"hf://{publication.repo_id}@{publication.revision}"
+    elif publication is not None and result.discarded:
+        target = unquote(urlsplit(publication.url).path)  # of a folder hub
     elif result.conversion is not None:
         target = str(result.conversion.folder)
     else:

@@ -103,6 +103,8 @@ class Result:
     error: BitConvertError | None = None
     seconds: float = 0.0
     """Seconds of the attempt that ended it."""
+    bytes: int | None = None
+    """The size of the files that were made."""
     discarded: bool = False
     """Nothing of it is left on this disk, but for the record of its publication."""
     number: int = 0

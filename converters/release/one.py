@@ -92,10 +92,11 @@ def _released(job: Job, progress: Progress, bars: bool, start: float, tell: Call
     except Exception as error:
         return _failed(name, conversion, error, start, tell)
     state = _state(job, conversion, publication is not None and publication.changed)
+    size = conversion.bytes
     if job.discard and publication is not None:
         discarding.discard(job, conversion, publication)
     seconds = time.monotonic() - start
-    return Result(name, state, conversion, publication, seconds=seconds, discarded=job.discard)
+    return Result(name, state, conversion, publication, seconds=seconds, bytes=size, discarded=job.discard)
 
 
 def _failed(

@@ -45,9 +45,10 @@ def render(content: Content) -> str:
 
 def links(row: Row) -> list[tuple[str, str]]:
     """(text, address) of what there is to see of a model: a page on the hub, a report, a folder beside the page."""
-    report = [("report", _beside(row.report))]
-    made = [("published", _address(row.link)), ("folder", _beside(row.folder) if row.state in GOOD else "")]
-    return [(text, address) for text, address in (*report, *made) if address]
+    is_there = row.state in GOOD and not row.discarded
+    folder = _beside(row.folder) if is_there else ""
+    found = [("report", _beside(row.report)), ("published", _address(row.link)), ("folder", folder)]
+    return [(text, address) for text, address in found if address]
 
 
 def _verdict(content: Content) -> str:

@@ -80,7 +80,7 @@ class Record:
             if result.state is State.NOT_TRIED:
                 row = not_tried(before, self._before.get(before.key), result.exit_status or INTERRUPTED)
             else:
-                row = ended(before, self._jobs[number], result, self._folder)
+                row = ended(before, self._jobs[number], result, self._folder, self._before.get(before.key))
             self._gone |= {before.key} - {row.key}
             self._own[number] = row
             self._write_soon()

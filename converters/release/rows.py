@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from converters.auditing.report_check import read_report
-from converters.conversion import Conversion, failed_folder
+from converters.conversion import failed_folder
 from converters.errors import BitConvertError, DefectError, ParityError
 from converters.files import PARITY, PARITY_PAGE
 from converters.redaction import printable_values
@@ -57,6 +57,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The size of the files that were made."""
     folder: str = ""
     """The folder that is, or was to be, made: from that of release.json if it lies below it."""
+    discarded: bool = False
+    """Whether the folder was removed when it was published."""
     link: str = ""
     """The address at which it was published."""
     report: str = ""
@@ -175,8 +177,8 @@ def not_tried(row: Row, before: Row | None, exit_status: int) -> Row:
     return _replaced(row, state="not tried", exit_status=exit_status, step="", updated=time.time())
 
 
-def ended(before: Row, job: Job, result: Result, folder: Path) -> Row:
-    """The row of a job that has ended."""
+def ended(before: Row, job: Job, result: Result, folder: Path, earlier: Row | None = None) -> Row:
+    """The row of a job that has ended; figures of what was there already are those of an ``earlier`` run's row."""
     conversion, error = result.conversion, result.error
     report = conversion.report if conversion else None
     page = ""
@@ -185,14 +187,15 @@ def ended(before: Row, job: Job, result: Result, folder: Path) -> Row:
         with suppress(OSError, BitConvertError):
             report = read_report(failed / PARITY)
             page = relative(failed / PARITY_PAGE, folder)
-    return _row(
+    row = _row(
         model=before.model,
         state=result.state.value,
         exit_status=result.exit_status,
         verdict=report.verdict if report is not None else None,
         ratio=report.ratio if report is not None else None,
         seconds=round(result.seconds, 3),
-        bytes=_size(conversion) if conversion else None,
+        bytes=result.bytes,
+        discarded=result.discarded,
         folder=relative(conversion.folder, folder) if conversion else before.folder,
         link=result.publication.url if result.publication else "",
         report=page,
@@ -202,6 +205,9 @@ def ended(before: Row, job: Job, result: Result, folder: Path) -> Row:
         host=before.host,
         updated=time.time(),
     )
+    if conversion is None and error is None and earlier is not None:
+        return _replaced(row, verdict=earlier.verdict, ratio=earlier.ratio, bytes=earlier.bytes)
+    return row
 
 
 def read_rows(content: object) -> list[Row]:
@@ -256,10 +262,3 @@ def _next(job: Job, result: Result) -> str:
     if result.state in (State.FAILED, State.NOT_TRIED):
         return again(job, *(["--debug"] if isinstance(result.error, DefectError) else []))
     return audit(job, result)
-
-
-def _size(conversion: Conversion) -> int | None:
-    try:
-        return sum((conversion.folder / name).stat().st_size for name in conversion.files) or None
-    except OSError:
-        return None

@@ -33,7 +33,8 @@ def published(job: Job, changed: bool = True) -> Result:
     repository = f"me/{job.name.replace('/', '-')}"
     publication = Publication(repository, "main", "a" * 40, f"https://huggingface.co/{repository}", changed)
     state = State.PUBLISHED if changed else State.UNCHANGED
-    return Result(job.name, state, _conversion(job), publication, seconds=31.25)
+    conversion = _conversion(job)
+    return Result(job.name, state, conversion, publication, seconds=31.25, bytes=conversion.bytes)
 
 
 def failed(job: Job, error: BitConvertError | None = None) -> Result:

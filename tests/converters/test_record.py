@@ -208,6 +208,18 @@ def test_models_of_an_earlier_run_stay(tmp_path):
     }
 
 
+def test_what_was_discarded_keeps_its_figures_and_has_no_folder_to_see(tmp_path):
+    (job,) = jobs(tmp_path, 1, ME)
+    for result in (replace(published(job), discarded=True), replace(published(job, changed=False), discarded=True)):
+        record = Record(tmp_path, [job], silent)
+        made = result.state is State.PUBLISHED
+        record.add(0, result if made else replace(result, conversion=None, bytes=None))
+        record.close(0)
+        (row,) = record_of(tmp_path)["models"]
+        assert (row["state"], row["bytes"], row["discarded"]) == (result.state, 2000, True)
+        assert 'href="./' not in (tmp_path / "release.html").read_text()
+
+
 def test_what_was_not_tried_is_so_whoever_says_it(tmp_path):
     todo = jobs(tmp_path, 2)
     record = Record(tmp_path, todo, silent)
@@ -419,6 +431,15 @@ def test_a_command_holds_no_secret_and_is_one_of_ours():
 def test_what_was_only_converted_is_audited_where_it_lies(tmp_path):
     job = called("h5/it", tmp_path)
     assert audit(job, published(job)) == f"bit-verify {tmp_path}/h5-it --against h5/it"
+
+
+def test_what_was_discarded_is_audited_in_its_folder_hub(tmp_path):
+    (job,) = jobs(tmp_path, 1, PublishOptions(hub=tmp_path / "a hub"))
+    result = published(job)
+    assert result.publication is not None
+    place = replace(result.publication, url=(tmp_path / "a hub" / "snapshots").as_uri())
+    line = audit(job, replace(result, publication=place, discarded=True))
+    assert shlex.split(line) == ["bit-verify", f"{tmp_path}/a hub/snapshots", "--against", "BiT-digits"]
 
 
 # Schemas
