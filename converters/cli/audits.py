@@ -53,14 +53,14 @@ def typed_audits(
     return with_places((AuditJob(target, against, options, Path()) for target in targets), report_folder)
 
 
-def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output: Output, command: str) -> int:
+def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output: Output) -> int:
     """Audits all of them, ``count`` at once (0: as many as there are cores); returns the exit status of the worst."""
     if output.as_markdown:
         raise UsageError("--markdown is for one target. Leave it out.")
     refuse_unwritable(report_folder, "--report")
     for against in dict.fromkeys(job.against for job in jobs if job.against is not None):
         variant_of(against)
-    watch = Watch(jobs, record=None, events=None, shown=not output.quiet, verbose=output.verbose, command=command)
+    watch = Watch(jobs, record=None, events=None, shown=not output.quiet, verbose=output.verbose, command="")
     engine = _engine(jobs, count, output, watch)
     results: list[Result] = []
     stopped: BitConvertError | None = None

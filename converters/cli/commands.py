@@ -99,10 +99,12 @@ CONVERTING = {
     "bit-convert hf://google/bit-50 --layout npz": "A repository of the Hub, back to Google's own layout.",
     "bit-convert cache": "What was downloaded; see bit-convert cache --help.",
     "bit-convert 'BiT-M-*' --push --namespace me": "Several variants, each published once it is verified.",
+    "bit-convert --plan plan.toml --dry-run": "What a release plan would do, and what it would take.",
 }
 AUDITING = {
     "bit-verify models/BiT-digits --against BiT-digits": "A folder against the checkpoint that it was made from.",
     "bit-verify hf://google/bit-50 --against BiT-M-R50x1-ILSVRC2012": "Anybody's repository.",
+    "bit-verify models/* --jobs auto": "Many folders, each against the variant that it names itself.",
     "bit-verify models/BiT-M-R50x1 --against BiT-M-R50x1 --dataset imagenet/val": "Also top-1 and top-5 of both.",
     "bit-verify --check models/BiT-digits/parity.json": "Whether a report agrees with itself and the files beside it.",
 }
@@ -394,13 +396,11 @@ def verify(
         if plan is None and len(targets) < 2:
             return run(target, against, report_folder, audit, output)
         from converters.cli.audits import audit_all, planned_audits, typed_audits
-        from converters.cli.runs import command_line
 
-        if plan is not None and (targets or against or audit.variant):
+        if plan is None:
+            found = typed_audits(targets, against, report_folder, audit)
+        elif targets or against or audit.variant:
             raise UsageError("a plan names targets and what they are of. Leave out TARGET, --against and --variant.")
-        found = (
-            planned_audits(plan, report_folder, _typed(options, AUDITS))
-            if plan is not None
-            else typed_audits(targets, against, report_folder, audit)
-        )
-        return audit_all(found, report_folder, jobs, output, command_line("bit-verify"))
+        else:
+            found = planned_audits(plan, report_folder, _typed(options, AUDITS))
+        return audit_all(found, report_folder, jobs, output)

@@ -142,7 +142,7 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
         events=run.release.events,
         shown=many and not output.quiet,
         verbose=output.verbose,
-        command=command_line("bit-convert"),
+        command=_command_line("bit-convert"),
     )
 
 
@@ -220,7 +220,7 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     with shown(target, output.quiet, output.verbose) as progress:
         folder = target_of(target, options.offline, progress)
         report = audit_target(folder, against, options, progress)
-    write_report(report, report_folder, command_line("bit-verify"))
+    write_report(report, report_folder, _command_line("bit-verify"))
     if output.as_json:
         say_json(json.loads(report.to_json()))
     elif output.as_markdown:
@@ -236,10 +236,10 @@ def _markdown(report: Report, target: str | Path) -> str:
     from verify.report.markdown import document
 
     title = target if isinstance(target, str) and "://" in target else Path(target).resolve().name
-    return document(report, title, command_line("bit-verify"))
+    return document(report, title, _command_line("bit-verify"))
 
 
-def command_line(command: str) -> str:
+def _command_line(command: str) -> str:
     """Returns the command line as the user typed it, without the credentials in a URL."""
     return shlex.join([command, *map(printable, sys.argv[1:])])
 
@@ -270,7 +270,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
 
 
 def _jobs(run: Run) -> list[Job]:
-    command = command_line("bit-convert")
+    command = _command_line("bit-convert")
     if run.plan is not None:
         return planning.jobs_of_plan(run.plan, run.typed, run.release, command)
     to = run.publish if run.push else None
