@@ -82,3 +82,68 @@ def deaf() -> Iterator[None]:
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
+
+
+class _Deferral:
+    """Signals that wait for a moment in which nothing is lost by them."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.pending: BaseException | None = None
+
+    def take(self, number: int, _: object) -> None:
+        """Handles a signal."""
+        import signal
+
+        self.pending = self.pending or (KeyboardInterrupt() if number == signal.SIGINT else Terminated())
+        if self.is_open:
+            self.come_through()
+
+    def come_through(self) -> None:
+        """Raises what is pending, once."""
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            raise pending
+
+
+_deferrals: list[_Deferral] = []
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM come through only where ``interruptible`` is: a result that is there is not lost.
+
+    In another thread than the main one, which gets no signals, it does nothing.
+    """
+    import signal
+
+    deferral, kinds = _Deferral(), (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(kind, deferral.take) for kind in kinds]
+    except ValueError:
+        yield
+        return
+    _deferrals.append(deferral)
+    try:
+        yield
+    finally:
+        _deferrals.remove(deferral)
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, and inside ``deferred``, Ctrl-C and SIGTERM come through: whatever waits or works for long."""
+    import threading
+
+    if not _deferrals or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deferral = _deferrals[-1]
+    deferral.is_open = True
+    try:
+        deferral.come_through()
+        yield
+    finally:
+        deferral.is_open = False

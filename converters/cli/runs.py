@@ -27,7 +27,7 @@ from converters.cli.watching import Watch, record_folder
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
-from converters.failures import Terminated, deaf, failure_of
+from converters.failures import Terminated, deaf, deferred, failure_of
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
@@ -155,10 +155,11 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
         return outcome.end(collections=collections.gather())
     engine = _engine(jobs, run, watch)
     try:
-        for result in engine.results():
-            watch.add(result)
-            outcome.add(result)
-            collections.add(result)
+        with deferred():
+            for result in engine.results():
+                watch.add(result)
+                outcome.add(result)
+                collections.add(result)
     except (KeyboardInterrupt, Terminated) as signal:
         with deaf():
             return _abandoned(engine, outcome, watch, signal)

@@ -15,6 +15,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import HubError, Scope, UsageError
+from converters.failures import interruptible
 from converters.redaction import one_line, printable
 from converters.release.events import Event, Listener
 from converters.release.job import Later, Result, Work
@@ -77,7 +78,7 @@ class Cluster:
         self._refused.clear()
         if found:
             return found
-        with suppress(Empty):
+        with suppress(Empty), interruptible():
             number, key = self._done.get(timeout=LOOK if seconds is None else min(seconds, LOOK))
             if number in self._running and self._running[number][1].key == key:
                 found.append((number, self._outcome(number)))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converters.errors import BitConvertError, HubError, Scope, UsageError
+from converters.failures import interruptible
 from converters.release.events import Event, Listener
 from converters.release.job import Later, Result, State, Work
 from converters.release.workers import Lost, Outcome, Workers
@@ -74,7 +75,8 @@ class Engine:
                 for number, outcome in self.workers.ended(self._pause()):
                     yield from self._end(self._running.pop(number), outcome)
             elif self._waiting:
-                self.sleep(min(LOOK, max(0.0, min(task.ready for task in self._waiting) - self.now())))
+                with interruptible():
+                    self.sleep(min(LOOK, max(0.0, min(task.ready for task in self._waiting) - self.now())))
 
     def abandon(self, error: BitConvertError) -> Iterator[Result]:
         """Stops the workers; what has no result gets one that says that it was not tried."""

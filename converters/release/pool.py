@@ -19,6 +19,7 @@ from contextlib import suppress
 from multiprocessing.connection import Pipe, wait
 
 from converters.errors import Scope, UsageError
+from converters.failures import interruptible
 from converters.placing import remove_leftovers
 from converters.release.events import Event, Listener
 from converters.release.job import Work
@@ -71,7 +72,9 @@ class Pool:
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         busy = {process.connection: process for process in self._processes if process.number is not None}
         found: list[tuple[int, Outcome]] = []
-        for connection in wait(list(busy), seconds):
+        with interruptible():
+            ready = wait(list(busy), seconds)
+        for connection in ready:
             process = busy[connection]  # type: ignore[index]
             number = process.number
             assert number is not None, "it is busy"

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from converters.failures import interruptible
 from converters.release.job import Later, Result, Work
 from converters.release.one import release_one
 from verify.protocols import Progress
@@ -60,7 +61,7 @@ class Here:
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         assert self._begun is not None, "something was begun"
         number, attempt, job = self._begun
-        with self._shown(job, attempt) as progress:
+        with self._shown(job, attempt) as progress, interruptible():
             outcome = release_one(job, progress, waits=False, bars=self._bars, tell=self._tell)
         self._begun = None
         return [(number, outcome)]
