@@ -471,3 +471,33 @@ def test_autocast_and_half_precision(lib):
 def test_quantised_head(lib):
     quantised = torch.ao.quantization.quantize_dynamic(make(lib), {nn.Linear})
     assert quantised(pixels()).logits.shape == (2, 5)
+
+
+SMALLEST = {"embeddings_size": 10, "hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 2, 1], "num_groups": 1}
+"""The network of transformers' own tests, and a key that no BiT has."""
+
+
+@pytest.mark.parametrize("kind", ["BitModel", "BitForImageClassification", "BitBackbone"])
+def test_smallest_network_gives_each_image_its_own_output(lib, kind):
+    model = make(lib, kind, **SMALLEST, embedding_size=64)
+    assert model.config.embeddings_size == 10
+    together, alone = model(pixels()), model(pixels()[:1])
+    for batch, single in zip(flat(together.to_tuple()), flat(alone.to_tuple()), strict=True):
+        torch.testing.assert_close(batch[:1], single, rtol=1e-4, atol=1e-5)
+    states = model(pixels(), output_hidden_states=True).hidden_states
+    assert [state.shape[-1] for state in states] == [8, 8, 4, 2, 1]
+
+
+def flat(values) -> list[torch.Tensor]:
+    return [each for value in values for each in (value if isinstance(value, tuple) else (value,))]
+
+
+def test_stages_of_a_copied_config_start_over(lib):
+    config = lib.BitConfig(**{**SMALL, **SMALLEST}, out_features=["stage2", "stage4"], out_indices=[2, 4])
+    assert lib.BitBackbone(config).channels == [16, 64]
+    for name in ("out_features", "out_indices"):
+        copied = copy.deepcopy(config)
+        setattr(copied, name, None)
+        assert lib.BitBackbone(copied).channels == [64]
+    with pytest.raises(ValueError, match="should correspond to the same stages"):
+        lib.BitConfig(out_features=["stage1", "stage2"], out_indices=[0, 2])
