@@ -58,6 +58,7 @@ def convert(
     oracles: str | Iterable[str] = (),
     sign_key: AnyPath | None = None,
     force: bool = False,
+    refresh: bool = False,
     offline: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -73,7 +74,8 @@ def convert(
     timm, original or npz, ``dtype`` float32, float16 or bfloat16, ``max_shard_size`` in bytes or as "5GB", ``exact``
     bits or logits, ``pool_padding`` zeros or -inf (None: as the checkpoint has it), ``images`` a folder of photographs
     to verify with, ``oracles`` of graph, keras and tensorflow, ``sign_key`` a file with a private key to
-    sign with. A folder that holds this result already is left as it is.
+    sign with. A folder that holds this result already is left as it is, also one that another version made, but with
+    ``refresh``.
 
     Returns the folder, its report (None with ``verify=False``), the seconds it took, and what was left out.
 
@@ -93,6 +95,7 @@ def convert(
             oracles=as_names(oracles),
             sign_key=None if sign_key is None else as_path(sign_key),
             force=force,
+            refresh=refresh,
             offline=offline,
         )
         if variant is None and checkpoint is None:
@@ -181,6 +184,7 @@ def publish(
     revision: str | None = None,
     tag: str | None = None,
     commit_message: str | None = None,
+    refresh: bool = False,
     patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> Publication:
@@ -193,8 +197,8 @@ def publish(
     ``repo_id`` is NAMESPACE/NAME (default: the model's name under ``namespace``, or under the token's user). ``hub`` is
     a folder in the Hub cache's layout; without it, $HF_ENDPOINT or huggingface.co. ``private`` is for a repository that
     is new, ``create_pr`` opens a pull request, ``revision`` is a branch, made where it is missing, ``tag`` is never
-    moved, ``commit_message`` has the commit's title in its first line, ``patience`` is for how many seconds a Hub that
-    asks to wait is waited for.
+    moved, ``commit_message`` has the commit's title in its first line, ``refresh`` renews what another version
+    published, ``patience`` is for how many seconds a Hub that asks to wait is waited for.
 
     Raises ParityError where the conversion has no report that passed, or its files have changed since; UsageError for
     names and options that cannot be; HubError where the hub refuses, cannot be reached or cannot be written.
@@ -210,6 +214,7 @@ def publish(
             revision=revision,
             tag=tag,
             commit_message=commit_message,
+            refresh=refresh,
             patience=patience,
             hub=None if hub is None else as_path(hub),
         )

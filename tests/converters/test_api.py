@@ -217,7 +217,7 @@ def test_every_option_of_a_command_is_a_keyword():
     apart = {
         *("list_only", "dry_run", "as_json", "as_markdown", "quiet", "debug", "version", "push", "check_report"),
         *("verbose", "install_completion", "name_or_path"),
-        *("plan", "shard", "collection", "jobs", "scheduler", "events", "recheck", "discard", "refresh", "token"),
+        *("plan", "shard", "collection", "jobs", "scheduler", "events", "recheck", "discard", "token"),
     }
     of_convert = {*inspect.signature(converters.convert).parameters, *inspect.signature(converters.publish).parameters}
     renamed = {"targets": "folder", "report_folder": "report"}

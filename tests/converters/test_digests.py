@@ -1,0 +1,169 @@
+"""What was read and has not changed is not read again; what another version made is recognised."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters import digests
+from converters.digests import known_sha256
+from converters.files import sha256
+from tests.checkpoints import make_checkpoint
+from tests.command_line import run
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """The names of the files that are read for their digest."""
+    names: list[str] = []
+
+    def noted(path: Path) -> str:
+        names.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(digests, "sha256", noted)
+    return names
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    settle()
+    return path
+
+
+def settle() -> None:
+    """A file that was written just now is read again, since its times tell nothing yet."""
+    time.sleep(digests.SETTLED + 0.05)
+
+
+def test_an_unchanged_file_is_read_once(file, read):
+    assert {known_sha256(file) for _ in range(3)} == {sha256(file)}
+    assert read == ["file"]
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path, read):
+    (tmp_path / "new").write_bytes(b"one")
+    known_sha256(tmp_path / "new")
+    known_sha256(tmp_path / "new")
+    assert read == ["new", "new"]
+
+
+def test_any_change_is_noticed_also_one_that_keeps_size_and_time(file, read):
+    known_sha256(file)
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert known_sha256(file) == sha256(file)
+    settle()
+    other = file.with_name("other")
+    other.write_bytes(b"six")
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(file)
+    assert known_sha256(file) == sha256(file)
+    assert read == ["file"] * 3
+
+
+def test_what_is_remembered_is_not_believed_where_it_cannot_be(file, read, cache):
+    known_sha256(file)
+    (record,) = (cache / "known").iterdir()
+    for text in ("", "[]", '{"files": {"file": 1}, "compared": ""}', '{"files": {"file": []}, "compared": 2}'):
+        record.write_text(text)
+        assert known_sha256(file) == sha256(file)
+    assert len(read) == 5
+
+
+def test_without_a_cache_everything_is_read(file, read, cache):
+    cache.write_text("no folder")
+    assert known_sha256(file) == known_sha256(file) == sha256(file)
+    assert read == ["file", "file"]
+
+
+def test_inside_read_again_nothing_is_believed(file, read):
+    known_sha256(file)
+    with digests.read_again():
+        known_sha256(file)
+    known_sha256(file)
+    assert read == ["file", "file"]
+
+
+@pytest.fixture
+def made(tmp_path) -> Path:
+    np.savez(tmp_path / "tiny.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
+    settle()
+    assert again(tmp_path / "model") == "made"
+    settle()
+    return tmp_path / "model"
+
+
+def again(folder: Path, *options: str) -> str:
+    """The outcome of the same conversion once more: made, kept, or what it is refused for."""
+    words = ("--checkpoint", folder.parent / "tiny.npz", "--output", folder, "--json", "--quiet")
+    result = run(*words, "--push", "--hub", folder.parent / "hub", "--repo-id", "me/tiny", *options)
+    (entry,) = json.loads(result.stdout)["results"]
+    if result.exit_code == 2:
+        return entry["error"]
+    assert result.exit_code == 0, result.stdout
+    assert entry["publication"]["changed"] is entry["made"]
+    return "made" if entry["made"] else "kept"
+
+
+def test_a_finished_model_is_not_read_again_and_with_recheck_it_is(made, monkeypatch):
+    def compared(*_: object) -> list[str]:
+        raise AssertionError("values are compared")
+
+    monkeypatch.setattr("converters.conversion.held_departures", compared)
+    assert again(made) == "kept"
+    recheck = run("--checkpoint", made.parent / "tiny.npz", "--output", made, "--recheck")
+    assert (recheck.exit_code, "values are compared" in recheck.stderr) == (70, True)
+
+
+def test_values_that_changed_behind_unchanged_names_are_found(made):
+    weights = made / "model.safetensors"
+    before, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "holds something else" in again(made)
+
+
+@pytest.fixture
+def upgraded(made, monkeypatch) -> Path:
+    """The folder, seen by a later version."""
+    for module in ("converters.conversion", "converters.auditing.audits"):
+        monkeypatch.setattr(f"{module}.VERSION", "99.0")
+    return made
+
+
+def test_what_another_version_made_is_left_alone(upgraded):
+    files = {path.name: path.read_bytes() for path in upgraded.iterdir()}
+    assert again(upgraded) == again(upgraded) == "kept"
+    assert {path.name: path.read_bytes() for path in upgraded.iterdir()} == files
+
+
+def test_refresh_renews_card_and_report_of_another_version_once(upgraded):
+    weights = (upgraded / "model.safetensors").read_bytes()
+    assert again(upgraded, "--refresh") == "made"
+    assert json.loads((upgraded / "parity.json").read_text())["release"] == "99.0"
+    assert (upgraded / "model.safetensors").read_bytes() == weights
+    settle()
+    assert again(upgraded, "--refresh") == again(upgraded) == "kept"
+
+
+def test_another_version_s_folder_with_other_weights_is_something_else(upgraded):
+    config = upgraded / "config.json"
+    config.write_text(config.read_text().replace('"num_channels": 3', '"num_channels": 4'))
+    assert "holds something else" in again(upgraded)
+    assert "holds something else" in again(upgraded, "--refresh")
