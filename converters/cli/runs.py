@@ -28,6 +28,7 @@ from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
 from converters.failures import Terminated, deaf, deferred, failure_of
+from converters.files import PARITY, PARITY_PAGE
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
@@ -221,6 +222,7 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     with shown(target, output.quiet, output.verbose) as progress:
         folder = target_of(target, options.offline, progress)
         report = audit_target(folder, against, options, progress)
+    replaced = _replaced(report_folder / PARITY)
     write_report(report, report_folder, _command_line("bit-verify"))
     if output.as_json:
         say_json(json.loads(report.to_json()))
@@ -229,8 +231,22 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     else:
         from converters.cli import summary
 
-        say_styled(summary.render_report(folder, report))
+        say_styled(summary.render_report(folder, report, report_folder / PARITY_PAGE, replaced))
     return 0 if report else ParityError.exit_status
+
+
+def _replaced(parity: Path) -> str:
+    """Returns what is known of the report that a new one is about to replace."""
+    if not parity.is_file():
+        return ""
+    from converters.auditing.report_check import read_report
+
+    try:
+        held = read_report(parity)
+    except (OSError, ParityError):
+        return ", in place of one that cannot be read"
+    checkpoint = printable(held.source.get("file", "another checkpoint"))
+    return f", in place of one that said {held.verdict}, against {checkpoint}"
 
 
 def _markdown(report: Report, target: str | Path) -> str:

@@ -41,16 +41,19 @@ def render(conversion: Conversion, publication: Publication | None, version: str
     return _text(console)
 
 
-def render_report(target: Path, report: Report) -> str:
-    """The text for an audit."""
+def render_report(target: Path, report: Report, page: Path, replaced: str = "") -> str:
+    """The text for an audit, whose report is ``page``; ``replaced`` says what that replaces."""
     console = _console()
     table = Table(title=f"{_shown(target.resolve().name)} · {report.verdict}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("what it means", _shown(meaning(report)))
-    table.add_row("why", _shown(report.reason))
-    for fault in report.faults[:FAULTS]:
-        table.add_row("fault", _shown(str(fault)))
+    if not report.faults:
+        table.add_row("why", _shown(report.reason))
+    for fault in report.faults[1:FAULTS]:
+        table.add_row("fault", _shown(fault))
+    if len(report.faults) > FAULTS:
+        table.add_row("", f"{len(report.faults) - FAULTS} more, in the report")
     _add_report(table, report)
     for each in report.inspected:
         if each.place == SIGNATURE:
@@ -61,7 +64,15 @@ def render_report(target: Path, report: Report) -> str:
     for name, text in evaluation_lines(report.evaluation) if report.evaluation else ():
         table.add_row(name, _shown(text))
     console.print(table)
+    console.print(f"report: {_shown(page)}{_shown(replaced)}", soft_wrap=True)
+    console.print(_audited(report), soft_wrap=True)
     return _text(console)
+
+
+def _audited(report: Report) -> str:
+    """Returns the last line of an audit: the verdict, and the worst fault."""
+    colour = {"passed": "green", "failed": "red"}.get(report.verdict, "yellow")
+    return f"[{colour}]{report.verdict}[/]: {_shown(report.faults[0] if report.faults else meaning(report))}"
 
 
 def _console() -> Console:

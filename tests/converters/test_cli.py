@@ -695,3 +695,31 @@ def test_variants_are_completed(words):
         text=True,
     )
     assert result.stdout == "plain,BiT-digits\n", result.stderr
+
+
+def test_an_audit_ends_with_report_and_verdict_and_says_what_it_replaces(converted, checkpoint, tmp_path):
+    words = (converted, "--against", checkpoint, "--report", tmp_path / "parity", "--runner", "bit_ref")
+    page = tmp_path / "parity" / "parity.html"
+    for replaced in ("", f", in place of one that said passed, against {checkpoint.name}"):
+        *_, report, verdict = run(*words, command=verify).stdout.splitlines()
+        assert report == f"report: {page}{replaced}"
+        assert verdict.startswith("passed: Identical within rounding")
+    (tmp_path / "parity" / "parity.json").write_text("none")
+    assert run(*words, command=verify).stdout.splitlines()[-2].endswith(", in place of one that cannot be read")
+
+
+def test_the_last_line_of_a_failed_audit_is_its_worst_fault_which_is_said_once(converted, checkpoint, tmp_path):
+    from safetensors.numpy import save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(converted, folder)
+    stored = load_file(folder / "model.safetensors")
+    name = max(name for name in stored if name.endswith("norm1.weight"))
+    save_file(stored | {name: stored[name] * 2}, folder / "model.safetensors", metadata={"format": "pt"})
+    result = run(
+        folder, "--against", checkpoint, "--report", tmp_path / "parity", "--runner", "bit_ref", command=verify
+    )
+    assert result.exit_code == 1
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(f"failed: {name}: scaled values")
+    assert result.stdout.count("scaled values") == 1
