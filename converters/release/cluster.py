@@ -45,6 +45,8 @@ class Cluster:
         self._topic = f"bit-convert-{token_hex(4)}"
         self._running: dict[int, tuple[str, Future]] = {}
         self._done: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        self._clients: dict[int, Client] = {}
+        """The connection of each attempt: what a scheduler knew is gone with it."""
         self._refused: list[int] = []
         self._seen = time.monotonic()
         self._client: Client | None = self._connected(CONNECT)
@@ -69,7 +71,7 @@ class Cluster:
         future = self._client.submit(
             attempted, job, attempt, self._topic, key=key, workers=[worker], retries=0, pure=False
         )
-        self._running[number] = worker, future
+        self._running[number], self._clients[number] = (worker, future), self._client
         future.add_done_callback(lambda _: self._done.put((number, key)))
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
@@ -84,7 +86,7 @@ class Cluster:
                 found.append((number, self._outcome(number)))
         workers = self._workers()
         for number, (worker, _) in [*self._running.items()]:
-            if worker not in workers:
+            if worker not in workers or self._clients[number] is not self._client:
                 found.append((number, self._lost(number)))
         return found
 
@@ -110,7 +112,8 @@ class Cluster:
     def _lost(self, number: int, why: str = "") -> Lost:
         worker, future = self._running.pop(number)
         with suppress(Exception):  # the scheduler may be gone as well
-            future.cancel(force=True)
+            if self._clients[number].status == "running":
+                future.cancel(force=True)
         return Lost(f"its worker {printable(worker)} is gone" + (f" ({why})" if why else ""))
 
     def _free(self, workers: list[str]) -> list[str]:

@@ -46,11 +46,15 @@ def dask(*words: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+def scheduler(address: str):
+    host, _, port = address.removeprefix("tcp://").partition(":")
+    return dask("dask_scheduler", "--host", host, "--port", port, "--no-dashboard")
+
+
 @pytest.fixture
 def address(root: Path) -> Iterator[str]:
-    port = free_port()
-    found = f"tcp://127.0.0.1:{port}"
-    with dask("dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"):
+    found = f"tcp://127.0.0.1:{free_port()}"
+    with scheduler(found):
         yield found
 
 
@@ -80,6 +84,25 @@ def test_workers_that_die_lose_nothing(address, root):
     assert leftovers(root) == []
     steps = {event.step.partition(" ")[0] for event in events}
     assert {"started", "verifying", "publishing", "published"} <= steps
+
+
+def test_a_scheduler_that_is_restarted_costs_an_attempt(root):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    results = []
+    with ExitStack() as stack:
+        first = stack.enter_context(scheduler(address))
+        stack.enter_context(worker(address, root))
+        cluster = Cluster(address, lambda _: None)
+        for result in Engine(jobs_of(root), cluster, lambda _: None).results():
+            results.append(result)
+            if len(results) == 2:
+                first.kill()
+                first.wait()
+                stack.enter_context(scheduler(address))
+                stack.enter_context(worker(address, root))
+        cluster.stop()
+    assert {result.state for result in results} <= {State.PUBLISHED, State.UNCHANGED}
+    assert commits(root) == {f"models--me--c{index}": 1 for index in range(5)}
 
 
 def test_a_cluster_without_workers_is_an_error_in_the_end(address, root, monkeypatch):
