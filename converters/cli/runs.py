@@ -32,6 +32,7 @@ from converters.files import PARITY, PARITY_PAGE
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
+from converters.release.discarding import Shared
 from converters.release.engine import Engine
 from converters.release.estimate import estimate
 from converters.release.job import Job, Result, State
@@ -154,13 +155,15 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
         outcome.add(result)
         collections.add(result)
         return outcome.end(collections=collections.gather())
-    engine = _engine(jobs, run, watch)
+    shared = Shared(jobs)
+    engine = _engine(shared.jobs, run, watch)
     try:
         with deferred():
             for result in engine.results():
                 watch.add(result)
                 outcome.add(result)
                 collections.add(result)
+                shared.add(result)
     except (KeyboardInterrupt, Terminated) as signal:
         with deaf():
             return _abandoned(engine, outcome, watch, signal)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from converters.conversion import Conversion
 from converters.digests import result_name
 from converters.download.cache import Slot
 from converters.download.locations import downloads, locate
+from converters.errors import UsageError
 from converters.files import cache_folder
 from converters.hub.guard import Publication
-from converters.release.job import Job
+from converters.release.job import Job, Result
 
 MAX_RECORD = 1 << 16
 """Bytes of a record that are read."""
@@ -31,6 +34,42 @@ def discard(job: Job, conversion: Conversion, publication: Publication) -> None:
     unfinished.replace(place)
     if conversion.folder.is_dir() and not conversion.folder.is_symlink():
         shutil.rmtree(conversion.folder, ignore_errors=True)
+    if not job.shares_download:
+        _remove_download(job)
+
+
+class Shared:
+    """Downloads that several jobs of a run are made from: each goes when the last of them is published."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        sources = [_source(job) if job.discard else None for job in jobs]
+        counts = Counter(source for source in sources if source is not None)
+        self.jobs = [
+            replace(job, shares_download=True) if source is not None and counts[source] > 1 else job
+            for job, source in zip(jobs, sources, strict=True)
+        ]
+        """The jobs, each of which knows whether it may remove its download itself."""
+        self._left = {source: count for source, count in counts.items() if count > 1}
+
+    def add(self, result: Result) -> None:
+        """A job has come to its end; the download of one that failed stays for the next run."""
+        job = self.jobs[result.number]
+        if job.shares_download and result.error is None:
+            source = _source(job)
+            self._left[source] -= 1
+            if not self._left[source]:
+                _remove_download(job)
+
+
+def _source(job: Job) -> str:
+    """The checkpoint's address; of one that is defective, which its own turn says, the job's name."""
+    try:
+        return str(locate(job.request.checkpoint, job.request.variant))
+    except UsageError:
+        return job.name
+
+
+def _remove_download(job: Job) -> None:
     for slot in _slots(locate(job.request.checkpoint, job.request.variant)):
         slot.clear()
 

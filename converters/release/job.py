@@ -46,6 +46,8 @@ class Job:
     """None: it stays on disk."""
     discard: bool = False
     """Once it is published, its download and its folder are removed; a record of it stays in the cache."""
+    shares_download: bool = False
+    """Other jobs of the run are made from the same download, so that it is not this one's to remove."""
     recheck: bool = False
     """Every file is read, whatever is remembered of it."""
 

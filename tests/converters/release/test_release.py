@@ -17,6 +17,7 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.converters.test_disks import disk
+from tests.file_server import FileServer
 from tests.hub_server import HubServer, User
 
 __all__ = ["disk"]
@@ -162,3 +163,23 @@ def test_discarded_models_cost_one_request_and_no_byte(plan):
         content, _ = ended(last)
         assert last.returncode == 3, "its checkpoint is gone"
         assert states(content) == {"unchanged": len(MODELS) - 1, "failed": 1}
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_download_that_two_layouts_are_made_from_is_fetched_once_and_then_discarded(plan, jobs):
+    checkpoint = plan.parent / "m0.npz"
+    with FileServer({"/m0.npz": checkpoint.read_bytes()}) as server:
+        tables = [
+            f'[[release]]\ncheckpoint = "{server.url("/m0.npz")}"\nlayout = "{layout}"\n'
+            f'output = "{plan.parent / "disk0" / layout}"\nrepo_id = "me/{layout}"\n'
+            for layout in ("transformers", "original", "npz")
+        ]
+        plan.write_text("\n".join(["[defaults]\npush = true\n", *tables]), encoding="utf-8")
+        cache = plan.parent / "cache"
+        hub = ("--hub", str(plan.parent / "hub"))
+        run = begun(plan, "--jobs", jobs, "--discard", *hub, BIT_CONVERT_CACHE=str(cache))
+        out, error = run.communicate(timeout=300)
+        assert run.returncode == 0, error
+        assert states(json.loads(out)) == {"published": 3}
+        assert server.sent < 1.5 * checkpoint.stat().st_size
+    assert not [*cache.rglob("*.npz")]
