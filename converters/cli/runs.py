@@ -150,7 +150,7 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
 
 def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
     collections = planning.Collections(jobs, quiet=run.shown.quiet, patience=run.publish.patience)
-    if len(jobs) == 1:
+    if len(jobs) == 1 and run.release.scheduler is None:
         result = _alone(jobs[0], run, watch)
         outcome.add(result)
         collections.add(result)
