@@ -69,9 +69,9 @@ def left(plan: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("how", "status", "word", "jobs"),
+    [(signal.SIGINT, 130, "interrupted", "2"), (signal.SIGTERM, 143, "terminated", "1")],
 )
-@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_an_interrupted_run_ends_soon_and_says_what_it_did(plan, how, status, word, jobs):
     hub = ("--hub", str(plan.parent / "hub"))
     run = begun(plan, "--jobs", jobs, "--quiet", *hub)
@@ -95,10 +95,9 @@ def test_an_interrupted_run_ends_soon_and_says_what_it_did(plan, how, status, wo
     assert len([*(plan.parent / "hub").glob("models--*/snapshots/*")]) == len(MODELS)
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_full_disk_ends_the_run_with_a_result_for_every_model(plan, disk, jobs):
+def test_a_full_disk_ends_the_run_with_a_result_for_every_model(plan, disk):
     assert disk("size=400k") == plan.parent / "disk0"
-    run = begun(plan, "--jobs", jobs, "--hub", str(plan.parent / "hub"))
+    run = begun(plan, "--jobs", "2", "--hub", str(plan.parent / "hub"))
     content, _ = ended(run)
     assert run.returncode == 2
     found = states(content)
@@ -121,13 +120,12 @@ def test_a_refused_token_ends_the_run_at_once(plan):
     assert READER not in json.dumps(content) + "".join(lines)
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_hub_that_asks_to_wait_is_waited_for_and_every_model_is_published_once(plan, jobs):
+def test_a_hub_that_asks_to_wait_is_waited_for_and_every_model_is_published_once(plan):
     with HubServer({TOKEN: User("me")}) as hub:
         asked = time.monotonic()
         hub.fail("commit", 429, times=3, headers={"RateLimit": '"api";r=0;t=7'})
         hub_of = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(plan.parent / "home")}
-        run = begun(plan, "--jobs", jobs, **hub_of)
+        run = begun(plan, "--jobs", "2", **hub_of)
         content, _ = ended(run)
         assert time.monotonic() - asked > 7
         assert run.returncode == 0
@@ -139,7 +137,7 @@ def test_a_hub_that_asks_to_wait_is_waited_for_and_every_model_is_published_once
         assert {name: len(commits) for name, commits in ours.items()} == {f"me/{name}": 1 for name in MODELS}
         hub.requests.clear()
         content, _ = ended(
-            begun(plan, "--jobs", jobs, HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_HOME=str(plan.parent / "home"))
+            begun(plan, "--jobs", "2", HF_ENDPOINT=hub.url, HF_TOKEN=TOKEN, HF_HOME=str(plan.parent / "home"))
         )
         assert states(content) == {"unchanged": len(MODELS)}
         assert len(hub.requests) <= len(MODELS) + 5
@@ -165,8 +163,7 @@ def test_discarded_models_cost_one_request_and_no_byte(plan):
         assert states(content) == {"unchanged": len(MODELS) - 1, "failed": 1}
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_download_that_two_layouts_are_made_from_is_fetched_once_and_then_discarded(plan, jobs):
+def test_a_download_that_two_layouts_are_made_from_is_fetched_once_and_then_discarded(plan):
     checkpoint = plan.parent / "m0.npz"
     with FileServer({"/m0.npz": checkpoint.read_bytes()}) as server:
         tables = [
@@ -177,7 +174,7 @@ def test_a_download_that_two_layouts_are_made_from_is_fetched_once_and_then_disc
         plan.write_text("\n".join(["[defaults]\npush = true\n", *tables]), encoding="utf-8")
         cache = plan.parent / "cache"
         hub = ("--hub", str(plan.parent / "hub"))
-        run = begun(plan, "--jobs", jobs, "--discard", *hub, BIT_CONVERT_CACHE=str(cache))
+        run = begun(plan, "--jobs", "1", "--discard", *hub, BIT_CONVERT_CACHE=str(cache))
         out, error = run.communicate(timeout=300)
         assert run.returncode == 0, error
         assert states(json.loads(out)) == {"published": 3}
