@@ -1,6 +1,6 @@
 """Releases of many models: throughput beside loops started by hand, deaths of processes, runs with nothing to do.
 
-.venv/bin/python benchmarks/release.py [--small 680] [--only throughput,kills,twice,nothing]
+.venv/bin/python benchmarks/release.py [--small 680] [--only throughput,kills,dask,twice,nothing]
 
 Checkpoints are R50x1 in the shapes of VTAB's, from a mirror that is a folder, to a folder hub (``kills``: to a Hub on
 127.0.0.1). A loop started by hand is one process with one thread that converts, verifies and publishes its half of the
@@ -37,6 +37,7 @@ for name in names:
     publish(convert(name, output=output), repo_id="me/" + name.replace("/", "-"), hub=hub)
 """
 KILLS = 12
+WORKERS, DASK_KILLS = 4, 20
 
 
 def make(mirror: Path) -> list[str]:
@@ -198,6 +199,48 @@ class Bench:
         self.goals.at_least("kills: repositories", len(made), len(names))
         self.goals.at_most("kills: leftovers", len(left), 0)
 
+    def dask(self, count: int) -> None:
+        """On four workers of a cluster, of which twenty are killed, while its scheduler is restarted once."""
+        place, dice = self.fresh(), random.Random(5)
+        plan, port = small(place, count), 18786
+        ways = {"env": self.environment(place), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        address = f"tcp://127.0.0.1:{port}"
+        dask = [sys.executable, "-m"]
+        leading = [
+            *dask,
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--no-dashboard",
+        ]
+        working = [*dask, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        scheduler = subprocess.Popen(leading, **ways)
+        workers = [subprocess.Popen([*working, "--local-directory", str(place)], **ways) for _ in range(WORKERS)]
+        words = [*COMMAND, "--plan", str(plan), "--scheduler", address, "--quiet"]
+        run, killed = subprocess.Popen(words, env=self.environment(place), stdout=subprocess.DEVNULL), 0
+        restarted = False
+        while run.poll() is None:
+            time.sleep(dice.uniform(1, 4))
+            if killed < DASK_KILLS:
+                victim = workers.pop(dice.randrange(WORKERS))
+                victim.kill()
+                victim.wait()
+                killed += 1
+                workers.append(subprocess.Popen([*working, "--local-directory", str(place)], **ways))
+            if killed == DASK_KILLS // 2 and not restarted:
+                scheduler.kill()
+                scheduler.wait()
+                scheduler, restarted = subprocess.Popen(leading, **ways), True
+        for process in (*workers, scheduler):
+            process.kill()
+        made = [*(place / "hub").glob("models--*/snapshots/*")]
+        print(f"Dask: {killed} kills, exit {run.returncode}, {len(made)} commits")
+        self.goals.at_most("Dask: exit status", run.returncode, 0)
+        self.goals.at_least("Dask: commits", len(made), count)
+        self.goals.at_most("Dask: commits", len(made), count)
+
     def nothing(self, count: int) -> None:
         place = self.fresh()
         plan = small(place, count)
@@ -222,7 +265,7 @@ class Bench:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", type=int, default=680)
-    parser.add_argument("--only", default="throughput,kills,twice,nothing")
+    parser.add_argument("--only", default="throughput,kills,dask,twice,nothing")
     parser.add_argument("--folder", type=Path, help="where to work, on a disk with 2 GB for every five models")
     options = parser.parse_args()
     print(machine())
@@ -234,6 +277,8 @@ def main() -> int:
         for name in ("throughput", "kills", "twice"):
             if name in wanted:
                 getattr(bench, name)(names)
+        if "dask" in wanted:
+            bench.dask(40)
         if "nothing" in wanted:
             bench.nothing(options.small)
     return goals.status

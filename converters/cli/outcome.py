@@ -70,7 +70,7 @@ class Outcome:
                 **({"collections": gathered} if gathered else {}),
             }
             say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
-        elif estimate is not None:
+        elif estimate is not None and self._states[State.PLANNED]:
             planning.say_estimate(estimate)
         return status
 
