@@ -28,7 +28,7 @@ quick: $(VENV)/quick.stamp  ## the tests to run after each change, in some two m
 	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
-test: $(VENV)/test.stamp  ## every test, in some 25 minutes on two cores
+test: $(VENV)/test.stamp  ## every test, in some half an hour on two cores
 	$(RUN)python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format
