@@ -35,6 +35,13 @@ class BitConvertError(Exception):
         self.scope = scope
 
 
+def with_status(exit_status: int, message: object, scope: Scope = Scope.MODEL) -> BitConvertError:
+    """An error of no kind of its own, of this exit status."""
+    error = BitConvertError(message, scope)
+    error.exit_status = exit_status
+    return error
+
+
 class ParityError(BitConvertError):
     """The converted model is not proven to be the checkpoint's model: failed or inconclusive."""
 

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from converters.errors import BitConvertError, DefectError, UsageError, scope_of, system_errors
+from converters.errors import (
+    INTERRUPTED,
+    TERMINATED,
+    BitConvertError,
+    DefectError,
+    UsageError,
+    scope_of,
+    system_errors,
+    with_status,
+)
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
 """Words of the RuntimeErrors that libraries raise where memory is short."""
@@ -51,37 +60,51 @@ class Terminated(BaseException):
     """SIGTERM: what was begun is cleared away, as after Ctrl-C."""
 
 
+ENDED = (INTERRUPTED, TERMINATED)
+
+
+def ended_by(signal: BaseException) -> BitConvertError:
+    """The error that stands for a Ctrl-C or a SIGTERM which ended a run."""
+    word, status = ("interrupted", INTERRUPTED) if isinstance(signal, KeyboardInterrupt) else ("terminated", TERMINATED)
+    return with_status(status, word)
+
+
+@contextmanager
+def _handled(handler: Any, *names: str) -> Iterator[bool]:
+    """Inside, the signals of these names have this handler. False outside of the main thread, which gets no signals."""
+    import signal
+
+    kinds = [getattr(signal, name) for name in names]
+    try:
+        before = [signal.signal(kind, handler) for kind in kinds]
+    except ValueError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        for kind, one in zip(kinds, before, strict=True):
+            signal.signal(kind, one)
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Inside, SIGTERM raises ``Terminated``, so that nothing half made is left; in the main thread alone."""
-    import signal
 
     def end(*_: Any) -> None:
         raise Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # not in the main thread
+    with _handled(end, "SIGTERM"):
         yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def deaf() -> Iterator[None]:
     """Inside, Ctrl-C and SIGTERM do nothing: what is being ended is ended in order; in the main thread alone."""
-    import signal
+    from signal import SIG_IGN
 
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
-    try:
+    with _handled(SIG_IGN, "SIGINT", "SIGTERM"):
         yield
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
 
 
 class _Deferral:
@@ -115,21 +138,15 @@ def deferred() -> Iterator[None]:
 
     In another thread than the main one, which gets no signals, it does nothing.
     """
-    import signal
-
-    deferral, kinds = _Deferral(), (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(kind, deferral.take) for kind in kinds]
-    except ValueError:
-        yield
-        return
-    _deferrals.append(deferral)
-    try:
-        yield
-    finally:
-        _deferrals.remove(deferral)
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+    deferral = _Deferral()
+    with _handled(deferral.take, "SIGINT", "SIGTERM") as is_main:
+        if is_main:
+            _deferrals.append(deferral)
+        try:
+            yield
+        finally:
+            if is_main:
+                _deferrals.remove(deferral)
 
 
 @contextmanager

@@ -14,19 +14,15 @@ from converters.auditing.audits import VERSION
 from converters.auditing.named_source import named_by
 from converters.catalogue.variants import named
 from converters.choices import JSON_SCHEMA
-from converters.cli.output import say, say_json, say_traceback
-from converters.cli.watching import Watch
+from converters.cli.output import say, say_json
+from converters.cli.watching import Watch, local_engine
 from converters.download.locations import variant_of
-from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
-from converters.failures import Terminated, deaf
+from converters.errors import BitConvertError, ParityError, UsageError
 from converters.options import AuditOptions
 from converters.placing import refuse_unwritable
 from converters.release.audit_plan import read_audits, with_places
-from converters.release.engine import Engine
 from converters.release.estimate import BASE_MEMORY, memory_of
 from converters.release.job import AuditJob, Result
-from converters.release.pool import Pool, cores
-from converters.release.workers import Here
 
 if TYPE_CHECKING:
     from converters.cli.runs import Output
@@ -61,30 +57,14 @@ def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output:
     for against in dict.fromkeys(job.against for job in jobs if job.against is not None):
         variant_of(against)
     watch = Watch(jobs, record=None, events=None, shown=not output.quiet, verbose=output.verbose, command="")
-    engine = _engine(jobs, count, output, watch)
+    engine = local_engine(jobs, count, watch, _memory, debug=output.debug)
     results: list[Result] = []
-    stopped: BitConvertError | None = None
     try:
-        results.extend(engine.results())
-    except (KeyboardInterrupt, Terminated) as signal:
-        with deaf():
-            stopped = BitConvertError("interrupted" if isinstance(signal, KeyboardInterrupt) else "terminated")
-            stopped.exit_status = INTERRUPTED if isinstance(signal, KeyboardInterrupt) else TERMINATED
-            results.extend(engine.abandon(stopped))
+        engine.run(results.append)
     finally:
-        engine.workers.stop()
         watch.close()
+    stopped = engine.stopped if engine.is_interrupted else None
     return _say(sorted(results, key=_rank), jobs, output, stopped)
-
-
-def _engine(jobs: Sequence[AuditJob], count: int, output: Output, watch: Watch) -> Engine:
-    count = min(count or cores(), len(jobs))
-    if count > 1:
-        from converters.release.memory import available
-
-        return Engine(jobs, Pool(count, watch, debug=output.debug), watch, memory=_memory, budget=available())
-    tell = say_traceback if output.debug else None
-    return Engine(jobs, Here(watch.steps, bars=False, tell=tell), watch)
 
 
 def _memory(job: AuditJob) -> int:

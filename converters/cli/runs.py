@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,11 @@ from converters.cli import planning
 from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
-from converters.cli.watching import Watch, record_folder
+from converters.cli.watching import Watch, local_engine, record_folder
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
-from converters.errors import INTERRUPTED, TERMINATED, BitConvertError, ParityError, UsageError
-from converters.failures import Terminated, deaf, deferred, failure_of
+from converters.errors import ParityError, UsageError
+from converters.failures import deaf, failure_of
 from converters.files import PARITY, PARITY_PAGE
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
@@ -39,7 +39,6 @@ from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
 from converters.release.pool import cores
 from converters.release.shard import Shard
-from converters.release.workers import Here
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
@@ -157,20 +156,15 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
         return outcome.end(collections=collections.gather())
     shared = Shared(jobs)
     engine = _engine(shared.jobs, run, watch)
-    try:
-        with deferred():
-            for result in engine.results():
-                watch.add(result)
-                outcome.add(result)
-                collections.add(result)
-                shared.add(result)
-    except (KeyboardInterrupt, Terminated) as signal:
-        with deaf():
-            return _abandoned(engine, outcome, watch, signal)
-    finally:
-        engine.workers.stop()
-    watch.close()
-    return outcome.end(engine.stopped, collections=collections.gather())
+
+    def add(result: Result) -> None:
+        for each in (watch, outcome, collections, shared):
+            each.add(result)
+
+    engine.run(add)
+    with deaf() if engine.is_interrupted else nullcontext():
+        watch.close()
+        return outcome.end(engine.stopped, collections=([], None) if engine.is_interrupted else collections.gather())
 
 
 def _alone(job: Job, run: Run, watch: Watch) -> Result:
@@ -183,33 +177,14 @@ def _alone(job: Job, run: Run, watch: Watch) -> Result:
     return result
 
 
-def _abandoned(engine: Engine, outcome: Outcome, watch: Watch, signal: BaseException) -> int:
-    """The end of a run that was interrupted: what was done is said."""
-    word, status = ("interrupted", INTERRUPTED) if isinstance(signal, KeyboardInterrupt) else ("terminated", TERMINATED)
-    error = BitConvertError(word)
-    error.exit_status = status
-    for result in engine.abandon(error):
-        watch.add(result)
-        outcome.add(result)
-    watch.close()
-    return outcome.end(error)
-
-
 def _engine(jobs: list[Job], run: Run, watch: Watch) -> Engine:
-    from converters.release.memory import available, expected
-    from converters.release.pool import Pool
-
-    output, patience = run.shown, run.publish.patience
-    count = min(run.release.jobs or cores(), len(jobs))
     if run.release.scheduler is not None:
         from converters.release.cluster import Cluster
 
-        return Engine(jobs, Cluster(run.release.scheduler, watch), watch, patience)
-    if count > 1:
-        pool = Pool(count, watch, debug=output.debug)
-        return Engine(jobs, pool, watch, patience, memory=expected, budget=available())
-    tell = say_traceback if output.debug else None
-    return Engine(jobs, Here(watch.steps, bars=False, tell=tell), watch, patience)
+        return Engine(jobs, Cluster(run.release.scheduler, watch), watch, run.publish.patience)
+    from converters.release.memory import expected
+
+    return local_engine(jobs, run.release.jobs, watch, expected, debug=run.shown.debug, patience=run.publish.patience)
 
 
 def verify(target: str | None, against: str | None, report_folder: Path, options: AuditOptions, output: Output) -> int:

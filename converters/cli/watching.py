@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converters.amounts import clock, size
-from converters.cli.output import above, say
+from converters.choices import PATIENCE
+from converters.cli.output import above, say, say_traceback
 from converters.cli.progress import BYTES, LONGEST
 from converters.redaction import printable
+from converters.release.engine import Engine
 from converters.release.events import Event, Listener
 from converters.release.job import Job, Result, State, Work
 from converters.release.shard import Shard
@@ -121,6 +123,27 @@ class _Sender:
     """The connection of ``Steps``, in this process."""
 
     send: Listener
+
+
+def local_engine(
+    jobs: Sequence[Work],
+    count: int,
+    watch: Watch,
+    memory: Callable[[Any], int],
+    *,
+    debug: bool,
+    patience: float = PATIENCE,
+) -> Engine:
+    """An engine on this machine: in ``count`` processes (0: one a core), or for one in this process."""
+    from converters.release.memory import available
+    from converters.release.pool import Pool, cores
+    from converters.release.workers import Here
+
+    count = min(count or cores(), len(jobs))
+    if count > 1:
+        return Engine(jobs, Pool(count, watch, debug=debug), watch, patience, memory=memory, budget=available())
+    here = Here(watch.steps, bars=False, tell=say_traceback if debug else None)
+    return Engine(jobs, here, watch, patience)
 
 
 def record_folder(jobs: Sequence[Job]) -> Path:

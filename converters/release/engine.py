@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from converters.errors import BitConvertError, HubError, Scope, UsageError
-from converters.failures import interruptible
+from converters.errors import BitConvertError, HubError, Scope, UsageError, with_status
+from converters.failures import ENDED, Terminated, deaf, deferred, ended_by, interruptible
 from converters.release.events import Event, Listener
 from converters.release.job import Later, Result, State, Work
 from converters.release.workers import Lost, Outcome, Workers
@@ -64,6 +64,24 @@ class Engine:
     """Something has come to a good end, so a failure in passing is no wrong name."""
     _asked_since: float | None = field(default=None, init=False)
     """When a server began to ask for patience, since the last good end."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C or SIGTERM ended the run."""
+        return self.stopped is not None and self.stopped.exit_status in ENDED
+
+    def run(self, add: Callable[[Result], object]) -> None:
+        """Gives ``add`` the result of each job, and stops the workers; after Ctrl-C and SIGTERM, too."""
+        try:
+            with deferred():
+                for result in self.results():
+                    add(result)
+        except (KeyboardInterrupt, Terminated) as signal:
+            with deaf():
+                for result in self.abandon(ended_by(signal)):
+                    add(result)
+        finally:
+            self.workers.stop()
 
     def results(self) -> Iterator[Result]:
         """The result of each job, in the order in which they end."""
@@ -166,20 +184,14 @@ class Engine:
         error = self.stopped
         for task in sorted(self._waiting, key=lambda task: task.number):
             message = f"{task.job.name}: not tried: {str(error).splitlines()[0]}"
-            yield self._result(task, Result(task.job.name, State.NOT_TRIED, error=_like(error, message)))
+            why = with_status(error.exit_status, message, error.scope)
+            yield self._result(task, Result(task.job.name, State.NOT_TRIED, error=why))
         self._waiting.clear()
 
     def _result(self, task: Task, result: Result) -> Result:
         error = str(result.error or "")
         self.listen(Event(task.job.name, result.state, result.seconds, error=error, attempt=task.attempt))
         return replace(result, number=task.number)
-
-
-def _like(error: BitConvertError, message: str) -> BitConvertError:
-    """Another error of the same exit status."""
-    made = BitConvertError(message, error.scope)
-    made.exit_status = error.exit_status
-    return made
 
 
 def _given_up(task: Task, lost: Lost) -> BitConvertError:

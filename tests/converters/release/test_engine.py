@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from converters.conversion import Request
 from converters.errors import CheckpointError, HubError, Scope, UsageError
+from converters.failures import Terminated, interruptible
 from converters.options import ConvertOptions
 from converters.release.engine import RETRIES, Engine
 from converters.release.events import Event
@@ -229,3 +232,41 @@ def test_what_happens_is_told_as_it_happens():
         ("c0", "converted", 2),
     ]
     assert all(isinstance(event, Event) and event.time > 0 for event in run.events)
+
+
+@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_a_run_that_a_signal_ends_gives_every_result_and_stops_the_workers(end, status):
+    told = count()
+
+    def script(job: Job, _: int) -> Outcome:
+        if next(told) == 2:
+            raise end
+        return done(job)
+
+    clock, results = Clock(), list[Result]()
+    workers = Scripted(script, clock)
+    engine = Engine(jobs(5), workers, lambda _: None, now=clock)
+    engine.run(results.append)
+    assert [result.exit_status for result in results] == [0, 0, status, status, status]
+    assert engine.is_interrupted
+    assert workers.stopped
+
+
+def test_a_signal_waits_until_the_result_that_is_there_was_taken():
+    results: list[Result] = []
+
+    def take(result: Result) -> None:
+        if not results:
+            os.kill(os.getpid(), signal.SIGINT)
+        results.append(result)
+
+    clock = Clock()
+
+    class Interruptible(Scripted):
+        def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
+            with interruptible():
+                return super().ended(seconds)
+
+    engine = Engine(jobs(3), Interruptible(lambda job, _: done(job), clock), lambda _: None, now=clock)
+    engine.run(take)
+    assert [result.state for result in results] == [State.CONVERTED, State.NOT_TRIED, State.NOT_TRIED]
