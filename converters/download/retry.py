@@ -55,6 +55,11 @@ def postponing(longest: float) -> Iterator[None]:
         _longest_wait.reset(token)
 
 
+def wait_in_place() -> None:
+    """From now on, until ``postponing`` is left, nothing raises Postponed in this thread: what is begun is finished."""
+    _longest_wait.set(float("inf"))
+
+
 class Trouble(Exception):
     """No answer, or one that may be another next time; ``wait``: the seconds that the server asks to wait."""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
-from converters.download.retry import Pace, Patience, Refusal, Trouble
+from converters.download.retry import Pace, Patience, Refusal, Trouble, wait_in_place
 from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
 from converters.hub.guard import (
@@ -353,6 +353,7 @@ class _Publishing:
             held, number = first
             return self._result(held.revision, held.commit or made.oid, number, changed=True)
         self.asked, self.made = False, True
+        wait_in_place()  # a later attempt would find the commit there, and would call it somebody else's
         number = made.pr_num if opens else number
         return self._result(f"refs/pr/{number}" if number else held.revision, made.oid, number, changed=True)
 

@@ -665,6 +665,24 @@ def test_a_hub_that_asks_to_wait_is_waited_for_as_long_as_patience_says(hub: Hub
         PublishOptions(patience=float("nan"))
 
 
+def test_what_was_committed_is_not_put_off(hub: HubServer, result):
+    """Or a later attempt finds the commit there, and says that nothing was published."""
+
+    def fill(request: Request) -> None:
+        if request.kind == "commit":
+            hub.fail("model_info", 429, headers={"RateLimit": '"api";r=0;t=150'})
+
+    hub.on_request = fill
+    clock = Clock()
+    with retry.postponing(5):
+        assert put(result, clock).changed
+    assert clock.waits == [150]
+    hub.on_request = None
+    hub.fail("model_info", 429, headers={"RateLimit": '"api";r=0;t=150'})
+    with retry.postponing(5), pytest.raises(retry.Postponed):
+        put(result, clock, repo_id="me/other")
+
+
 def test_what_the_hub_asks_one_thread_all_with_its_token_heed(hub: HubServer, result, tmp_path, monkeypatch):
     other = converted(tmp_path / "other", FILES | {"config.json": b'{"other": 1}'})
     refused, asked = threading.Event(), []
