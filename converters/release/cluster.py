@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converters.errors import HubError, Scope, UsageError
 from converters.failures import interruptible
@@ -33,6 +33,15 @@ LOOK = 1.0
 """Seconds after which a worker that is gone is noticed."""
 
 
+class _Attempt(NamedTuple):
+    """An attempt that runs."""
+
+    worker: str
+    future: Future
+    client: Client
+    """The connection it was begun on: what a scheduler knew is gone with it."""
+
+
 class Cluster:
     """The workers of the scheduler at ``address``, such as tcp://host:8786 or tls://host:8786, for which Dask's
     configuration names the certificates.
@@ -43,10 +52,8 @@ class Cluster:
     def __init__(self, address: str, listen: Listener) -> None:
         self._address, self._listen = address, listen
         self._topic = f"bit-convert-{token_hex(4)}"
-        self._running: dict[int, tuple[str, Future]] = {}
+        self._running: dict[int, _Attempt] = {}
         self._done: SimpleQueue[tuple[int, str]] = SimpleQueue()
-        self._clients: dict[int, Client] = {}
-        """The connection of each attempt: what a scheduler knew is gone with it."""
         self._refused: list[int] = []
         self._seen = time.monotonic()
         self._client: Client | None = self._connected(CONNECT)
@@ -71,7 +78,7 @@ class Cluster:
         future = self._client.submit(
             attempted, job, attempt, self._topic, key=key, workers=[worker], retries=0, pure=False
         )
-        self._running[number], self._clients[number] = (worker, future), self._client
+        self._running[number] = _Attempt(worker, future, self._client)
         future.add_done_callback(lambda _: self._done.put((number, key)))
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
@@ -82,11 +89,11 @@ class Cluster:
             return found
         with suppress(Empty), interruptible():
             number, key = self._done.get(timeout=LOOK if seconds is None else min(seconds, LOOK))
-            if number in self._running and self._running[number][1].key == key:
+            if number in self._running and self._running[number].future.key == key:
                 found.append((number, self._outcome(number)))
         workers = self._workers()
-        for number, (worker, _) in [*self._running.items()]:
-            if worker not in workers or self._clients[number] is not self._client:
+        for number, attempt in [*self._running.items()]:
+            if attempt.worker not in workers or attempt.client is not self._client:
                 found.append((number, self._lost(number)))
         return found
 
@@ -94,13 +101,13 @@ class Cluster:
         """Cancels what runs; a task that has begun ends in its own time, and a later run finds what it made."""
         if self._client is not None:
             with suppress(Exception):  # a scheduler that is gone
-                self._client.cancel([future for _, future in self._running.values()], force=True)
+                self._client.cancel([attempt.future for attempt in self._running.values()], force=True)
             with suppress(Exception):
                 self._client.close(timeout=5)
         self._running.clear()
 
     def _outcome(self, number: int) -> Outcome:
-        _, future = self._running[number]
+        future = self._running[number].future
         try:
             outcome: Result | Later = future.result(timeout=CONNECT)
         except Exception as error:  # of the worker's process, of its Python, of the connection
@@ -110,14 +117,14 @@ class Cluster:
         return outcome
 
     def _lost(self, number: int, why: str = "") -> Lost:
-        worker, future = self._running.pop(number)
+        attempt = self._running.pop(number)
         with suppress(Exception):  # the scheduler may be gone as well
-            if self._clients[number].status == "running":
-                future.cancel(force=True)
-        return Lost(f"its worker {printable(worker)} is gone" + (f" ({why})" if why else ""))
+            if attempt.client.status == "running":
+                attempt.future.cancel(force=True)
+        return Lost(f"its worker {printable(attempt.worker)} is gone" + (f" ({why})" if why else ""))
 
     def _free(self, workers: list[str]) -> list[str]:
-        busy = {worker for worker, _ in self._running.values()}
+        busy = {attempt.worker for attempt in self._running.values()}
         return [worker for worker in workers if worker not in busy]
 
     def _workers(self) -> list[str]:
