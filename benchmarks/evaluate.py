@@ -4,7 +4,7 @@
 
 Converts a checkpoint of random values, evaluates it on images of random colours, 500 × 375 as ImageNet's are, and then
 times the same forward passes alone, on pixels that are ready. Once with both networks; and once with the folder's
-alone, as for a second folder of a checkpoint whose predictions are known. Models are loaded anew each time.
+alone, as for a second folder of a checkpoint whose predictions are known. Models are loaded again each time.
 """
 
 from __future__ import annotations
