@@ -114,9 +114,9 @@ def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
     every = _jobs(run)
     jobs = planning.part(every, run.shard)
-    expected = estimate(jobs)
+    expected = estimate(jobs) if run.dry_run or not run.shown.quiet else None
     outcome = Outcome(run.shown, many=len(jobs) != 1)
-    if not run.shown.quiet:
+    if expected is not None and not run.shown.quiet:
         planning.warn_of_disk(expected, (run.release.jobs or cores()) if run.release.discard else 0)
     if run.dry_run:
         for job in jobs:

@@ -118,14 +118,20 @@ def fetch(
 
 
 def downloads(address: str) -> list[Slot]:
-    """The places in the cache of what ``fetch`` downloads itself; none of what has a cache of its own."""
+    """The places in the cache of the files that ``fetch`` downloads itself; none of what has a cache of its own."""
     from converters.download.cache import Slot
 
     if _repository(address) or kaggle.model(address):
         return []
     parts = [address + name for name in MODULE_FILES] if address.endswith("/") else [address]
-    found = [Slot.of(without_credentials(fetchable(part))[0]) for part in parts]
-    return [*found, _module_slot(address)] if address.endswith("/") else found
+    return [Slot.of(without_credentials(fetchable(part))[0]) for part in parts]
+
+
+def remove_downloads(address: str) -> None:
+    """Removes these files from the cache, and a module's links to them."""
+    slots = downloads(address)
+    for slot in [*slots, _module_slot(address)] if slots and address.endswith("/") else slots:
+        slot.clear()
 
 
 def canonical(address: str) -> str:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
                 shutil.rmtree(slot.folder, ignore_errors=True)
                 gone.append(row)
             elif (freed := slot.drop_older()) > 0:
-                gone.append(Kept(row.name, row.folder, row.condition, freed, row.used, row.sha256))
+                gone.append(replace(row, bytes=freed))
     for path in _records(everything):
         path.unlink(missing_ok=True)
     return gone

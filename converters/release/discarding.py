@@ -14,9 +14,7 @@ from pathlib import Path
 
 from converters.conversion import Conversion
 from converters.digests import result_name
-from converters.download.cache import Slot
-from converters.download.locations import downloads, locate
-from converters.errors import UsageError
+from converters.download.locations import downloads, remove_downloads
 from converters.files import cache_folder
 from converters.hub.guard import Publication
 from converters.release.job import Job, Result
@@ -42,8 +40,8 @@ class Shared:
     """Downloads that several jobs of a run are made from: each goes when the last of them is published."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        sources = [_source(job) if job.discard else None for job in jobs]
-        counts = Counter(source for source in sources if source is not None)
+        sources = [job.source if job.discard else None for job in jobs]
+        counts = Counter(sources)
         self.jobs = [
             replace(job, shares_download=True) if source is not None and counts[source] > 1 else job
             for job, source in zip(jobs, sources, strict=True)
@@ -55,23 +53,15 @@ class Shared:
         """A job has come to its end; the download of one that failed stays for the next run."""
         job = self.jobs[result.number]
         if job.shares_download and result.error is None:
-            source = _source(job)
-            self._left[source] -= 1
-            if not self._left[source]:
+            self._left[job.source] -= 1
+            if not self._left[job.source]:
                 _remove_download(job)
 
 
-def _source(job: Job) -> str:
-    """The checkpoint's address; of one that is defective, which its own turn says, the job's name."""
-    try:
-        return str(locate(job.request.checkpoint, job.request.variant))
-    except UsageError:
-        return job.name
-
-
 def _remove_download(job: Job) -> None:
-    for slot in _slots(locate(job.request.checkpoint, job.request.variant)):
-        slot.clear()
+    """Removes what bit-convert fetched itself; a file of the user's stays."""
+    if isinstance(job.source, str):
+        remove_downloads(job.source)
 
 
 def published_before(job: Job) -> Publication | None:
@@ -87,22 +77,18 @@ def published_before(job: Job) -> Publication | None:
         return None
     if not is_there(found, job.publish):
         return None
-    return Publication(**{**asdict(found), "changed": False})
+    return replace(found, changed=False)
 
 
 def _origin(job: Job, conversion: Conversion) -> dict[str, object]:
     """The address of the checkpoint, what its server said of it, and its sha256."""
-    report, place = conversion.report, locate(job.request.checkpoint, job.request.variant)
+    report, place = conversion.report, job.source
     origin: dict[str, object] = {"source": str(place)}
-    entries = [found[1] for slot in _slots(place) if (found := slot.whole()) is not None]
+    slots = downloads(place) if isinstance(place, str) else []
+    entries = [found[1] for slot in slots if (found := slot.whole()) is not None]
     if entries:
         origin |= {"size": sum(entry.size for entry in entries), "etag": [entry.etag for entry in entries]}
     return origin | {"sha256": report.source.get("sha256") if report else None}
-
-
-def _slots(place: Path | str) -> list[Slot]:
-    """The places in the cache of what bit-convert fetched itself; a file of the user's is in none."""
-    return downloads(place) if isinstance(place, str) else []
 
 
 def _record(job: Job) -> Path:

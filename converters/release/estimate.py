@@ -186,20 +186,16 @@ def _part(job: Job) -> _Part:
     source, fetch, cached = _source(job)
     whole = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
     place = request.place(variant.repository_name if variant else "")
-    return _Part(source, fetch, cached, max(0, whole - _size_of(place)), place, hub, network)
+    return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub, network)
 
 
 def _source(job: Job) -> tuple[str, int, int]:
     """The address of a checkpoint, its bytes to fetch, and its bytes that are here."""
-    from converters.download.locations import locate
-
-    variant, given = job.request.variant, job.request.checkpoint
-    try:
-        place = locate(given, variant)
-    except UsageError:  # a defective file, which is said when its turn comes
+    variant, place = job.request.variant, job.source
+    if place is None:
         return job.name, 0, 0
     if isinstance(place, Path):
-        return str(place), 0, _size_of(place)
+        return str(place), 0, bytes_of(place)
     whole = (variant.bytes or weights_of(variant.network)) if variant else 0
     held = _held(place)
     return place, 0 if held else whole, held
@@ -207,20 +203,16 @@ def _source(job: Job) -> tuple[str, int, int]:
 
 def _held(address: str) -> int:
     """Bytes of a download that is in the cache, whole."""
-    from converters.download.addresses import fetchable, file_name, without_credentials
-    from converters.download.cache import Slot
-    from converters.download.locations import MODULE_FILES
+    from converters.download.locations import downloads
 
-    files = [address + name for name in MODULE_FILES] if address.endswith("/") else [address]
     with suppress(UsageError):
-        plain = [without_credentials(fetchable(file))[0] for file in files]
-        found = [Slot(file, file_name(file)).whole() for file in plain]
+        found = [slot.whole() for slot in downloads(address)]
         if all(found):
             return sum(entry.size for _, entry in filter(None, found))
     return 0
 
 
-def _size_of(place: Path) -> int:
+def bytes_of(place: Path) -> int:
     """Bytes of a file, or of the files of a folder; 0 of what is not there or cannot be looked at."""
     with suppress(OSError):
         if place.is_file():

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.conversion import Conversion, Request
-from converters.errors import BitConvertError
+from converters.download.locations import locate
+from converters.errors import BitConvertError, UsageError
 from converters.hub.guard import Publication
 from converters.options import AuditOptions, PublishOptions
 from converters.redaction import printable
@@ -50,6 +51,14 @@ class Job:
     """Other jobs of the run are made from the same download, so that it is not this one's to remove."""
     recheck: bool = False
     """Every file is read, whatever is remembered of it."""
+
+    @property
+    def source(self) -> Path | str | None:
+        """The checkpoint's path or address; None of a defective file, which is said when its turn comes."""
+        try:
+            return locate(self.request.checkpoint, self.request.variant)
+        except UsageError:
+            return None
 
     @property
     def place(self) -> Path:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from converters.release.estimate import BASE_MEMORY, STREAM_MEMORY, memory_of
+from converters.release.estimate import BASE_MEMORY, STREAM_MEMORY, bytes_of, memory_of
 from converters.release.job import Job
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -17,11 +17,7 @@ def expected(job: Job) -> int:
     variant, verify = job.request.variant, job.request.options.verify
     if variant is not None:
         return memory_of(variant.network, verify)
-    size = 0
-    with suppress(OSError, TypeError):
-        path = Path(job.request.checkpoint or "")
-        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        size = sum(file.stat().st_size for file in files)
+    size = bytes_of(Path(job.request.checkpoint or ""))
     return BASE_MEMORY + 2 * size if verify else STREAM_MEMORY
 
 
