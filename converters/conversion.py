@@ -154,6 +154,7 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
         report = None
         if options.verify:
             report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=written)
+            report = replace(report, target={"name": plan.name})
         if report is not None and not report:
             raise _failed(report, place, request.command)
         if report is not None:

@@ -25,6 +25,8 @@ MODEL_FILES = ("*.safetensors", INDEX, "pytorch_model*.bin", TORCH_INDEX, "*.npz
 """The files that make a folder the model it is, in any layout: parity.json records their digests."""
 PARITY_PAGE = "parity.html"
 """The report for people, which stays where it was made."""
+COMPARISON_PAGE = "comparison.html"
+"""Two reports side by side, for people."""
 PIECE = 4 << 20
 """Bytes that are hashed at a time: few turns of the interpreter's lock, which other threads want."""
 VARIABLE = "BIT_CONVERT_CACHE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from converters.auditing.heldout import held_out
 from converters.auditing.inspection.processor_fields import SMALLEST
 from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.variants import Variant, find_one
-from converters.download.locations import checkpoint_of, target_of, variant_of
+from converters.download.locations import checkpoint_of, identity, target_of, variant_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
@@ -165,7 +166,7 @@ def audit_target(target: Path | str, against: Path | str, options: AuditOptions,
         variant = find_one(options.variant)
     with open_checkpoint(checkpoint) as source:
         refuse_own_source(folder, source)
-        return audit_folder(
+        report = audit_folder(
             folder,
             source,
             lambda folder: audit_readers(folder, options.runners, options.computing),
@@ -174,6 +175,7 @@ def audit_target(target: Path | str, against: Path | str, options: AuditOptions,
             variant=variant,
             as_loaded=True,
         )
+    return replace(report, target=printable_values(identity(target, folder)))
 
 
 def refuse_own_source(folder: Path, source: GoogleView) -> None:
@@ -203,7 +205,11 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     """parity.json and parity.html, each whole or not at all."""
     from verify.report.html import render
 
-    texts = {PARITY: report.to_json(), PARITY_PAGE: render(report, environment(), printable(command))}
+    write_texts({PARITY: report.to_json(), PARITY_PAGE: render(report, environment(), printable(command))}, folder)
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> None:
+    """Files of a folder of reports, each whole or not at all."""
     with writing_to(folder, "Make room, or choose another folder with --report."):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -106,6 +106,7 @@ AUDITING = {
     "bit-verify hf://google/bit-50 --against BiT-M-R50x1-ILSVRC2012": "Anybody's repository.",
     "bit-verify models/* --jobs auto": "Many folders, each against the variant that it names itself.",
     "bit-verify models/BiT-M-R50x1 --against BiT-M-R50x1 --dataset imagenet/val": "Also top-1 and top-5 of both.",
+    "bit-verify --compare models/BiT-digits hf://me/BiT-digits": "Two reports side by side.",
     "bit-verify --check models/BiT-digits/parity.json": "Whether a report agrees with itself and the files beside it.",
 }
 
@@ -296,6 +297,12 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     metavar="PARITY_JSON",
     help="Run nothing: hold this report against its own figures, the files and, with --against, the checkpoint.",
 )
+@VERIFICATION(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    help="Run nothing: say two reports side by side, each a parity.json, a folder that has one, or a repository.",
+)
 @OUTPUT(
     "--report",
     "report_folder",
@@ -303,7 +310,7 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     default=Path("parity"),
     metavar="DIR",
     show_default=True,
-    help="Where parity.json and parity.html go.",
+    help="Where parity.json and parity.html go, or comparison.html.",
 )
 @POOL_PADDING
 @SOURCE(
@@ -368,6 +375,7 @@ def verify(
     targets: tuple[str, ...],
     against: str | None,
     check_report: Path | None,
+    compare: tuple[str, str] | None,
     report_folder: Path,
     plan: Path | None,
     jobs: int,
@@ -381,7 +389,7 @@ def verify(
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
     """
-    from converters.cli.runs import Output, check
+    from converters.cli.runs import Output, check, compare_reports
     from converters.cli.runs import verify as run
     from converters.cli.token import used
     from converters.options import AuditOptions, taken
@@ -389,6 +397,12 @@ def verify(
     audit, output = taken(AuditOptions, options), taken(Output, options)
     target = targets[0] if targets else None
     with used(token), guarded_libraries(), terminable():
+        if compare is not None:
+            if targets or against or plan is not None or check_report is not None:
+                raise UsageError(
+                    "--compare reads two reports and runs nothing. Leave out everything else but --report."
+                )
+            return compare_reports(compare, report_folder, audit, output)
         if check_report is not None:
             if len(targets) > 1 or plan is not None:
                 raise UsageError("--check holds one report against one folder. Leave out the others, and --plan.")

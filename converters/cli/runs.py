@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -198,18 +198,17 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     refuse_unwritable(report_folder, "--report")
     variant_of(against)
     with shown(target, output.quiet, output.verbose) as progress:
-        folder = target_of(target, options.offline, progress)
-        report = audit_target(folder, against, options, progress)
+        report = audit_target(target, against, options, progress)
     replaced = _replaced(report_folder / PARITY)
     write_report(report, report_folder, _command_line("bit-verify"))
     if output.as_json:
         say_json(json.loads(report.to_json()))
     elif output.as_markdown:
-        say(_markdown(report, target), nl=False)
+        say(_markdown(report), nl=False)
     else:
         from converters.cli import summary
 
-        say_styled(summary.render_report(folder, report, report_folder / PARITY_PAGE, replaced))
+        say_styled(summary.render_report(report, report_folder / PARITY_PAGE, replaced))
     return 0 if report else ParityError.exit_status
 
 
@@ -227,11 +226,10 @@ def _replaced(parity: Path) -> str:
     return f", in place of one that said {held.verdict}, against {checkpoint}"
 
 
-def _markdown(report: Report, target: str | Path) -> str:
+def _markdown(report: Report) -> str:
     from verify.report.markdown import document
 
-    title = target if isinstance(target, str) and "://" in target else Path(target).resolve().name
-    return document(report, title, _command_line("bit-verify"))
+    return document(report, _command_line("bit-verify"))
 
 
 def _command_line(command: str) -> str:
@@ -257,11 +255,18 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
         content = json.loads(report.to_json()) | {"checked": found.to_json()}
         say_json(content)
     elif output.as_markdown:
-        say(_markdown(report, target or parity.resolve().parent), nl=False)
+        say(_markdown(report), nl=False)
     else:
         say(f"{parity}: holds ({found.what}); {report.verdict}: {report.reason}")
         say(f"This compares {found.proves}." if found.against_source else f"This proves {found.proves}.")
     return 0 if report else ParityError.exit_status
+
+
+def compare_reports(given: Sequence[str], report_folder: Path, options: AuditOptions, output: Output) -> int:
+    """``bit-verify --compare``: two reports side by side."""
+    from converters.cli.comparing import compare
+
+    return compare(given, report_folder, options.offline, output, _command_line("bit-verify"))
 
 
 def _jobs(run: Run) -> list[Job]:

@@ -17,6 +17,7 @@ from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
 from verify.compare import in_words
 from verify.precision import precision_named
+from verify.report.comparison import NOTHING, Comparison
 from verify.report.meaning import evaluation_lines, meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
@@ -41,10 +42,10 @@ def render(conversion: Conversion, publication: Publication | None, version: str
     return _text(console)
 
 
-def render_report(target: Path, report: Report, page: Path, replaced: str = "") -> str:
+def render_report(report: Report, page: Path, replaced: str = "") -> str:
     """The text for an audit, whose report is ``page``; ``replaced`` says what that replaces."""
     console = _console()
-    table = Table(title=f"{_shown(target.resolve().name)} · {report.verdict}", show_header=False, title_justify="left")
+    table = Table(title=f"{_shown(report.title)} · {report.verdict}", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("what it means", _shown(meaning(report)))
@@ -66,6 +67,27 @@ def render_report(target: Path, report: Report, page: Path, replaced: str = "") 
     console.print(table)
     console.print(f"report: {_shown(page)}{_shown(replaced)}", soft_wrap=True)
     console.print(_audited(report), soft_wrap=True)
+    return _text(console)
+
+
+def render_comparison(found: Comparison, page: Path) -> str:
+    """The text for two reports, of which ``page`` says more."""
+    console = _console()
+    table = Table(title="two reports", title_justify="left")
+    table.add_column("", style="bold", overflow="fold")
+    for title in found.titles:
+        table.add_column(_shown(title), overflow="fold")
+    for row in found.rows:
+        table.add_row(_shown(row.name), *map(_shown, row.texts))
+    for pair in found.faults:
+        details = (NOTHING if fault is None else _shown(fault.detail) for fault in pair.faults)
+        table.add_row(_shown(f"{pair.known.place}: {pair.known.kind}"), *details)
+    console.print(table)
+    for note in found.notes:
+        console.print(_shown(note), soft_wrap=True)
+    console.print(f"page: {_shown(page)}", soft_wrap=True)
+    for title, report in zip(found.titles, found.reports, strict=True):
+        console.print(f"{_shown(title)}: {_audited(report)}", soft_wrap=True)
     return _text(console)
 
 

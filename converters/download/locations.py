@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HUB = "hf://"
 REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:(?:@|/tree/)(?P<revision>[\w./-]+))?")
+SNAPSHOTS = re.compile(r"models--(?P<id>.+)")
+"""A repository's folder in the Hub's cache: ``models--NAMESPACE--NAME``."""
 MODULE_FILES = (
     "saved_model.pb",
     "tfhub_module.pb",
@@ -44,6 +46,32 @@ def target_of(target: Path | str, offline: bool, progress: Progress) -> Path:
             what = "a released checkpoint, not a converted folder"
         raise UsageError(f"{target}: {what}. Give a converted folder, or hf://NAMESPACE/NAME.")
     return folder
+
+
+def report_of(given: str, offline: bool, progress: Progress) -> Path:
+    """The file or folder that a report is in; of a repository a folder with the report alone, downloaded if need be.
+
+    Raises UsageError where there is none, HubError where a repository cannot be had.
+    """
+    repository = _repository(given)
+    if repository is not None:
+        from converters.download.snapshots import report_alone
+
+        return report_alone(*repository, offline=is_offline(offline), progress=progress)
+    if not Path(given).exists():
+        raise UsageError(f"{given}: no such file or folder. Give a parity.json, a folder, or hf://NAMESPACE/NAME.")
+    return Path(given)
+
+
+def identity(target: Path | str, folder: Path) -> dict[str, str]:
+    """The ``name`` of a target that lies in ``folder``, and the ``revision`` of a repository: no path of this machine.
+
+    A folder of the Hub's cache, or of a folder hub, is the repository that it is a snapshot of.
+    """
+    *_, cached, kind, own = ("", "", *folder.resolve().parts)
+    if kind == "snapshots" and (found := SNAPSHOTS.fullmatch(cached)):
+        return {"name": found["id"].replace("--", "/", 1), "revision": own}
+    return {"name": canonical(target) if isinstance(target, str) and "://" in target else own}
 
 
 def checkpoint_of(against: Path | str, offline: bool, progress: Progress) -> tuple[Path, Variant | None]:

@@ -6,12 +6,15 @@ repository, revision → ``snapshot()`` → folder of its files; the one that is
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from converters.download.hub_client import endpoint, guarded, guarded_bars, meaning, patience_with
 from converters.download.retry import Pace, Trouble
 from converters.errors import BitConvertError, CheckpointError, HubError
+from converters.files import PARITY
 from converters.redaction import one_line
 from verify.protocols import Progress
 
@@ -33,14 +36,55 @@ def snapshot(repo_id: str, revision: str | None, *, offline: bool, whole: bool, 
 
     Raises HubError where it cannot be had, CheckpointError for a repository without weights.
     """
+    return _asked(
+        repo_id,
+        offline,
+        progress,
+        download=lambda: _downloaded(repo_id, revision, whole),
+        held=lambda: _held(repo_id, revision),
+    )
+
+
+def report_alone(repo_id: str, revision: str | None, *, offline: bool, progress: Progress) -> Path:
+    """The folder of a repository's report, downloaded if need be; a repository without one gives a folder without one.
+
+    Raises HubError where it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    find = partial(snapshot_download, repo_id, revision=revision, allow_patterns=[PARITY])
+
+    def held() -> Path | None:
+        try:
+            return Path(find(local_files_only=True))
+        except Exception:  # not there, or a cache that cannot be read
+            return None
+
+    return _asked(
+        repo_id,
+        offline,
+        progress,
+        download=lambda: Path(find(endpoint=endpoint(), tqdm_class=guarded_bars())),
+        held=held,
+    )
+
+
+def _asked(
+    repo_id: str, offline: bool, progress: Progress, *, download: Callable[[], Path], held: Callable[[], Path | None]
+) -> Path:
+    """Returns what ``download`` gives, tried as long as that may help; offline, and at last, what is ``held``."""
     if offline:
-        return _cached(repo_id, revision, "offline. Run it once without.")
+        if found := held():
+            return found
+        raise HubError(
+            f"hf://{repo_id}: cannot be fetched: it is not in the Hub's cache, and offline. Run it once without."
+        )
     progress("downloading", 0, 0)
     patience = patience_with(Pace())
     while True:
         try:
             with guarded(patience):
-                return _downloaded(repo_id, revision, whole)
+                return download()
         except BitConvertError:
             raise
         except Exception as error:  # the client, its HTTP library and the system each have their own
@@ -49,9 +93,9 @@ def snapshot(repo_id: str, revision: str | None, *, offline: bool, whole: bool, 
         if not isinstance(answer, Trouble):
             remedy = CHECK_NAME if answer.status in (401, 403, 404) else ""
             raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{remedy}".rstrip()) from None
-        if held := _held(repo_id, revision):
+        if found := held():
             LOG.warning("hf://%s: the Hub could not be asked (%s); the cached snapshot is used.", repo_id, problem)
-            return held
+            return found
         if not patience.pause(Trouble(problem, wait=answer.wait), lambda line: progress(line, 0, 0)):
             raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{CHECK_NETWORK}") from None
 
@@ -67,13 +111,6 @@ def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:
     wanted: dict[str, Any] = {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
     wanted |= {"revision": revision, "endpoint": endpoint(), "tqdm_class": guarded_bars()}
     return Path(snapshot_download(repo_id, **wanted))
-
-
-def _cached(repo_id: str, revision: str | None, why: str) -> Path:
-    held = _held(repo_id, revision)
-    if held is None:
-        raise HubError(f"hf://{repo_id}: cannot be fetched: it is not in the Hub's cache, and {why}")
-    return held
 
 
 def _held(repo_id: str, revision: str | None) -> Path | None:

@@ -90,7 +90,7 @@ def test_a_stranger_can_type_the_commands(digits, tmp_path, monkeypatch):
     assert "45 tensors, the checkpoint)" in run(*check_source, command=verify).stdout
     result = run(*audit, "--report", tmp_path / "parity", command=verify)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("BiT-digits · passed")
+    assert result.stdout.startswith("BiT-digits against BiT-digits.npz · passed")
 
 
 def test_commands_name_a_file_as_it_is_called_and_the_padding_that_was_chosen(source, tmp_path):
@@ -127,7 +127,7 @@ def test_audit_of_another_port_in_markdown(digits, tmp_path, monkeypatch):
     assert result.exit_code == 1
     text = result.stdout
     assert text.startswith(
-        "## port\n\n"
+        "## port against BiT-digits.npz\n\n"
         + BADGE.format("failed", "red")
         + "\n\nBeyond rounding, but no prediction changed on 360 real images.\n\n**Failed** against NumPy float64"
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from converters.download.locations import fetch
+from converters.download.locations import fetch, identity
 from converters.errors import HubError, UsageError
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, elsewhere, refused, run
@@ -19,6 +20,7 @@ from tests.converters.sources.conftest import FORMATS
 from tests.converters.sources.writers import torch_names
 from tests.file_server import FileServer
 from tests.hub_server import HubServer, User
+from tests.verify.support import audited as reported
 
 READER = "hf_" + "ReaderReaderReader"
 
@@ -71,6 +73,11 @@ def hub(tensors, others, tmp_path_factory) -> Iterator[HubServer]:
         yield server
 
 
+def report_of(name: str) -> str:
+    """A report of a port of this name that passed."""
+    return replace(reported(make_checkpoint((1,), 32, 4), size=32), target={"name": name}).to_json()
+
+
 def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, tensors, others, tmp_path: Path) -> None:
     places = {
         "hf://me/bit": tensors, "hf://me/bit@older": others, f"{hub.url}/me/bit": tensors,
@@ -95,6 +102,10 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
         ("verify", "hf://me/model", "--against", "hf://me/bit@older", *audit),
         ("verify", "hf://me/bit", "--against", tmp_path / "tiny.npz", *audit),
     ]
+    hub.add("me/reported", files={"parity.json": report_of("ours").encode(), "model.safetensors": b"never fetched"})
+    (tmp_path / "parity.json").write_text(report_of("theirs"))
+    compare = ("verify", "--json", "--report", tmp_path / "parity", "--compare", tmp_path / "parity.json")
+    runs += [(*compare, "hf://me/reported"), (*compare, "hf://me/bit"), (*compare, "hf://me/missing")]
     answers = elsewhere(*runs, **environment)
     for number, (place, values) in enumerate(places.items()):
         assert answers[number][0] == 0, (place, answers[number])
@@ -104,12 +115,25 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
         assert said in error, (place, error)
         assert len(error.splitlines()) <= 2, error
     assert not (tmp_path / "refused").exists()
-    audits = answers[-4:]
+    audits, comparisons = answers[-7:-3], answers[-3:]
     assert [status for status, _, _ in audits] == [0, 0, 1, 3], audits
     assert [json.loads(out)["tensors"]["bit_exact"] for _, out, _ in audits[:3]] == [len(tensors), len(tensors), 0]
     assert "config.json" in audits[3][2]
+    targets = [json.loads(out)["target"] for _, out, _ in audits[:3]]
+    commit = hub.repositories["me/model"].refs["main"]
+    assert targets == [
+        {"name": "me/model", "revision": commit},
+        {"name": "0"},
+        {"name": "me/model", "revision": commit},
+    ]
     assert all(READER not in out + error for _, out, error in answers)
     assert not list((tmp_path / "home").rglob("big.csv"))
+    assert [status for status, _, _ in comparisons] == [0, 2, 4], comparisons
+    reported = hub.repositories["me/reported"].refs["main"]
+    titles = ["theirs against tiny.npz", f"me/reported@{reported[:12]} against tiny.npz"]
+    assert json.loads(comparisons[0][1])["titles"] == titles
+    assert "no parity.json there" in comparisons[1][2]
+    assert not list((tmp_path / "home").glob("hub/models--me--reported/snapshots/*/model.safetensors"))
 
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     offline = elsewhere(
@@ -119,9 +143,12 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
         ("convert", "--checkpoint", "hf://me/unseen", "--output", tmp_path / "refused", "--offline"),
         ("convert", "--checkpoint", "hf://me/bit", "--output", tmp_path / "no network", "--no-verify", "--quiet"),
         ("verify", "hf://me/model", "--against", tmp_path / "tiny.npz", *audit),
+        (*compare, "hf://me/reported", "--offline"),
+        (*compare, "hf://me/secret", "--offline"),
+        (*compare, "hf://me/reported"),
         **environment,
     )
-    assert [status for status, _, _ in offline] == [0, 0, 4, 4, 0, 0], offline
+    assert [status for status, _, _ in offline] == [0, 0, 4, 4, 0, 0, 0, 2, 0], offline
     assert holds(tmp_path / "offline", tensors)
     assert holds(tmp_path / "offline bin", tensors)
     assert holds(tmp_path / "no network", tensors)
@@ -230,3 +257,17 @@ def test_a_path_is_read_as_it_is(tmp_path: Path) -> None:
     assert fetch(tmp_path, offline=True, progress=lambda what, done, total: None) == tmp_path
     assert "existing checkpoint" in refused(3, "--checkpoint", tmp_path / "none.npz", "--output", tmp_path / "model")
     assert run("--checkpoint", tmp_path / "none.npz", "--dry-run").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "folder", "identified"),
+    [
+        (".", "models/my-bit", {"name": "my-bit"}),
+        ("hub/x", "hub/models--me--a--b/snapshots/c0ffee", {"name": "me/a--b", "revision": "c0ffee"}),
+        ("hub/x", "hub/models--bit/snapshots/c0ffee", {"name": "bit", "revision": "c0ffee"}),
+        ("kaggle://google/bit/tensorFlow2/m-r50x1", "1", {"name": "kaggle://google/bit/tensorFlow2/m-r50x1"}),
+    ],
+)
+def test_what_was_audited_has_a_name_and_no_path(target, folder, identified, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    assert identity(target, tmp_path / folder) == identified

@@ -85,6 +85,13 @@ def test_passing_report(tensors):
     assert "@media print" in text
 
 
+def test_the_title_is_that_of_the_report(tensors):
+    report = dataclasses.replace(audited(tensors, size=48), target={"name": "<b>google/bit-50", "revision": "c0ffee"})
+    text, page = page_of(report)
+    assert "<title>passed · &lt;b&gt;google/bit-50@c0ffee against tiny.npz</title>" in text
+    assert "✓ Passed <b>google/bit-50@c0ffee against tiny.npz" in page.text
+
+
 def test_failing_report_names_the_fault_and_marks_what_is_over(tensors):
     _, page = page_of(audited(tensors, TorchModel(tensors, epsilon=1e-8), size=48))
     assert "✗ Failed" in page.text

@@ -51,6 +51,20 @@ def test_report_is_frozen_and_truthy_when_passed(report, tensors):
     assert not audited(tensors, TorchModel(tensors, groups=16), size=48)
 
 
+@pytest.mark.parametrize(
+    ("target", "title"),
+    [
+        ({}, "a folder in the layout of transformers against tiny.npz"),
+        ({"name": "port"}, "port against tiny.npz"),
+        ({"name": "google/bit-50", "revision": "0123456789abcdef"}, "google/bit-50@0123456789ab against tiny.npz"),
+    ],
+)
+def test_titles_tell_reports_of_two_ports_apart(report, target, title):
+    named = dataclasses.replace(report, target=target)
+    assert named.title == title
+    assert Report.from_json(named.to_json()).title == title
+
+
 def test_round_trip(report, tensors):
     assert Report.from_json(report.to_json()) == report
     assert Report.from_json(report.to_json()).to_json() == report.to_json()

@@ -47,9 +47,9 @@ def summary(report: Report) -> str:
     )
 
 
-def document(report: Report, title: str, command: str) -> str:
+def document(report: Report, command: str) -> str:
     """All that a reader who has nothing else needs; ``command`` is what repeats the audit."""
-    return f"## {_plain(title)}\n\n{badge(report)}\n\n{summary(report)}\n\n```bash\n{command}\n```\n"
+    return f"## {_plain(report.title)}\n\n{badge(report)}\n\n{summary(report)}\n\n```bash\n{command}\n```\n"
 
 
 def reader_name(reader: ReaderReport) -> str:

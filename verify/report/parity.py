@@ -26,8 +26,11 @@ OracleVerdict = Literal["agrees", "disagrees", "failed", "not run"]
 Role = Literal["declared", "judged", "shown"]
 """The role of a reader: its figures are the report's, it must agree as well, or it is only shown."""
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of parity.json's layout."""
+
+REVISION = 12
+"""Digits of a revision that a title has."""
 
 FIGURES = 4
 """Significant digits of a figure: what rounding noise is worth."""
@@ -275,6 +278,15 @@ class Report:
     """The result on a labelled data set; None where none was given."""
     faults: tuple[Fault, ...] = field(default=())
     """The faults, each with its kind and place; the first is the one to mend first."""
+    target: Mapping[str, str] = field(default_factory=dict)
+    """``name``, and of a repository ``revision``, of what was audited; empty where nobody said it."""
+
+    @property
+    def title(self) -> str:
+        """The name of the report, which tells it from those of other ports: what was audited, against what."""
+        name = self.target.get("name") or f"a folder in the layout of {self.layout}"
+        revision = self.target.get("revision", "")[:REVISION]
+        return f"{name}{'@' if revision else ''}{revision} against {self.source.get('file', 'a checkpoint')}"
 
     @property
     def fault(self) -> Fault | None:
