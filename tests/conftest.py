@@ -13,6 +13,11 @@ from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores; NumPy looks when it is imported
+    assert "numpy" not in sys.modules, "a plugin has imported NumPy, with as many threads as there are cores"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -38,10 +43,6 @@ OPTIONAL = {
 """Of extras other than ``quick``; most take seconds to import."""
 CASES = 2
 """Of one test, as many as ``--quick`` runs."""
-
-if "PYTEST_XDIST_WORKER" in os.environ:  # or several processes fight for the cores
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 gc.set_threshold(20_000, 50, 50)  # or garbage is looked for in all that PyTorch and TensorFlow hold, again and again
 
