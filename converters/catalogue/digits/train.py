@@ -156,7 +156,6 @@ def main() -> None:
     )
     chosen = options.parse_args()
 
-    torch.set_num_threads(2)
     torch.manual_seed(SEED)
     torch.use_deterministic_algorithms(True)
     train_images, train_labels, held_images, held_labels = load_split()
