@@ -16,11 +16,10 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from converters.errors import UsageError
-from converters.files import cache_folder, sha256
+from converters.files import cache_folder, sha256, write_whole
 
 MAX_RECORD = 1 << 20
 """Bytes of a record that are read."""
@@ -101,15 +100,8 @@ def _note(
     with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
         place = _place(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = place.with_name(f"{place.name}.{token_hex(4)}")
-        try:
-            unfinished.write_text(
-                json.dumps({"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}),
-                encoding="utf-8",
-            )
-            unfinished.replace(place)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        content = {"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}
+        write_whole(place, json.dumps(content))
 
 
 def _load(folder: Path) -> _Record:

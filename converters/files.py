@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from converters.errors import UsageError
@@ -149,3 +150,13 @@ def json_text(content: dict[str, Any]) -> str:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """A JSON object to a new file."""
     path.write_text(json_text(content), encoding="utf-8")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A small file, whole or not at all, whoever writes it at the same time."""
+    unfinished = path.with_name(f"{path.name}.{token_hex(4)}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from typing import Any
 from converters.amounts import clock, size
 from converters.cli.output import say
 from converters.redaction import printable
-from converters.release.events import phase_of
+from converters.release.events import DOWNLOADING, phase_of
 from verify.protocols import Progress
 
-BYTES, IMAGES = "downloading", "evaluating"
+BYTES, IMAGES = DOWNLOADING, "evaluating"
 """The steps that are counted in bytes, and in images: of these a rate and the time left are shown."""
 FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from converters.conversion import Conversion
 from converters.digests import result_name
 from converters.download.locations import downloads, remove_downloads
-from converters.files import cache_folder
+from converters.files import cache_folder, write_whole
 from converters.hub.guard import Publication
 from converters.release.job import Job, Result
 
@@ -27,9 +27,7 @@ def discard(job: Job, conversion: Conversion, publication: Publication) -> None:
     """Removes the model's folder and the download it was made from, after a record of both is on disk."""
     place = _record(job)
     place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_suffix(".new")
-    unfinished.write_text(json.dumps({"publication": asdict(publication), **_origin(job, conversion)}), "utf-8")
-    unfinished.replace(place)
+    write_whole(place, json.dumps({"publication": asdict(publication), **_origin(job, conversion)}))
     if conversion.folder.is_dir() and not conversion.folder.is_symlink():
         shutil.rmtree(conversion.folder, ignore_errors=True)
     if not job.shares_download:

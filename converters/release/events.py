@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+DOWNLOADING = "downloading"
+"""The step that is counted in bytes."""
+_TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
+
 
 @dataclass(frozen=True)
 class Event:
@@ -28,9 +32,6 @@ class Event:
     """The machine, and the process, that did it."""
     time: float = field(default_factory=time.time)
     """Seconds since 1970."""
-
-
-_TENSOR = re.compile(r"(?<=\w) [A-Za-z_]\w*[./]\S+$")
 
 
 Listener = Callable[[Event], None]

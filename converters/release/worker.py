@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from converters.failures import Terminated, terminable
-from converters.release.events import Event, phase_of
+from converters.release.events import DOWNLOADING, Event, phase_of
 from converters.release.job import Work
 
 BETWEEN = 1.0
@@ -77,7 +77,7 @@ class Steps:
             self._step, self._begun, self._told = step, now, now - BETWEEN
         if now - self._told >= BETWEEN:
             self._told = now
-            self._send(step, bytes=done if step == "downloading" else None)
+            self._send(step, bytes=done if step == DOWNLOADING else None)
 
     def _send(self, step: str, seconds: float | None = None, bytes: int | None = None) -> None:
         self._connection.send(Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here()))
