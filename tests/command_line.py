@@ -61,3 +61,11 @@ def elsewhere(*runs: tuple[object, ...], **environment: str) -> list[tuple[int, 
     result = python(DRIVER, commands, environment={**os.environ, "HF_HUB_DISABLE_XET": "1", **environment})
     assert result.returncode == 0, result.stderr
     return [tuple(json.loads(line)) for line in result.stdout.splitlines()]
+
+
+def published_files(folder: Path, repo_id: str) -> dict[str, bytes]:
+    """What a repository holds of a folder: every file as it is, but for the card, which names the repository."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    card = found["README.md"].replace(b'"FOLDER"', f'"{repo_id}"'.encode())
+    where = b"`FOLDER` is the folder that this card lies in", f"`{repo_id}` is this repository".encode()
+    return found | {"README.md": card.replace(*where)}

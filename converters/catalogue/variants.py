@@ -55,6 +55,12 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """The (height, width) of what the network is given; of a square image, where that depends on the image."""
+        side = self.size.get("shortest_edge", 0)
+        return self.crop or (self.size.get("height", side), self.size.get("width", side))
+
+    @property
     def in_words(self) -> str:
         """RGB, stretched to 480 × 480 (bilinear), scaled to -1 … 1"""
         edge = self.size.get("shortest_edge")

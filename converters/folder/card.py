@@ -5,19 +5,25 @@ Plan, Report → card.md.jinja → README.md
 
 from __future__ import annotations
 
+import math
 import shlex
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from converters.folder import card_facts as facts
 from converters.folder.config import model_config
 from converters.folder.plan import Plan
-from converters.folder.snippet import loading, stock_remedy
+from converters.folder.snippet import FOLDER, HERE, stock_remedy, usage
+from converters.mapping.names import parameters
 from converters.redaction import printable
 from converters.sources import GoogleView
 from converters.sources.left_out import left_out_line
+from verify.compare import in_words
+from verify.precision import precision_named
 from verify.report import markdown
+from verify.report.meaning import meaning
 from verify.report.parity import Report
 
 if TYPE_CHECKING:
@@ -34,13 +40,21 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         source=source,
         file=printable(PurePath(source.path).name),
         version=version,
-        metadata=_metadata(plan),
+        metadata=_metadata(plan, report),
         input=plan.preprocessing.in_words,
         classes=_classes(plan),
-        loading="\n".join(loading(plan, "FOLDER")),
+        parameters=sum(math.prod(each.shape) for each in parameters(plan.architecture)),
+        macs=_macs(plan),
+        accuracy=list(facts.accuracy(plan, report)),
+        use=facts.intended_use(plan),
+        data=facts.training_data(plan),
+        usage=usage(plan),
+        here=HERE,
         architecture_class=model_config(plan)["architectures"][0],
         left_out=left_out_line(source),
         badge=markdown.badge(report) if report else "",
+        meaning=meaning(report) if report else "",
+        error=in_words(report.ratio, precision_named(report.readers[0].name)) if report else "",
         parity=markdown.summary(report) if report else "",
         against=_against(plan, source),
         stock=_stock(report, plan),
@@ -48,19 +62,27 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
     )
 
 
-def _metadata(plan: Plan) -> str:
+def _metadata(plan: Plan, report: Report | None) -> str:
     from huggingface_hub import ModelCardData
 
     head, variant = plan.architecture.classes is not None, plan.variant
     data: Any = ModelCardData(
-        license="apache-2.0",
+        license="apache-2.0" if variant else "unknown",
         library_name={"transformers": "transformers", "timm": "timm"}.get(plan.layout, "bit-convert"),
         pipeline_tag="image-classification" if head else "image-feature-extraction",
         tags=["big-transfer", "bit", "resnetv2", "vision", "bit-convert"],
         datasets=list(variant.datasets) or None if variant else None,
         base_model=variant.base_model if variant else None,
+        **facts.evaluations(plan, report),
     )
     return str(data.to_yaml()).strip()
+
+
+def _macs(plan: Plan) -> str:
+    height, width = plan.preprocessing.shape
+    total = plan.architecture.multiply_accumulates(height, width)
+    amount = f"{total / 1e9:.3g} G" if total >= 1e9 else f"{total / 1e6:.3g} M"
+    return f"{amount} at {height} × {width} pixels"
 
 
 def _classes(plan: Plan) -> str:
@@ -109,7 +131,7 @@ def _stock(report: Report | None, plan: Plan) -> str:
 
 
 def _remedies(plan: Plan) -> str:
-    remedy = stock_remedy(plan, "FOLDER")
+    remedy = stock_remedy(plan, FOLDER)
     if not remedy:
         return ""
     return (

@@ -1,4 +1,7 @@
-"""The lines of Python that load a converted folder: the summary and the model card show them."""
+"""The lines of Python that load and use a converted folder: the summary and the model card show them.
+
+Plan → ``usage()`` → the card's lines, of the folder that they lie in → ``published()`` → those of a repository
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,71 @@ from importlib.util import find_spec
 
 from converters.folder.config import model_config
 from converters.folder.plan import Plan
+
+FOLDER = "FOLDER"
+"""Stands in a card for the folder that it lies in."""
+HERE = f"where `{FOLDER}` is the folder that this card lies in"
+_OPEN = {
+    "transformers": 'inputs = processor(Image.open("image.jpg").convert("RGB"), return_tensors="pt")',
+    "timm": 'image = transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0)',
+}
+_CLASSIFY = {
+    "transformers": """\
+with torch.inference_mode():
+    logits = model(**inputs).logits
+print(model.config.id2label[logits.argmax(-1).item()])
+""",
+    "timm": """\
+with torch.inference_mode():
+    index = model(image).argmax(-1).item()
+print(model.pretrained_cfg.get("label_names", range(model.num_classes))[index])
+""",
+}
+_EMBED = {
+    "transformers": """\
+with torch.inference_mode():
+    found = {network}(inputs["pixel_values"])
+print(found.last_hidden_state.shape)  # the feature map: (1, {features}, height / {stride}, width / {stride})
+print(found.pooler_output.flatten(1).shape)  # the embedding: (1, {features})
+""",
+    "timm": """\
+with torch.inference_mode():
+    found = model.forward_features(image)
+    embedding = model.forward_head(found, pre_logits=True)
+print(found.shape)  # the feature map: (1, {features}, height / {stride}, width / {stride})
+print(embedding.shape)  # the embedding: (1, {features})
+""",
+}
+
+
+def usage(plan: Plan) -> str:
+    """Returns the lines of a card: they load the folder, classify an image, and give its feature map and embedding.
+
+    Of a layout that no library loads by itself, they read it.
+    """
+    load = loading(plan, FOLDER)
+    if plan.layout not in _OPEN:
+        return "\n".join(load)
+    has_head = plan.architecture.classes is not None
+    shape = {"features": plan.architecture.features, "stride": 2 ** (len(plan.architecture.units) + 1)}
+    embed = _EMBED[plan.layout].format(network="model.bit" if has_head else "model", **shape)
+    first = "\n".join(["import torch", "from PIL import Image", load[0], "", *load[1:], _OPEN[plan.layout]])
+    return "\n\n".join(filter(None, (first, _CLASSIFY[plan.layout].rstrip() if has_head else "", embed.rstrip())))
+
+
+def published(card: str, repo_id: str) -> str:
+    """Returns a card whose lines load the repository that it lies in."""
+    for local, hub in (
+        (HERE, f"where `{repo_id}` is this repository"),
+        (f'"local-dir:{FOLDER}"', f'"hf-hub:{repo_id}"'),
+        (
+            f'folder = "{FOLDER}"',
+            f'from huggingface_hub import snapshot_download\n\nfolder = snapshot_download("{repo_id}")',
+        ),
+        (f'"{FOLDER}"', f'"{repo_id}"'),
+    ):
+        card = card.replace(local, hub)
+    return card
 
 
 def loading(plan: Plan, folder: str) -> list[str]:
@@ -29,9 +97,10 @@ def loading(plan: Plan, folder: str) -> list[str]:
         return [
             "from safetensors.torch import load_file",
             "from bit_pytorch.models import ResNetV2  # github.com/google-research/big_transfer",
-            f'model = {network}; model.load_state_dict(load_file("{folder}/model.safetensors"))',
+            f'folder = "{folder}"',
+            f'model = {network}; model.load_state_dict(load_file(f"{{folder}}/model.safetensors"))',
         ]
-    return ["import numpy", f'tensors = numpy.load("{folder}/{plan.name}.npz")']
+    return ["import numpy", f'folder = "{folder}"', f'tensors = numpy.load(f"{{folder}}/{plan.name}.npz")']
 
 
 def loading_here(plan: Plan, folder: str) -> list[str]:

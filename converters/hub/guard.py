@@ -17,7 +17,7 @@ from pathlib import Path
 from converters.digests import known_sha256
 from converters.errors import CheckpointError, ParityError
 from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
-from converters.folder import signature
+from converters.folder import signature, snippet
 from converters.folder.provenance import read, unlike
 from verify import Report
 
@@ -65,6 +65,12 @@ def verified_files(folder: Path, report: Report) -> dict[str, Path]:
     if SIGNATURE in found and (why := _stale(found)):
         raise ParityError(f"{folder / SIGNATURE}: not published: {why}. Remove it, or sign again with --sign-key.")
     return found
+
+
+def published_card(files: Mapping[str, Path], repo_id: str) -> bytes:
+    """The card as a repository has it, whose lines load the repository; of a signed folder the card that was signed."""
+    card = files[CARD].read_bytes()
+    return card if SIGNATURE in files else snippet.published(card.decode("utf-8"), repo_id).encode()
 
 
 def is_signed(ours: Mapping[str, Path], held: Mapping[str, Path], sign_key: Path | None) -> bool:

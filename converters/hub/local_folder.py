@@ -30,8 +30,16 @@ from pathlib import Path, PurePosixPath
 
 from converters.digests import known_sha256
 from converters.errors import HubError, ParityError, UsageError
-from converters.files import PARITY, fsync, sha256
-from converters.hub.guard import LARGE_SUFFIXES, Publication, is_signed, our_stale_files, same_result, verified_files
+from converters.files import CARD, PARITY, fsync, sha256
+from converters.hub.guard import (
+    LARGE_SUFFIXES,
+    Publication,
+    is_signed,
+    our_stale_files,
+    published_card,
+    same_result,
+    verified_files,
+)
 from verify import Report
 
 MAIN = "main"
@@ -100,7 +108,10 @@ class _Repository:
         if parent and self._holds(parent, report, refresh) and is_signed(files, self._files(parent), sign_key):
             commit, changed = parent, False
         else:
-            commit, changed = self._commit(files, report, parent, tag), True
+            card = self._unfinished / "card" / CARD
+            card.parent.mkdir(parents=True, exist_ok=True)
+            card.write_bytes(published_card(files, repo_id))
+            commit, changed = self._commit({**files, CARD: card}, report, parent, tag), True
         self._refuse_tag(tag, commit)
         for name in filter(None, (revision, tag)):
             if self._ref(name) != commit:

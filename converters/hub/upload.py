@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
@@ -27,6 +28,7 @@ from converters.hub.guard import (
     Publication,
     is_signed,
     our_stale_files,
+    published_card,
     same_result,
     verified_files,
 )
@@ -145,6 +147,8 @@ class _Publishing:
     """A refusal of the commit, kept while a look makes sure that it was not made."""
     taken: set[str] = field(default_factory=set)
     blob_ids: dict[str, str] = field(default_factory=dict)
+    card: bytes | None = None
+    """The card of this very repository, once that has a name."""
 
     @property
     def branch(self) -> str:
@@ -188,6 +192,7 @@ class _Publishing:
         if not self.repo_id:
             self.repo_id = f"{self._user(api)}/{self.name}"
         self._check_name(api.endpoint)
+        self._fill_card()
         if self.landed is None:
             held, number = self._destination(api)
             self.landed = self._already_there(api, held, number) or self._commit(api, held, number)
@@ -214,6 +219,21 @@ class _Publishing:
             raise UsageError(f"{self.repo_id!r} lacks the namespace: give NAMESPACE/NAME with --repo-id.")
         if not address.startswith(("http://", "https://")):
             raise UsageError(f"HF_ENDPOINT is {address!r}, which is not the address of a web server.")
+
+    def _fill_card(self) -> None:
+        """The card of this very repository is published; no digest of the report covers it."""
+        if self.card is None:
+            self._content(CARD)  # raises where it has changed
+            self.card = published_card(self.files, self.repo_id)
+            self.digests = {**self.digests, CARD: hashlib.sha256(self.card).hexdigest()}
+
+    def _opened(self, name: str) -> IO[bytes]:
+        if name == CARD and self.card is not None:
+            return BytesIO(self.card)
+        return self.files[name].open("rb")
+
+    def _size(self, name: str) -> int:
+        return len(self.card) if name == CARD and self.card is not None else self.files[name].stat().st_size
 
     def _user(self, api: HfApi) -> str:
         if self.user is None:
@@ -383,10 +403,10 @@ class _Publishing:
         return [[*others, *weights[:1]], *([upload] for upload in weights[1:])]
 
     def _content(self, name: str) -> Path | bytes:
-        path = self.files[name]
-        if path.stat().st_size > IN_MEMORY:
-            return path
-        content = path.read_bytes()
+        if self._size(name) > IN_MEMORY:
+            return self.files[name]
+        with self._opened(name) as file:
+            content = file.read()
         self._check_digest(name, hashlib.sha256(content).hexdigest())
         return content
 
@@ -412,16 +432,15 @@ class _Publishing:
             return False
         if held.lfs is not None:
             return held.lfs.sha256 == self.digests[name]
-        if held.size not in (None, self.files[name].stat().st_size):
+        if held.size not in (None, self._size(name)):
             return False
         return held.blob_id == self._blob_id(name)
 
     def _blob_id(self, name: str) -> str:
         """Git's id of our file, as it was verified."""
         if name not in self.blob_ids:
-            path = self.files[name]
-            content, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-            with path.open("rb") as file:
+            content, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % self._size(name))
+            with self._opened(name) as file:
                 while piece := file.read(1 << 20):
                     content.update(piece)
                     blob.update(piece)

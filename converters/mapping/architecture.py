@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 GROUPS = 32
@@ -41,6 +42,21 @@ class Architecture:
         """Channels of the pooled features."""
         return 4 * self.widths[-1]
 
+    def multiply_accumulates(self, height: int, width: int) -> int:
+        """The multiplications of a forward pass of one image, of convolutions and head, each with its addition."""
+        pixels, inputs = _halved((height, width)), self.root_width
+        total = math.prod(pixels) * 7 * 7 * 3 * self.root_width
+        outside = pixels = _halved(pixels)  # the max-pool
+        for block, (units, inner) in enumerate(zip(self.units, self.widths, strict=True)):
+            if block:
+                pixels = _halved(pixels)
+            for unit in range(units):
+                projected = inputs * 4 * inner if unit == 0 else 0
+                inside = 3 * 3 * inner * inner + inner * 4 * inner + projected
+                total += math.prod(outside) * inputs * inner + math.prod(pixels) * inside
+                outside, inputs = pixels, 4 * inner
+        return total + self.features * (self.classes or 0)
+
     @property
     def name(self) -> str:
         """As Google names them: ``R50x1`` is 50 layers (root, three a unit, head) of width factor 1."""
@@ -55,3 +71,8 @@ class Architecture:
         widths = "" if self.is_regular else f", inner widths {'-'.join(map(str, self.widths))}"
         head = "no head" if self.classes is None else f"{self.classes} classes"
         return f"{self.name} (units {units}, root width {self.root_width}{widths}), {head}"
+
+
+def _halved(pixels: tuple[int, int]) -> tuple[int, int]:
+    """The height and width that a stride of 2 leaves, as each of BiT's pads."""
+    return (pixels[0] + 1) // 2, (pixels[1] + 1) // 2

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from converters.catalogue.variants import find, npz_bytes, variants
@@ -17,7 +19,7 @@ from converters.mapping.storage import Storage
 from converters.sources import open_checkpoint
 from converters.writers.model import Plan
 from tests.checkpoints import LARGE, make_checkpoint
-from tests.command_line import audited, converted, refused, run
+from tests.command_line import audited, converted, published_files, refused, run
 from tests.converters.sources.writers import torch_names
 from tests.hub_server import HubServer, User
 from tests.processes import python
@@ -193,8 +195,8 @@ def test_all_shards_are_published_and_stale_ones_go(checkpoint, tmp_path: Path) 
     assert {"model.safetensors.index.json", "eval.md"} <= shards
     assert len([name for name in shards if name.endswith(".safetensors")]) > 2
     assert whole - {".gitattributes"} == {"eval.md", *listed(tmp_path / "model")}
-    for name in listed(tmp_path / "model"):
-        assert tree[name].content == (tmp_path / "model" / name).read_bytes(), name
+    for name, content in published_files(tmp_path / "model", "me/bit").items():
+        assert tree[name].content == content, name
 
 
 # -- timm
@@ -248,7 +250,9 @@ def released(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_stock_timm_gives_googles_logits_from_the_folder_and_offline_from_a_hub(released, tmp_path: Path) -> None:
+def test_stock_timm_gives_googles_logits_from_the_folder_and_offline_from_a_hub(
+    released, tmp_path: Path, monkeypatch, capsys
+) -> None:
     """The verification is stock timm's; then the row's own images."""
     import timm
     import torch
@@ -274,6 +278,13 @@ def test_stock_timm_gives_googles_logits_from_the_folder_and_offline_from_a_hub(
     assert (data["interpolation"], [*data["mean"]], [*data["std"]]) == ("bilinear", [0.5] * 3, [0.5] * 3)
     assert model.pretrained_cfg["label_names"][0].startswith("tench")
     assert len(model.pretrained_cfg["label_names"]) == 1000
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "image.jpg")
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(snippet.replace("FOLDER", str(folder)), "card", "exec"), {})
+    label, feature_map, embedding = capsys.readouterr().out.splitlines()
+    assert label in model.pretrained_cfg["label_names"]
+    assert (feature_map, embedding) == ("torch.Size([1, 2048, 15, 15])", "torch.Size([1, 2048])")
     np.save(tmp_path / "images.npy", golden.images())
     np.save(tmp_path / "logits.npy", logits)
     code = (

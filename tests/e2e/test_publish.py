@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import make_input
+from tests.command_line import published_files
 from tests.hub_server import HubServer, User
 from tests.processes import python
 
@@ -77,7 +78,8 @@ def test_hub_gets_one_commit_under_the_tokens_user_and_none_the_second_time(chec
     assert publication["repo_id"] == "me/BiT-R8x0.5"
     repository = hub.repositories["me/BiT-R8x0.5"]
     tree = repository.tree()
-    assert {name: tree[name].content for name in FILES} == {name: (folder / name).read_bytes() for name in FILES}
+    assert {name: tree[name].content for name in FILES} == published_files(folder, "me/BiT-R8x0.5")
+    assert b'from_pretrained("me/BiT-R8x0.5")' in tree["README.md"].content
     commits = len(repository.history())
     second = push(checkpoint, folder, "--json", **environment)
     assert json.loads(second.stdout)["results"][0]["publication"]["changed"] is False
@@ -132,6 +134,8 @@ def test_a_signature_on_the_hub_that_holds_is_kept(checkpoint, hub, tmp_path):
 
     count, signature = commits("first", "mine")
     assert commits("second", "mine") == (count, signature)
+    card = hub.repositories["me/BiT-R8x0.5"].tree()["README.md"].content
+    assert card == (tmp_path / "first" / "README.md").read_bytes(), "the card that was signed"
     assert (tmp_path / "second" / "model.sig").read_bytes() != signature
     after, other = commits("second", "theirs")
     assert after == count + 1
