@@ -1,12 +1,33 @@
-"""Tutorials run as they stand: every block of Python of a page, in its order, in one empty folder."""
+"""Tutorials run as they stand: every block of a page, in its order, in one empty folder.
+
+Python runs here; of a block of bash, our commands run here and all else in bash; a block of TOML is the file that the
+text before it ends in. A command that is to fail says so: ``# exit status 1``.
+"""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from converters.cli.commands import convert, verify
+from tests.command_line import run
+
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:`([\w.]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
+COMMANDS = {"bit-convert": convert, "bit-verify": verify}
+STATUS = re.compile(r"# exit status (\d+)")
+
+
+def run_line(line: str) -> None:
+    name, *words = shlex.split(line, comments=True)
+    if name not in COMMANDS:
+        subprocess.run(["bash", "-c", line], check=True)
+        return
+    result = run(*words, command=COMMANDS[name])
+    status = STATUS.search(line)
+    assert result.exit_code == (int(status[1]) if status else 0), result.output
 
 
 @pytest.mark.slow
@@ -17,9 +38,17 @@ def test_every_block_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     text = page.read_text(encoding="utf-8")
-    blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("```python")
+    blocks = [*BLOCK.finditer(text)]
+    assert 2 * len(blocks) == text.count("```")
     space: dict[str, object] = {}
     for block in blocks:
-        line = text[: text.index(block)].count("\n")
-        exec(compile("\n" * line + block, str(page), "exec"), space)
+        file, language, code = block.groups()
+        if language == "python":
+            line = text[: block.start(3)].count("\n")
+            exec(compile("\n" * line + code, str(page), "exec"), space)
+        elif language == "bash":
+            for each in code.splitlines():
+                run_line(each)
+        else:
+            assert language == "toml"
+            Path(file).write_text(code, encoding="utf-8")
