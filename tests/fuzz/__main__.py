@@ -15,6 +15,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,6 +61,7 @@ def fuzz(reader: Reader, seed: int, seconds: float, count: int, place: Path, kep
         path.write_bytes(files[name])
         executions += 1
     spent = time.monotonic() - begin
+    reader.end()
     return {"executions": executions, "seconds": round(spent, 1), **outcomes, "findings": findings}
 
 
@@ -123,32 +125,88 @@ def _child(arguments: argparse.Namespace) -> int:
     """One reader in this process, its result on stdout."""
     warnings.simplefilter("ignore")  # of zipfile, about archives that are made here
     name = arguments.reader
-    coverage = _coverage(READERS[name].covers) if arguments.coverage else None
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=arguments.place) as place:
+        coverage = _coverage(READERS[name].covers, Path(place)) if arguments.coverage else None
         result = fuzz(
             READERS[name], arguments.seed, arguments.seconds, arguments.count, Path(place), arguments.kept / name
         )
-    if coverage is not None:
-        coverage.stop()
-        with open(os.devnull, "w") as nowhere:
-            result["coverage"] = round(coverage.report(file=nowhere), 1)
+        if coverage is not None:
+            result["coverage"] = _covered(coverage)
     print(json.dumps({"reader": name, "seed": arguments.seed, **result}))
     return 1 if result["findings"] else 0
 
 
-def _coverage(modules: tuple[str, ...]) -> Any:
+def _coverage(modules: tuple[str, ...], place: Path) -> Any:
+    """Lines of ``modules``, those of forked processes as well: these learn from a file what is measured."""
     from coverage import Coverage
 
-    measured = Coverage(data_file=None, include=list(modules))
+    settings = f"[run]\ndata_file = {place}/lines\nparallel = true\nconcurrency = multiprocessing,thread\ninclude ="
+    (place / "coveragerc").write_text("\n    ".join([settings, *modules]))
+    measured = Coverage(config_file=str(place / "coveragerc"))
     measured.start()
     return measured
+
+
+def _covered(measured: Any) -> float:
+    measured.stop()
+    measured.save()
+    measured.combine()
+    with open(os.devnull, "w") as nowhere:
+        return round(float(measured.report(file=nowhere)), 1)
+
+
+def _run(name: str, seed: int, seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One reader in a process of its own; what came of it is printed and recorded."""
+    command = [sys.executable, "-m", "tests.fuzz", "--child", "--reader", name, "--seed", str(seed)]
+    command += ["--seconds", str(seconds), "--count", str(arguments.count), "--kept", str(arguments.kept)]
+    command += ["--place", arguments.place] if arguments.place else []
+    command += ["--coverage"] if arguments.coverage else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    if done.returncode not in (0, 1) or not line:
+        died = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
+        line = json.dumps({"reader": name, "seed": seed, "findings": [f"died of {died}"]})
+    print(line, flush=True)
+    if arguments.record:
+        with arguments.record.open("a") as record:
+            record.write(line + "\n")
+    result: dict[str, Any] = json.loads(line)
+    return result
+
+
+def _until(names: list[str], arguments: argparse.Namespace) -> bool:
+    """Turns of ``--seconds`` until the record has ``--until`` executions of each reader; whether there were findings.
+
+    The reader with the fewest is next, with the seed after its last one: a run that was ended goes on.
+    """
+    while True:
+        totals = _totals(names, arguments.record)
+        name = min(names, key=lambda name: totals[name]["executions"])
+        if totals[name]["executions"] >= arguments.until:
+            break
+        _run(name, arguments.seed + totals[name]["runs"], arguments.seconds, arguments)
+    for name, total in totals.items():
+        print(name, *(f"{key}={number}" for key, number in total.items()))
+    return any(total["findings"] for total in totals.values())
+
+
+def _totals(names: list[str], record: Path) -> dict[str, Counter[str]]:
+    """Sums of what the record has of each reader."""
+    totals = {name: Counter(runs=0, executions=0, read=0, refused=0, findings=0) for name in names}
+    for line in record.read_text().splitlines() if record.exists() else ():
+        result = json.loads(line)
+        if result["reader"] in totals:
+            numbers = {key: result.get(key, 0) for key in ("executions", "read", "refused")}
+            totals[result["reader"]].update(runs=1, findings=len(result["findings"]), **numbers)
+    return totals
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--reader", choices=[*READERS, "all"], default="all")
-    parser.add_argument("--seconds", type=float, default=60, help="for all readers together")
+    parser.add_argument("--seconds", type=float, default=60, help="for all readers together; with --until for a turn")
     parser.add_argument("--count", type=int, default=1 << 62, help="executions of each reader at most")
+    parser.add_argument("--until", type=int, help="run in turns until the record has so many executions of each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--coverage", action="store_true", help="measure lines, which takes twice the time")
     parser.add_argument("--record", type=Path, help="append results to this file, a JSON line each")
@@ -159,24 +217,12 @@ def main() -> int:
     if arguments.child:
         return _child(arguments)
     names = list(READERS) if arguments.reader == "all" else [arguments.reader]
-    status = 0
-    for name in names:
-        command = [sys.executable, "-m", "tests.fuzz", "--child", "--reader", name, "--seed", str(arguments.seed)]
-        command += ["--seconds", str(arguments.seconds / len(names)), "--count", str(arguments.count)]
-        command += ["--kept", str(arguments.kept), *(["--place", arguments.place] if arguments.place else [])]
-        done = subprocess.run(
-            [*command, *(["--coverage"] if arguments.coverage else [])], stdout=subprocess.PIPE, text=True
-        )
-        line = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-        if done.returncode not in (0, 1) or not line:
-            died = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-            line = json.dumps({"reader": name, "seed": arguments.seed, "findings": [f"died of {died}"]})
-        print(line, flush=True)
-        if arguments.record:
-            with arguments.record.open("a") as record:
-                record.write(line + "\n")
-        status = status or int(bool(json.loads(line)["findings"]))
-    return status
+    if arguments.until is not None:
+        if arguments.record is None:
+            parser.error("--until counts what --record FILE has")
+        return int(_until(names, arguments))
+    results = [_run(name, arguments.seed, arguments.seconds / len(names), arguments) for name in names]
+    return int(any(result["findings"] for result in results))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import shutil
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,7 +39,9 @@ class Reader:
     also: tuple[type[Exception], ...] = ()
     """Errors of other layers that this boundary may raise by contract."""
     heavy: bool = field(default=False)
-    """Whether it imports TensorFlow, or starts a process for each input."""
+    """Whether it imports TensorFlow, or starts processes."""
+    end: Callable[[], object] = lambda: None
+    """Ends the processes that it reads in."""
 
 
 @cache
@@ -133,32 +137,80 @@ def torch_file(content: bytes, random: Any) -> bytes:
 # -- HDF5
 
 
+def read_h5(folder: Path) -> None:
+    """One file of ``apart.WHOLE`` as a conversion reads it, the others without a process for each."""
+    from tests.fuzz import apart
+
+    (path,) = folder.iterdir()
+    if next(_h5_files) % apart.WHOLE == 0:
+        read_checkpoint(folder)
+    else:
+        _h5_apart().read(path)
+
+
+_h5_files = itertools.count()
+
+
+@cache
+def _h5_apart() -> Any:
+    """Imports what its processes need before they are forked."""
+    import h5py  # noqa: F401
+
+    import converters.sources.keras  # noqa: F401
+    from tests.fuzz.apart import ReaderApart
+
+    return ReaderApart()
+
+
 def h5_seeds() -> list[Files]:
+    """Files of ``save_weights`` and of both later formats, which number the variables of a layer."""
+    packed = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+    later = _h5_written(_numbered, {})
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("config.json", json.dumps({"class_name": "Functional", "config": {"layers": []}}))
+        members.writestr("model.weights.h5", later)
+    first = [{"x.h5": _h5_written(_layered, options)} for options in ({}, packed)]
+    return [*first, {"x.weights.h5": later}, {"x.keras": archive.getvalue()}]
+
+
+def _h5_written(write: Callable[[Any, dict[str, np.ndarray], dict[str, Any]], None], options: dict[str, Any]) -> bytes:
     import h5py
 
     from converters.mapping.names import infer, parameters
 
-    def written(**options: Any) -> bytes:
-        buffer = io.BytesIO()
-        with h5py.File(buffer, "w") as file:
-            layers: dict[str, dict[str, np.ndarray]] = {}
-            rows = parameters(infer({name: value.shape for name, value in tensors().items()}, "npz", ""))
-            for parameter in sorted(rows, key=_place):  # Keras builds it last
-                name, value = parameter.names["keras"], tensors()[parameter.names["npz"]]
-                layers.setdefault(name.rpartition("/")[0], {})[name] = value[0, 0] if "dense/kernel" in name else value
-            file.attrs["layer_names"] = [layer.encode() for layer in layers]
-            for layer, weights in layers.items():
-                group = file.create_group(layer)
-                group.attrs["weight_names"] = [name.encode() for name in weights]
-                for name, value in weights.items():
-                    group.create_dataset(name, data=value, **options)
-        return buffer.getvalue()
+    rows = parameters(infer({name: value.shape for name, value in tensors().items()}, "npz", ""))
+    values = {}
+    for parameter in sorted(rows, key=_place):
+        name, value = parameter.names["keras"], tensors()[parameter.names["npz"]]
+        values[name] = value[0, 0] if "dense/kernel" in name else value
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        write(file, values, options)
+    return buffer.getvalue()
 
-    return [{"x.h5": written()}, {"x.h5": written(compression="gzip", shuffle=True, fletcher32=True)}]
+
+def _layered(file: Any, values: dict[str, np.ndarray], options: dict[str, Any]) -> None:
+    layers: dict[str, list[str]] = {}
+    for name in values:
+        layers.setdefault(name.rpartition("/")[0], []).append(name)
+    file.attrs["layer_names"] = [layer.encode() for layer in layers]
+    for layer, names in layers.items():
+        group = file.create_group(layer)
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        for name in names:
+            group.create_dataset(name, data=values[name], **options)
+
+
+def _numbered(file: Any, values: dict[str, np.ndarray], options: dict[str, Any]) -> None:
+    for layer, is_head in (("keras_layer", False), ("dense", True)):
+        variables = file.create_group(f"layers/{layer}/vars")
+        for number, value in enumerate(value for name, value in values.items() if ("dense" in name) == is_head):
+            variables.create_dataset(str(number), data=value, **options)
 
 
 def _place(row: Any) -> int:
-    """Root, unit, end; in the only unit the projection last."""
+    """Keras's order: root, unit, end; in the only unit the projection last."""
     if "/unit" not in row.canonical:
         return 0 if "root" in row.canonical else 3
     return 2 if "/proj/" in row.canonical else 1
@@ -174,6 +226,11 @@ def h5_bytes(content: bytes, random: Any) -> bytes:
         + (changed[: len(piece)].ljust(len(piece), b"\0") if random.random() < 0.8 else changed)
         + content[place + 256 :]
     )
+
+
+def h5_or_json(content: bytes, random: Any) -> bytes:
+    """A member of a ``.keras`` archive."""
+    return h5_bytes(content, random) if content[:4] == H5_MARKS[0] else mutations.json_text(content, random)
 
 
 @cache
@@ -398,7 +455,14 @@ SOURCES = "converters/sources/"
 READERS: dict[str, Reader] = {
     "npz": Reader(npz_seeds, {".npz": mutations.zipped(mutations.npy)}, read_tiles, (SOURCES + "npz.py",
         SOURCES + "zips.py")),
-    "h5": Reader(h5_seeds, {".h5": h5_bytes}, read_checkpoint, (SOURCES + "apart.py",), heavy=True),
+    "h5": Reader(
+        h5_seeds,
+        {".h5": h5_bytes, ".keras": mutations.zipped(h5_or_json)},
+        read_h5,
+        (SOURCES + "keras.py", SOURCES + "dense.py"),
+        heavy=True,
+        end=lambda: _h5_apart().stop(),
+    ),
     "safetensors": Reader(
         safetensors_seeds,
         {".safetensors": mutations.safetensors, ".json": mutations.json_text},
