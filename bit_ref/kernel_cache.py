@@ -1,11 +1,18 @@
 """Kernels that evaluation mode standardises once.
 
 weight → standardized_weight() → the cache, with the state of the weight → kernel(), until that state changes
+
+A graph of ``torch.compile`` serves many calls, and cannot look at the state of a weight. So the model looks at it
+before each call, outside of the graph, which takes the cached kernels as inputs:
+
+    compiled(x) → _give() → each layer's kernel, where the cache may serve → the graph → _take_back()
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,25 +29,38 @@ class CachedKernel(nn.Module):
     weight: Tensor
     epsilon: float | None
 
-    _cached: tuple[tuple[int, int, int, float | None], Tensor, Tensor] | None = None
+    _cached: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
+    _given: Tensor | None = None
+    """The kernel that this call of a compiled model takes."""
 
     def standardized_weight(self) -> Tensor:
         raise NotImplementedError
 
-    def kernel(self) -> Tensor:
-        """``standardized_weight()``, from the cache or computed, to the same bits.
+    def kernel(self, x: Tensor) -> Tensor:
+        """``standardized_weight()``, from the cache or computed, to the same bits; on a GPU in channels_last if x is.
 
-        Inside ``torch.compile``, export and traces it is computed, so that graphs have the weight as their input.
+        In the graph of ``torch.compile(model)`` it is an input, from the cache. In other graphs, of export, of traces
+        and of compiled modules that contain the model, it is computed, so that they have the weight as their input.
         """
+        if torch.compiler.is_compiling():
+            return self.standardized_weight() if self._given is None else self._given
+        if is_tracing() or not self._is_constant():
+            return self.standardized_weight()
+        return self._from_cache(_memory_format(x))
+
+    def _is_constant(self) -> bool:
+        """Whether no gradient of the kernel is wanted, and every change of the weight will be seen."""
         weight = self.weight
         differentiated = torch.is_grad_enabled() and weight.requires_grad
-        in_graph = torch.compiler.is_compiling() or is_tracing()
-        if self.training or differentiated or in_graph or not _counts_changes(weight):
-            return self.standardized_weight()
-        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
+        return not (self.training or differentiated) and self.epsilon is not None and _counts_changes(weight)
+
+    def _from_cache(self, memory_format: torch.memory_format) -> Tensor:
+        weight = self.weight
+        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon, memory_format)
         if self._cached is None or self._cached[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
-                self._cached = state, weight, self.standardized_weight()  # the weight, so that its id stays its own
+                kernel = self.standardized_weight().contiguous(memory_format=memory_format)
+            self._cached = state, weight, kernel  # the weight, so that its id stays its own
         return self._cached[2]
 
     def train(self, mode: bool = True) -> Self:
@@ -53,12 +73,67 @@ class CachedKernel(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cached": None}
+        return {**self.__dict__, "_cached": None, "_given": None}
+
+
+def serve_compiled(model: nn.Module) -> None:
+    """Has ``torch.compile(model)`` take kernels from the cache."""
+    model.register_forward_pre_hook(_give)
+    model.register_forward_hook(_take_back, always_call=True)
+
+
+def _give(model: nn.Module, arguments: object) -> None:
+    """Gives the layers their kernels for one call; nothing in a graph, nor where nothing was ever compiled."""
+    if torch.compiler.is_compiling() or is_tracing() or "torch._dynamo" not in sys.modules:
+        return
+    for layer in _layers(model):
+        kernel = layer._from_cache(torch.contiguous_format) if layer._is_constant() else None
+        if kernel is not None and kernel.is_cuda:  # a CUDA graph reads it in place, and is recorded again for another
+            torch._dynamo.mark_static_address(kernel)
+        layer.__dict__["_given"] = kernel
+
+
+def _take_back(model: nn.Module, arguments: object, output: object) -> None:
+    if torch.compiler.is_compiling() or "torch._dynamo" not in sys.modules:
+        return
+    for layer in _layers(model):
+        layer.__dict__["_given"] = None
+
+
+_LAYERS: WeakKeyDictionary[nn.Module, list[CachedKernel]] = WeakKeyDictionary()
+"""Listed once for each model: a layer that is put in later computes its kernel in the graph."""
+
+
+def _layers(model: nn.Module) -> list[CachedKernel]:
+    if model not in _LAYERS:
+        _LAYERS[model] = [module for module in model.modules() if isinstance(module, CachedKernel)]
+    return _LAYERS[model]
+
+
+def _skip_when_compiling() -> None:
+    """``torch.compile`` runs a model's own hooks outside of its graph; these are not to become graphs themselves.
+
+    Where PyTorch does not know how to skip them, they do nothing, and kernels are computed in the graph.
+    """
+    dynamo = torch._C._dynamo.eval_frame
+    if hasattr(dynamo, "set_code_exec_strategy"):
+        skip = dynamo._FrameExecStrategy(dynamo._FrameAction.SKIP, dynamo._FrameAction.SKIP)
+        for hook in (_give, _take_back):
+            dynamo.set_code_exec_strategy(hook.__code__, skip)
+
+
+_skip_when_compiling()
 
 
 def is_tracing() -> bool:
     """Whether ``torch.jit.trace`` is running the model."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """That of x on a GPU, where a kernel in another would be copied at each call."""
+    is_last = x.is_cuda and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 def _counts_changes(weight: Tensor) -> bool:

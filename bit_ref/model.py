@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bit_ref.config import BitConfig
+from bit_ref.fused_norm import group_norm_relu
 from bit_ref.kernel_cache import CachedKernel, is_tracing
 from bit_ref.loss import classification_loss
 from bit_ref.outputs import (
@@ -91,7 +92,7 @@ class StandardizedConv2d(CachedKernel, nn.Conv2d):
             return super().forward(x)
         if self.pads_like_tensorflow:
             x = pad_like_tensorflow(x, self.kernel_size[0], self.stride[0])
-        return functional.conv2d(x, self.kernel(), None, self.stride, self.padding)
+        return functional.conv2d(x, self.kernel(x), None, self.stride, self.padding)
 
 
 class GroupNormActivation(nn.GroupNorm):
@@ -102,10 +103,12 @@ class GroupNormActivation(nn.GroupNorm):
         if config.hidden_act not in ACTIVATIONS:
             raise KeyError(f"hidden_act={config.hidden_act} is not one of {', '.join(ACTIVATIONS)}")
         self.activation = ACTIVATIONS[config.hidden_act]
+        self.is_relu = config.hidden_act == "relu"
 
     def forward(self, x: Tensor) -> Tensor:
+        fused = group_norm_relu(self, x) if self.is_relu else None
         # PyTorch's GroupNorm for channels_last loses digits on the CPU where the mean is large
-        return self.activation(super().forward(x.contiguous()))
+        return self.activation(super().forward(_contiguous(x))) if fused is None else fused
 
 
 class BitEmbeddings(nn.Module):
@@ -364,7 +367,7 @@ class MaxPool(nn.Module):
         if self.padding is not None:
             x = pad_like_tensorflow(x, 3, 2, self.padding)
         # the same maxima; for channels_last PyTorch computes many at once
-        return functional.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2).contiguous()
+        return _contiguous(functional.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2))
 
 
 class DropPath(nn.Module):
@@ -401,6 +404,11 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """Rounds a width as stock libraries do: to a multiple of ``divisor``, and to nine tenths or more. BiT's stay."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """x in contiguous NCHW, but on NVIDIA's GPUs as it is: they have their own GroupNorm."""
+    return x if x.is_cuda else x.contiguous()
 
 
 def _pool_padding(config: BitConfig) -> float:

@@ -21,6 +21,7 @@ from bit_ref.config import BitConfig
 from bit_ref.config_files import CONFIG_FILE
 from bit_ref.hub import Place, PushToHub, make_folder, read_json, write_text
 from bit_ref.interface import ModelInterface
+from bit_ref.kernel_cache import serve_compiled
 from bit_ref.stock import warn_of_stock_training
 from bit_ref.weights import read_weights, write_weights
 
@@ -49,6 +50,7 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path
+        serve_compiled(self)
 
     @classmethod
     def _from_config(cls, config: BitConfig, *, dtype: str | torch.dtype | None = None, **kwargs: Any) -> Self:

@@ -1,10 +1,11 @@
-"""torch.compile and torch.export take the whole model as one graph, whose inputs the weights are."""
+"""torch.compile and torch.export take the whole model as one graph, whose inputs are the weights, or cached kernels."""
 
 import pytest
 import torch
 
 import bit_ref
 from tests.bit_ref.support import SMALL, assert_same, images, randomize
+from tests.bit_ref.test_kernel_cache import CHANGES, logits, recomputed
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,62 @@ def test_one_graph_that_follows_the_weights(kind):
             randomize(model, seed)
             assert_same(compiled(images()), model(images()))
     torch.compiler.reset()
+
+
+class Graphs(list):
+    """A backend that takes down which functions each graph calls, and compiles nothing."""
+
+    def __call__(self, graph, example):
+        self.append([str(node.target) for node in graph.graph.nodes])
+        return graph.forward
+
+    def standardised(self) -> int:
+        """Kernels that the last graph standardises."""
+        return sum("batch_norm" in target for target in self[-1])
+
+
+@pytest.fixture
+def graphs():
+    torch.compiler.reset()
+    yield Graphs()
+    torch.compiler.reset()
+
+
+def test_an_evaluation_standardises_no_kernel_in_its_graph_and_follows_every_change(graphs):
+    model = small("BitForImageClassification").float()
+    compiled = torch.compile(model, fullgraph=True, backend=graphs)
+    pixels = images()
+    for change in CHANGES:
+        change(model)
+        expected = recomputed(model)
+        with torch.inference_mode() if change is CHANGES[0] else torch.no_grad():
+            found = compiled(pixels.to(model.dtype)).logits
+        assert torch.equal(found, expected), change
+        assert torch.equal(logits(model), expected)
+        assert graphs.standardised() == 0
+    assert len(graphs) <= 5  # one for each kind of input, and none for a change of values
+
+
+def test_what_wants_gradients_or_is_no_call_of_the_model_standardises_in_its_graph(graphs):
+    model = small("BitForImageClassification").float()
+    pixels = images().float()
+    with torch.no_grad():
+        logits(model)
+        outer = torch.compile(torch.nn.Sequential(model, torch.nn.Identity()), fullgraph=True, backend=graphs)
+        part = torch.compile(model.bit.embedder, fullgraph=True, backend=graphs)
+        outer(pixels)
+        assert graphs.standardised() == 12
+        part(pixels)
+        assert graphs.standardised() == 1
+        for seed in (1, 2):
+            randomize(model, seed)
+            with pytest.raises(ValueError, match="channels"):
+                model(pixels[:, :2])  # which leaves nothing that the next call could take for its own
+            assert torch.equal(part(pixels), model.bit.embedder(pixels))
+            assert torch.equal(outer(pixels).logits, recomputed(model))
+    assert len(graphs) == 2
+    torch.compile(model, fullgraph=True, backend=graphs)(pixels).logits.sum().backward()
+    assert graphs.standardised() == 12
 
 
 def test_one_graph_to_train():
