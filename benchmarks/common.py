@@ -83,6 +83,7 @@ class Goals:
 def machine() -> str:
     """The processor, the threads and the versions that figures belong to."""
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     import torch
 
@@ -91,7 +92,7 @@ def machine() -> str:
             processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor()
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "transformers"))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "transformers") if find_spec(name))
     return f"{processor}, {torch.get_num_threads()} threads; {versions}"
 
 
@@ -127,20 +128,25 @@ def logits(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def libraries(name: str) -> dict[str, torch.nn.Module]:
-    """The same network in bit_ref, stock timm and transformers, on the same tensors in memory, in evaluation mode.
-
-    timm's modules are in the same order as ours, its head is a convolution.
-    """
-    import timm
+    """The same network in bit_ref, stock timm and transformers, on the same tensors in memory, in evaluation mode."""
     import torch
     import transformers
 
     ours = network(name)
     with torch.device("meta"):
         stock = transformers.BitForImageClassification(transformers.BitConfig(**ours.config.to_diff_dict()))
-        model = timm.create_model(f"resnetv2_{name.removeprefix('R')}_bit", num_classes=ours.config.num_labels)
     stock.load_state_dict(ours.state_dict(), assign=True)
+    return {"bit_ref": ours, "timm": in_timm(ours, name), "transformers": stock.eval()}
+
+
+def in_timm(ours: Any, name: str) -> torch.nn.Module:
+    """timm's model of the same network on the same tensors: its modules are in our order, its head is a convolution."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(f"resnetv2_{name.removeprefix('R')}_bit", num_classes=ours.config.num_labels)
     own = model.state_dict()
     tensors = zip(own, ours.state_dict().values(), strict=True)
     model.load_state_dict({key: tensor.view(own[key].shape) for key, tensor in tensors}, assign=True)
-    return {"bit_ref": ours, "timm": model.eval(), "transformers": stock.eval()}
+    return model.eval()

@@ -149,6 +149,18 @@ def test_without_a_gpu_it_is_pytorchs():
         assert fused_norm.group_norm_relu(nn.GroupNorm(32, 64).eval(), torch.randn(1, 64, 2, 2)) is None
 
 
+BENCHMARK = (
+    "import runpy, sys; sys.path.insert(0, 'benchmarks'); runpy.run_path('benchmarks/gpu.py', run_name='__main__')"
+)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="takes three minutes of a GPU")
+def test_the_benchmark_says_that_it_needs_a_gpu():
+    ended = python(BENCHMARK)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "no GPU here" in ended.stderr
+
+
 # -- on a GPU
 
 
