@@ -42,6 +42,7 @@ docs: $(VENV)/docs.stamp  ## the guide and the reference as a site, build/site/i
 	rm -rf build/site docs/reference
 	$(RUN)python -m sphinx --builder html --doctree-dir build/doctrees \
 	    --jobs auto --nitpicky --fail-on-warning --keep-going --quiet docs build/site
+	$(RUN)python docs/gallery.py build/site/gallery
 
 # Every benchmark against the peers, which live in an environment of their own; fails where a goal is missed.
 bench: $(PEERS)/bench.stamp  ## every benchmark beside timm and transformers

@@ -1,4 +1,4 @@
-"""Tutorials run as they stand: every block of a page, in its order, in one empty folder.
+"""Tutorials, and pages that tell what to type, run as they stand: every block of a page, in its order, in one folder.
 
 Python runs here; of a block of bash, our commands run here and all else in bash; a block of TOML is the file that the
 text before it ends in. A command that is to fail says so: ``# exit status 1``.
@@ -14,7 +14,8 @@ import pytest
 from converters.cli.commands import convert, verify
 from tests.command_line import run
 
-PAGES = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.md"))
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "upstream.md"]
 BLOCK = re.compile(r"(?:`([\w.]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 COMMANDS = {"bit-convert": convert, "bit-verify": verify}
 STATUS = re.compile(r"# exit status (\d+)")
