@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from converters.mapping.names import Kind, Parameter, Shape
+from converters.errors import DefectError
+from converters.mapping.names import SCHEMES, Kind, Parameter, Shape
 from converters.mapping.tiles import outputs_first
 
 Array = npt.NDArray[Any]
@@ -172,3 +173,13 @@ READ_ONLY = (KERAS, TF2, BIG_VISION)
 """The layouts that can be read besides."""
 BY_SCHEME = {layout.scheme: layout for layout in (*LAYOUTS.values(), *READ_ONLY)}
 """The layouts that can be read: one for each column of the table."""
+
+
+def _refuse_other_columns() -> None:
+    """Raises DefectError where a column has no layout to read it with, or a layout no column."""
+    for scheme in {*SCHEMES} ^ {*BY_SCHEME}:
+        missing = "no layout in READ_ONLY" if scheme in SCHEMES else "no column in converters/mapping/names.py"
+        raise DefectError(f"converters/mapping/layouts.py: column {scheme}: it has {missing}.")
+
+
+_refuse_other_columns()

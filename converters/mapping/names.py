@@ -15,9 +15,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from string import Formatter
 from typing import Any
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, DefectError
 from converters.mapping.architecture import GROUPS, Architecture
 
 
@@ -71,11 +72,53 @@ class Column:
     numbered: bool = False
     dropped: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises DefectError, naming the column and what is wrong with it."""
+        faults = list(_column_faults(self))
+        if faults:
+            raise DefectError(f"converters/mapping/names.py: column {self.scheme}: {'; '.join(faults)}.")
+
     @property
     def templates(self) -> tuple[str, ...]:
         """One a row."""
         inner = (*self.a, self.proj, *self.b, *self.c)
         return (self.root, *(self.unit + name for name in inner), *self.norm, *self.head)
+
+
+FIELDS = ("block", "unit", "stage", "layer", "bit")
+"""The fields that a template may have."""
+_PARTS = {"a": 3, "b": 3, "c": 3, "norm": 2, "head": 2}
+"""The parts of a column that are several names, and how many."""
+
+
+def _column_faults(column: Column) -> Iterator[str]:
+    """Yields what makes a column one that cannot name the parameters of a network."""
+    if wrong := [
+        f"{part} has {len(getattr(column, part))} names, not {n}"
+        for part, n in _PARTS.items()
+        if len(getattr(column, part)) != n
+    ]:
+        yield from wrong
+        return
+    for template in (column.unit, *column.templates):
+        try:
+            found = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+            unknown = [name for name in found if name not in FIELDS]
+        except ValueError as error:
+            yield f"{template!r} is no template: {error}"
+            return
+        if unknown:
+            yield f"{template!r} has the field {{{unknown[0]}}}; there are {', '.join(FIELDS)}"
+            return
+    templates = Counter(column.templates)
+    yield from (f"{template!r} is the name of {count} rows" for template, count in templates.items() if count > 1)
+    places = [(1, 1), (1, 2), (2, 1), (2, 2)]
+    if len({_filled(column.unit, block, unit) for block, unit in places}) < len(places):
+        yield f"unit is {column.unit!r}, which gives several units of a network one name"
+
+
+def _filled(template: str, block: int, unit: int, bit: str = "bit.") -> str:
+    return template.format(block=block, unit=unit, stage=block - 1, layer=unit - 1, bit=bit)
 
 
 # fmt: off
@@ -338,8 +381,7 @@ def attributes(scheme: str) -> Mapping[str, Any]:
 @cache
 def longest_name() -> int:
     """Characters of the longest name that the table can spell."""
-    last = {"block": MAX_BLOCKS, "unit": MAX_UNITS, "stage": MAX_BLOCKS - 1, "layer": MAX_UNITS - 1, "bit": "bit."}
-    return max(len(template.format(**last)) for column in COLUMNS for template in column.templates)
+    return max(len(_filled(name, MAX_BLOCKS, MAX_UNITS)) for column in COLUMNS for name in column.templates)
 
 
 def is_slot(name: str, names: Collection[str], scheme: str) -> bool:
@@ -647,7 +689,7 @@ def _is_dropped(name: str, template: str, prefix: str, scheme: str) -> bool:
 
 
 def _template(row: int, scheme: str) -> str:
-    return _column(scheme).templates[row].format(block=1, unit=1, stage=0, layer=0, bit="bit.")
+    return _filled(_column(scheme).templates[row], block=1, unit=1)
 
 
 def _shape(shape: Shape) -> str:

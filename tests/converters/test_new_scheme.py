@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import converters
+from converters.errors import BitConvertError
+from converters.mapping.names import Column
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources.writers import to_big_vision
 
@@ -46,8 +49,16 @@ def end_of(table: str, text: str) -> int:
     raise AssertionError(f"no {table}")
 
 
-def follow(package: Path) -> None:
+def copy(package: Path) -> None:
+    here, without = Path(converters.__file__).parent, shutil.ignore_patterns("digits", "labels")
+    shutil.copytree(here, package / "converters", ignore=without)
+
+
+def follow(package: Path, left_out: str = "none") -> None:
+    """Does what the page says, but for one table."""
     for file, table, code in steps():
+        if table == left_out:
+            continue
         path = package / file
         if not path.exists():
             path.write_text(code, encoding="utf-8")
@@ -90,10 +101,61 @@ def test_the_page_has_its_five_steps() -> None:
     ]
 
 
+def test_a_scheme_takes_as_many_files_and_lines_as_the_page_says() -> None:
+    scheme = steps()[:2]
+    lines = [line for _, _, code in scheme for line in code.splitlines() if line.strip() and line.strip()[0] != "#"]
+    assert len({file for file, *_ in scheme}) == 2
+    assert len(lines) == 10
+    assert "takes two files, ten lines" in PAGE.read_text(encoding="utf-8")
+
+
+BIT_JAX = Column(
+    "bit_jax",
+    root="root.kernel",
+    unit="block{block}.unit{unit:02d}.",
+    a=("gn1.scale", "gn1.bias", "conv1.kernel"),
+    proj="conv_proj.kernel",
+    b=("gn2.scale", "gn2.bias", "conv2.kernel"),
+    c=("gn3.scale", "gn3.bias", "conv3.kernel"),
+    norm=("norm.scale", "norm.bias"),
+    head=("head.kernel", "head.bias"),
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"unit": "block{blok}.unit{unit:02d}."}, "has the field {blok}; there are block, unit, stage, layer, bit"),
+        ({"unit": "block{block.unit{unit:02d}."}, "is no template"),
+        ({"unit": "unit{unit:02d}."}, "gives several units of a network one name"),
+        ({"b": ("gn2.scale", "conv2.kernel")}, "b has 2 names, not 3"),
+        ({"head": ("head.kernel",)}, "head has 1 names, not 2"),
+        ({"c": ("gn2.scale", "gn3.bias", "conv3.kernel")}, "is the name of 2 rows"),
+        ({"norm": ("norm.{scale}", "norm.bias")}, "has the field {scale}"),
+        ({"root": "root.{}"}, "has the field {}"),
+    ],
+)
+def test_a_wrong_column_is_named(wrong, words) -> None:
+    with pytest.raises(BitConvertError, match=r"names\.py: column bit_jax: ") as raised:
+        replace(BIT_JAX, **wrong)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ("READ_ONLY", "layouts.py: column bit_jax: it has no layout in READ_ONLY."),
+        ("COLUMNS", "layouts.py: column bit_jax: it has no column in converters/mapping/names.py."),
+    ],
+)
+def test_a_column_without_a_layout_is_named_and_a_layout_without_a_column(tmp_path, folder, left_out, message) -> None:
+    copy(tmp_path)
+    follow(tmp_path, left_out)
+    assert run(tmp_path, folder, tmp_path / "out.npz").stderr.splitlines()[-1].endswith(message)
+
+
 def test_following_the_page_reads_the_eighth_kind_of_checkpoint(tmp_path: Path, folder: Path) -> None:
-    shutil.copytree(
-        Path(converters.__file__).parent, tmp_path / "converters", ignore=shutil.ignore_patterns("digits", "labels")
-    )
+    copy(tmp_path)
     before = run(tmp_path, folder, tmp_path / "out.npz")
     assert "the folder holds block1.unit01" in before.stderr
     follow(tmp_path)
