@@ -114,7 +114,7 @@ def _shown(text: object) -> str:
 
 
 def _one_line(conversion: Conversion, publication: Publication | None) -> str:
-    state = "converted" if conversion.made else "was already there"
+    state = "converted" if conversion.made else f"was already there (known in {conversion.seconds:.1f} s)"
     verdict = conversion.report.verdict if conversion.report else "not verified"
     return f"{state}, {verdict}, {conversion.folder}" + (f"; {_published(publication)}" if publication else "")
 
@@ -135,7 +135,7 @@ def _table(conversion: Conversion, publication: Publication | None, version: str
             table.add_row(_reader_name(reader), _distance(reader, plan, str(conversion.folder)))
         if report.held_out:
             _add_held_out(table, report.held_out, plan.labels)
-    state = "" if conversion.made else " (was already there)"
+    state = "" if conversion.made else ", to know that it was already there"
     table.add_row("seconds", f"{conversion.seconds:.1f}{state}")
     table.add_row("folder", _shown(conversion.folder))
     if publication:

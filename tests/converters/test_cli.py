@@ -19,6 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
+from converters import api
+from converters.cli import summary
 from converters.cli.commands import convert, verify
 from converters.cli.progress import Lines
 from tests.checkpoints import make_checkpoint
@@ -213,8 +215,11 @@ def test_result_that_is_there_already_is_said_and_kept(checkpoint, converted):
     before = {path.name: path.stat().st_mtime_ns for path in converted.iterdir()}
     result = run("--checkpoint", checkpoint, "--output", converted)
     assert result.exit_code == 0
-    assert "already there" in result.stdout
+    assert re.search(r"│ seconds +│ \d+\.\d, to know that it was already there +│", result.stdout)
     assert {path.name: path.stat().st_mtime_ns for path in converted.iterdir()} == before
+    conversion = api.convert(checkpoint=checkpoint, output=converted)
+    (line,) = summary.render(conversion, None, "0.1.0", short=True).splitlines()
+    assert re.search(r": was already there \(known in \d+\.\d s\), passed, ", line)
 
 
 def test_anything_else_there_is_2_unless_forced(checkpoint, converted, tmp_path):
