@@ -8,6 +8,7 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
+from verify.oracles import keras_file
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.keras import KerasOracle
 from verify.oracles.numpy import NumpyOracle
@@ -106,3 +107,33 @@ def test_files_with_too_few_and_too_many_weights(tensors, h5, tmp_path):
     other = make_checkpoint((1, 2), 32, 6, seed=3, mids=(64, 32))
     with pytest.raises(OracleError, match="and is given"):
         list(KerasOracle(source_of(other, h5)).layers(default_images(33)))
+
+
+DEADLY = {
+    "dies": "import os\ndef File(*arguments, **options): os.abort()",
+    "loops": "def File(*arguments, **options):\n    while True: pass",
+    "reserves": "def File(*arguments, **options): bytearray(1 << 33)",
+}
+"""What HDF5's library does of some damaged files, in the place of h5py."""
+
+
+@pytest.mark.parametrize("library", DEADLY)
+def test_a_file_that_hdf5_dies_of_ends_no_audit(tensors, h5, tmp_path, monkeypatch, library):
+    (tmp_path / "h5py.py").write_text(DEADLY[library])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(keras_file, "SECONDS", 1)
+    report = audited(source_of(tensors, h5))
+    assert (report.verdict, report.other_oracles[0].verdict) == ("inconclusive", "failed")
+    assert ("MemoryError" if library == "reserves" else "HDF5's library ended") in report.reason
+
+
+def test_a_file_that_claims_more_than_the_network_has_is_no_allocation(tensors, h5, tmp_path):
+    path = tmp_path / "claims.h5"
+    path.write_bytes(h5.read_bytes())
+    with h5py.File(path, "a") as file:
+        layer = file[file.attrs["layer_names"][0]]
+        name = layer.attrs["weight_names"][0]
+        del layer[name]
+        layer.create_dataset(name, (1 << 20, 1 << 20, 1, 1), "float32", chunks=(1 << 10, 1 << 10, 1, 1))
+    with pytest.raises(OracleError, match="claims to have the shape"):
+        list(KerasOracle(source_of(tensors, path)).layers(default_images(33)))

@@ -15,16 +15,17 @@ One layer at a time is built, filled, used on every image and dropped.
 
 from __future__ import annotations
 
-import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from verify.oracles.keras_file import StoredWeight, stored_weights
 from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Source
 from verify.tensorflow import import_tensorflow
 
@@ -181,64 +182,42 @@ def _units(source: Source) -> list[str]:
     return ["/".join(parts) for parts in sorted(names)]
 
 
-Weight = tuple[str, str, Any]
-"""Layer, name, and what holds the values."""
-
-
-@contextmanager
-def _listed_weights(source: Source) -> Iterator[list[Weight]]:
-    """Lists an ``.h5`` file in its order. Links to other files were refused when it was opened."""
-    import h5py
-
-    with h5py.File(source.location, "r", locking=False) as file:
-        root = file.get("model_weights", file)
-        yield [
-            (layer, weight, root[layer][weight])
-            for layer in _listed(root, "layer_names")
-            for weight in _listed(root[layer], "weight_names")
-        ]
-
-
 def _weights_of_file(source: Source) -> Iterator[Array]:
     """The weights in the order of Google's network: the file's own, but for a head that stands elsewhere; by name where
     one layer holds them all."""
     with _listed_weights(source) as weights:
         body, head = _split(weights)
-        for _, _, values in (*(_by_name(body, source) or body), *head):
-            yield np.asarray(values)
+        for weight in (*(_by_name(body, source) or body), *head):
+            yield weight.read()
     if len(head) == 1 and BIAS in source.shapes:
         yield source.read(BIAS)  # of zeros, which stand for the bias that the file has not
 
 
-def _split(weights: Sequence[Weight]) -> tuple[list[Weight], list[Weight]]:
+def _listed_weights(source: Source) -> AbstractContextManager[list[StoredWeight]]:
+    size = sum(math.prod(shape) for shape in source.shapes.values()) * np.dtype(np.float64).itemsize
+    return stored_weights(source.location, size)
+
+
+def _split(weights: Sequence[StoredWeight]) -> tuple[list[StoredWeight], list[StoredWeight]]:
     """The weights below the head, and the head's: the only matrix, and the bias after it."""
-    matrices = [place for place, (*_, values) in enumerate(weights) if values.ndim == 2]
+    matrices = [place for place, weight in enumerate(weights) if len(weight.shape) == 2]
     if len(matrices) != 1:
         return list(weights), []
     (start,) = matrices
-    layer, _, kernel = weights[start]
+    kernel = weights[start]
     end = start + 1
-    if end < len(weights) and weights[end][0] == layer and weights[end][2].shape == kernel.shape[1:]:
+    if end < len(weights) and weights[end].layer == kernel.layer and weights[end].shape == kernel.shape[1:]:
         end += 1
     return [*weights[:start], *weights[end:]], list(weights[start:end])
 
 
-def _by_name(body: Sequence[Weight], source: Source) -> list[Weight]:
+def _by_name(body: Sequence[StoredWeight], source: Source) -> list[StoredWeight]:
     """Orders weights by the npz names, where one layer holds all of them under the whole of such names."""
-    found = {weight[1].removesuffix(":0"): weight for weight in body}
+    found = {weight.name.removesuffix(":0"): weight for weight in body}
     root = next((name for name in found if name.endswith(ROOT)), "")
     wanted = [root.removesuffix(ROOT) + name for name in _trunk_names(source)]
-    one_layer = len({layer for layer, *_ in body}) == 1
+    one_layer = len({weight.layer for weight in body}) == 1
     return [found[name] for name in wanted] if one_layer and found.keys() == set(wanted) else []
-
-
-def _listed(group: Any, attribute: str) -> Iterator[str]:
-    """One attribute, or several numbered ones where the list is too long for one."""
-    numbered = (f"{attribute}{part}" for part in itertools.count())
-    keys = [attribute] if attribute in group.attrs else itertools.takewhile(group.attrs.__contains__, numbered)
-    for key in keys:
-        for name in group.attrs[key]:
-            yield name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _trunk_names(source: Source) -> list[str]:
