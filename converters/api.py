@@ -60,6 +60,7 @@ def convert(
     force: bool = False,
     refresh: bool = False,
     offline: bool = False,
+    patience: float = PATIENCE,
     progress: Progress | None = None,
 ) -> Conversion:
     """Converts one checkpoint to a folder, and proves that the folder computes what the checkpoint computes.
@@ -75,7 +76,7 @@ def convert(
     bits or logits, ``pool_padding`` zeros or -inf (None: as the checkpoint has it), ``images`` a folder of photographs
     to verify with, ``oracles`` of graph, keras and tensorflow, ``sign_key`` a file with a private key to
     sign with. A folder that holds this result already is left as it is, also one that another version made, but with
-    ``refresh``.
+    ``refresh``. ``patience`` is for how many seconds a server that asks to wait is waited for.
 
     Returns the folder, its report (None with ``verify=False``), the seconds it took, and what was left out.
 
@@ -97,6 +98,7 @@ def convert(
             force=force,
             refresh=refresh,
             offline=offline,
+            patience=patience,
         )
         if variant is None and checkpoint is None:
             raise UsageError("nothing to convert. Give the name of a variant (see variants()), or a checkpoint.")

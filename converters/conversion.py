@@ -16,6 +16,7 @@ from converters.auditing.report_check import held_departures, listed, read_repor
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import Variant
 from converters.download.locations import canonical, fetch, locate
+from converters.download.retry import patient
 from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PARITY_PAGE, PROVENANCE, SIGNATURE, json_text, model_files, sha256
 from converters.folder import card, signature
@@ -128,7 +129,8 @@ def convert(request: Request, progress: Progress) -> Conversion:
         signature.public_half(options.sign_key)  # refuses a wrong one before the work
     place = locate(request.checkpoint, variant)
     size = variant.bytes if variant and request.checkpoint is None else None
-    checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
+    with patient(options.patience):
+        checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
     with open_checkpoint(checkpoint) as source:
         conversion = _convert(source, request, _uri(place, variant), progress)
     if options.sign_key is not None:

@@ -82,9 +82,12 @@ class ConvertOptions(Proof):
     """A PEM file with a private key to sign the folder with."""
     refresh: bool = False
     """Card and report of a folder that another version made are made again."""
+    patience: float = PATIENCE
+    """Seconds for which a server of the checkpoint that asks to wait is waited for, without progress."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_impatience(self.patience)
         _refuse_unknown("--layout", self.layout, LAYOUTS)
         _refuse_unknown("--dtype", self.dtype, DTYPES)
         _refuse_unknown("--exact", self.exact, EXACT)
@@ -164,8 +167,7 @@ class PublishOptions:
     """Seconds for which a Hub that asks to wait is waited for, without progress."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.patience, int | float) or not 0 <= self.patience < float("inf"):
-            raise UsageError(f"--patience {self.patience!r} is no number of seconds.")
+        _refuse_impatience(self.patience)
         if self.repo_id and self.namespace:
             raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
         networked = [option for option in self.given if option in NETWORKED]
@@ -250,6 +252,11 @@ def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
 def _refuse_unknown(option: str, value: object, choices: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{option} {value!r} is not known. Choose from {', '.join(choices)}.")
+
+
+def _refuse_impatience(patience: object) -> None:
+    if not isinstance(patience, int | float) or not 0 <= patience < float("inf"):
+        raise UsageError(f"--patience {patience!r} is no number of seconds.")
 
 
 def _refuse_missing(option: str, file: Path | None) -> None:

@@ -206,13 +206,13 @@ def _cache() -> click.Command:
 @PUBLISHING(
     "--hub", type=FOLDER, metavar="DIR", help="Publish into a folder in the Hub cache's layout, without the network."
 )
-@PUBLISHING(
+@RUN(
     "--patience",
     type=click.FloatRange(min=0),
     default=choices.PATIENCE,
     show_default=True,
     metavar="SECONDS",
-    help="How long a Hub that asks to wait is waited for.",
+    help="How long a server that asks to wait is waited for.",
 )
 @OFFLINE
 @TOKEN

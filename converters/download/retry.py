@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -34,6 +34,7 @@ MAX_DOUBLINGS = 16
 _answered: set[str] = set()
 """Hosts that have answered in this run."""
 _longest_wait: ContextVar[float] = ContextVar("longest_wait", default=float("inf"))
+_patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
 class Postponed(HubError):
@@ -58,6 +59,16 @@ def postponing(longest: float) -> Iterator[None]:
 def wait_in_place() -> None:
     """From now on, until ``postponing`` is left, nothing raises Postponed in this thread: what is begun is finished."""
     _longest_wait.set(float("inf"))
+
+
+@contextmanager
+def patient(seconds: float) -> Iterator[None]:
+    """Inside, in this thread, a server that asks to wait is waited for so long, instead of what a pace says."""
+    token = _patience.set(seconds)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 class Trouble(Exception):
@@ -103,7 +114,8 @@ class Patience:
     """Counts how long nothing has gone forward with one host, asked with one token, and waits between attempts."""
 
     def __init__(self, pace: Pace, host: str, token: str = "") -> None:
-        self.pace = pace
+        asked = _patience.get()
+        self.pace = pace if asked is None else replace(pace, patience=asked)
         self._host = host
         self._gate = (host, token)
         self._begun: float | None = None

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import converters
 from converters.download import retry
 from converters.download.addresses import MIRRORS, fetchable
 from converters.download.cache import cache_folder
@@ -31,6 +32,7 @@ from converters.download.http import cached
 from converters.download.retry import Pace
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.redaction import printable
+from tests.command_line import refused
 from tests.file_server import Fault, FileServer, RawServer
 
 ROOT = Path(__file__).parents[2]
@@ -735,6 +737,17 @@ def test_a_host_that_answered_is_waited_for(server, monkeypatch):
 def test_a_wait_that_is_asked_for_is_no_silence(server):
     server.faults = 3 * [Fault(status=429, headers={"Retry-After": "1"})]
     assert cached(server.url(PATH), pace=Pace(first=0.001, silence=0.5)).read_bytes() == DATA
+
+
+@pytest.mark.parametrize("seconds", [0, 29])
+def test_patience_of_the_command_reaches_downloads(server, tmp_path, seconds):
+    server.always = Fault(status=429, headers={"Retry-After": "30"})
+    arguments = ("--checkpoint", server.url(PATH), "--output", tmp_path / "model", "--patience", seconds)
+    begun = time.monotonic()
+    assert "asks to wait 30 s" in refused(HubError.exit_status, *arguments)
+    assert time.monotonic() - begun < 20
+    with pytest.raises(UsageError, match="--patience -1"):
+        converters.convert(checkpoint=server.url(PATH), patience=-1)
 
 
 # Mirrors

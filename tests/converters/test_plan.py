@@ -79,6 +79,7 @@ def test_a_table_wins_over_the_command_line_and_that_over_defaults(plan):
     assert (first.request.options.layout, first.request.options.dtype) == ("timm", "bfloat16")
     assert (second.request.options.layout, second.request.options.max_shard_size) == ("transformers", 10**9)
     assert first.publish == second.publish == PublishOptions(namespace="me", patience=5)
+    assert first.request.options.patience == 5
 
 
 def test_templates_are_filled(plan):
