@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from verify import compare, weights
 from verify.faults import RECORDS, Fault, Kind, causes
-from verify.forward import Evidence, Run, gather, run_reader, walk_length
+from verify.forward import Evidence, Run, Walk, gather, run_reader, walk_length
 from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
-from verify.oracles.numpy import NAME, Arithmetic, NumpyOracle
+from verify.oracles.numpy import Arithmetic, NumpyOracle, oracle_name
 from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
 from verify.report.parity import (
     EvaluationReport,
@@ -53,6 +53,8 @@ class AuditSettings:
     judged_by: Source | None = None
     """The source as the target's dtype rounds it, where that is not float32: stored values are compared with it
     through the target's correspondences, and computed ones with its oracle."""
+    device: str = "cpu"
+    """The device that the first oracle computes on: NumPy on ``cpu``, otherwise PyTorch."""
     version: str = ""
     """The version of the program that audits."""
     held_out: Callable[[], HeldOutReport | None] = lambda: None
@@ -130,12 +132,12 @@ def _evidence(
     source: Source, judged: Source, settings: AuditSettings, images: Images, runs: Sequence[Run], step: Steps
 ) -> Evidence:
     """Compares the runs with the oracle of what is judged, and other oracles with the oracle of the source itself."""
-    others, padding = settings.other_oracles, settings.pool_padding
+    others, walk = settings.other_oracles, Walk(settings.pool_padding, images.singles, step, settings.device)
     if judged is source or not others:
-        return gather(judged, padding, images.singles, runs, others, step)
-    evidence = gather(judged, padding, images.singles, runs, (), step)
+        return gather(judged, walk, runs, others)
+    evidence = gather(judged, walk, runs, ())
     step.expect(walk_length(source))
-    evidence.take_oracles(gather(source, padding, images.singles, (), others, step))
+    evidence.take_oracles(gather(source, walk, (), others))
     return evidence
 
 
@@ -235,6 +237,7 @@ def _report(target: Target, source: Source, settings: AuditSettings, images: Ima
     """Returns the report without its verdict."""
     evidence, runs = found.evidence, found.runs
     comparisons = runs[0].comparisons if runs else []
+    oracle = oracle_name(settings.device)
     return Report(
         verdict="inconclusive",
         reason="",
@@ -246,7 +249,7 @@ def _report(target: Target, source: Source, settings: AuditSettings, images: Ima
         readers=tuple(
             reader_report(run, role, evidence, images.real) for run, role in zip(runs, _roles(target), strict=True)
         ),
-        oracle=" and ".join([NAME, *(each.name for each in evidence.other_oracles if each.verdict == "agrees")]),
+        oracle=" and ".join([oracle, *(each.name for each in evidence.other_oracles if each.verdict == "agrees")]),
         other_oracles=tuple(evidence.other_oracles),
         layout=target.layout,
         dtype=target.dtype,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from verify.compare import FACTOR
-from verify.oracles.numpy import NAME, STANDARDIZATION_EPSILON
+from verify.oracles.numpy import NAMES, STANDARDIZATION_EPSILON
 from verify.report.parity import AccuracyReport, EvaluationReport, HeldOutReport, LogitReport, ReaderReport, Report
 from verify.verdict import ROUNDED, derived_verdict, explained
 
@@ -166,7 +166,8 @@ def _own_constants(report: Report) -> Iterator[str]:
 
 
 def _witnesses(report: Report) -> Iterator[str]:
-    agreeing = [NAME, *(other.name for other in report.other_oracles if other.verdict == "agrees")]
+    first = next((name for name in NAMES if report.oracle.startswith(name)), NAMES[0])
+    agreeing = [first, *(other.name for other in report.other_oracles if other.verdict == "agrees")]
     if report.oracle != " and ".join(agreeing):
         yield f"the oracle is said to be {report.oracle}; {' and '.join(agreeing)} agree"
     for other in report.other_oracles:

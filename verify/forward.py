@@ -167,19 +167,22 @@ def walk_length(source: Source) -> int:
     return len(oracle.layer_names) + (oracle.classes is not None)
 
 
-def gather(
-    source: Source,
-    pool_padding: PoolPadding,
-    images: Sequence[Image],
-    runs: Sequence[Run],
-    other_oracles: Sequence[OracleRequest],
-    step: Callable[[str], None],
-) -> Evidence:
-    """Walks the checkpoint with the oracle and compares every complete run, and every other oracle, with it.
+@dataclass(frozen=True)
+class Walk:
+    """The images and the device of the oracle's walk over a checkpoint.
 
     ``step`` is called with each layer before it is computed: ``walk_length()`` times.
     """
-    evidence = Evidence()
+
+    pool_padding: PoolPadding
+    images: Sequence[Image]
+    step: Callable[[str], None]
+    device: str = "cpu"
+
+
+def gather(source: Source, walk: Walk, runs: Sequence[Run], other_oracles: Sequence[OracleRequest]) -> Evidence:
+    """Walks the checkpoint with the oracle and compares every complete run, and every other oracle, with it."""
+    evidence, images = Evidence(), walk.images
     if all(map(_is_constant, images)):
         why = "every image is of one colour" if images else "nothing was compared: no image"
         evidence.inconclusive_reasons.append(why)
@@ -187,7 +190,7 @@ def gather(
         return evidence
     complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
     try:
-        concerns = _walk(source, pool_padding, images, complete, other_oracles, evidence, step)
+        concerns = _walk(source, walk, complete, other_oracles, evidence)
     except OracleError as error:
         evidence.inconclusive_reasons.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence
@@ -198,82 +201,41 @@ def gather(
 
 
 def _walk(
-    source: Source,
-    pool_padding: PoolPadding,
-    images: Sequence[Image],
-    runs: Sequence[Run],
-    requests: Sequence[OracleRequest],
-    evidence: Evidence,
-    step: Callable[[str], None],
+    source: Source, walk: Walk, runs: Sequence[Run], requests: Sequence[OracleRequest], evidence: Evidence
 ) -> list[str]:
     """Compares every layer; returns what of the network, in the oracle's eyes, leaves nothing to conclude."""
-    own = Arithmetic(pool_padding=pool_padding)
-    foreign = list(dict.fromkeys(run.arithmetic for run in runs if run.arithmetic != own))
-    shared = _Shared(source, len(foreign))
-    oracle = NumpyOracle(shared, arithmetic=own)
+    own = Arithmetic(pool_padding=walk.pool_padding)
+    beside = list(dict.fromkeys(run.arithmetic for run in runs if run.arithmetic != own))
+    oracle = NumpyOracle(source, arithmetic=own, beside=beside, device=walk.device, reads_ahead=not requests)
     evidence.classes = oracle.classes
     known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
     for run in runs:
         run.comparisons += _unknown(run, known)
-    others = OtherOracles(requests, source, pool_padding, images)
-    oracles = [_ConstantsOracle(own), *(_ConstantsOracle(arithmetic, shared, images) for arithmetic in foreign)]
-    rounding = _compare_trunk(_announced(oracle, images, step), images, runs, oracles, evidence, others)
+    others = OtherOracles(requests, source, walk.pool_padding, walk.images)
+    features: dict[Arithmetic, list[Array]] = {arithmetic: [] for arithmetic in (own, *beside)}
+    rounding = _compare_trunk(_announced(oracle, walk), walk.images, runs, features, evidence, others)
     if oracle.classes is not None:
-        step(f"{oracle.name}, logits")
-        _compare_logits(_heads(oracle, oracles, rounding, runs), oracles, runs, evidence, others)
+        walk.step(f"{oracle.name}, logits")
+        _compare_logits(_heads(oracle, features, rounding, runs), list(features), runs, evidence, others)
     else:
-        for each in oracles:
-            moves = np.array(each.features) - np.array(oracles[0].features)
-            evidence.moved[each.arithmetic] = compare.peak(moves)
+        for arithmetic, values in features.items():
+            evidence.moved[arithmetic] = compare.peak(np.array(values) - np.array(features[own]))
     evidence.other_oracles = others.reports()
     return [f"{name} {concern}" for name, concern in oracle.concerns.items()]
 
 
-class _Shared:
-    """A source whose trunk is read once by the first oracle, and given to ``others`` after it."""
-
-    def __init__(self, source: Source, others: int) -> None:
-        self.shapes = source.shapes
-        self._source, self._others = source, others
-        self._cached: dict[str, tuple[Array, int]] = {}
-
-    def read(self, name: str) -> Array:
-        if name not in self._cached:
-            values = self._source.read(name)
-            if self._others and not name.startswith("resnet/head/"):
-                self._cached[name] = values, self._others
-            return values
-        values, left = self._cached.pop(name)
-        if left > 1:
-            self._cached[name] = values, left - 1
-        return values
-
-
-class _ConstantsOracle:
-    """The oracle with one set of constants: the first one, or another beside it with those of a library.
+def _floors_beside(layer: Layer, first: Layer, floors: tuple[float, float]) -> tuple[float, float]:
+    """The floors of a tensor computed with other constants than the first oracle's.
 
     Float32 rounds with any constants alike, in relation to the size of a tensor: so one float32 run suffices beside
     the floors of the first oracle.
     """
-
-    def __init__(self, arithmetic: Arithmetic, source: _Shared | None = None, images: Sequence[Image] = ()) -> None:
-        self.arithmetic = arithmetic
-        self.features: list[Array] = []
-        self._walk: Iterator[Layer] | None = None
-        if source is not None:
-            self._walk = NumpyOracle(source, float32_runs=1, arithmetic=arithmetic).layers(images)
-
-    def layer(self, first: Layer, floors: tuple[float, float]) -> tuple[Layer, tuple[float, float]]:
-        """This oracle's tensor, and its floors, where the first has ``first`` and ``floors``."""
-        layer = first if self._walk is None else next(self._walk)
-        if layer.name == "features":
-            self.features.append(layer.truth)
-        if layer is first:
-            return first, floors
-        size = compare.norm(first.truth)
-        share = compare.norm(layer.truth) / size if size else 0.0
-        own = compare.rounding(layer.truth, layer.runs)
-        return layer, (float(np.maximum(own[0], share * floors[0])), float(np.maximum(own[1], share * floors[1])))
+    if layer is first:
+        return floors
+    size = compare.norm(first.truth)
+    share = compare.norm(layer.truth) / size if size else 0.0
+    own = compare.rounding(layer.truth, layer.runs)
+    return float(np.maximum(own[0], share * floors[0])), float(np.maximum(own[1], share * floors[1]))
 
 
 def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
@@ -286,31 +248,33 @@ def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
     ]
 
 
-def _announced(oracle: NumpyOracle, images: Sequence[Image], step: Callable[[str], None]) -> Iterator[Layer]:
-    """Yields the oracle's layers; ``step`` is called with the name of each before it is computed."""
+def _announced(oracle: NumpyOracle, walk: Walk) -> Iterator[Sequence[Layer]]:
+    """Yields the oracle's layers; the walk's ``step`` is called with the name of each before it is computed."""
     names = iter(oracle.layer_names)
-    step(f"{oracle.name}, {next(names)}")
-    for layer in oracle.layers(images):
-        yield layer
-        if layer.image == len(images) - 1 and (name := next(names, None)):
-            step(f"{oracle.name}, {name}")
+    walk.step(f"{oracle.name}, {next(names)}")
+    for layers in oracle.walk(walk.images):
+        yield layers
+        if layers[0].image == len(walk.images) - 1 and (name := next(names, None)):
+            walk.step(f"{oracle.name}, {name}")
 
 
 def _compare_trunk(
-    walk: Iterable[Layer],
+    walked: Iterable[Sequence[Layer]],
     images: Sequence[Image],
     runs: Sequence[Run],
-    oracles: Sequence[_ConstantsOracle],
+    features: Mapping[Arithmetic, list[Array]],
     evidence: Evidence,
     others: OtherOracles,
 ) -> Array:
     """Rules 1 and 4 on every layer of every image; images of one colour may have useless floors.
 
-    Returns the mean squared rounding of each pooled feature of the first oracle, (images, channels).
+    Fills ``features`` with those of each image. Returns the mean squared rounding of each pooled feature of the first
+    arithmetic, (images, channels).
     """
     excused = [_is_constant(image) for image in images]
     roundings = []
-    for layer in walk:
+    for layers in walked:
+        layer = layers[0]
         floors = compare.rounding(layer.truth, layer.runs)
         others.compare(layer, floors[0])
         _note_floor(evidence, layer.name, floors[1])
@@ -322,11 +286,13 @@ def _compare_trunk(
                 evidence.inconclusive_reasons.append(
                     f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
                 )
-        for each in oracles:
-            truth, limits = each.layer(layer, floors)
+            for values, each in zip(features.values(), layers, strict=True):
+                values.append(each.truth)
+        for arithmetic, each in zip(features, layers, strict=True):
+            limits = _floors_beside(each, layer, floors)
             for run in runs:
-                if run.arithmetic == each.arithmetic:
-                    _compare_layer(run, truth, limits)
+                if run.arithmetic == arithmetic:
+                    _compare_layer(run, each, limits)
     return np.array(roundings)
 
 
@@ -384,8 +350,10 @@ class _Heads:
         return compare.peak(self.values[rows] - self.values[: len(self.truth)])
 
 
-def _heads(oracle: NumpyOracle, oracles: Sequence[_ConstantsOracle], rounding: Array, runs: Sequence[Run]) -> _Heads:
-    truths = {(each.arithmetic, image): vector for each in oracles for image, vector in enumerate(each.features)}
+def _heads(
+    oracle: NumpyOracle, features: Mapping[Arithmetic, Sequence[Array]], rounding: Array, runs: Sequence[Run]
+) -> _Heads:
+    truths = {(arithmetic, image): vector for arithmetic, all_ in features.items() for image, vector in enumerate(all_)}
     own = {
         (index, image, batch): outputs["features"].reshape(-1).astype(np.float64)
         for index, run in enumerate(runs)
@@ -410,18 +378,19 @@ def _heads(oracle: NumpyOracle, oracles: Sequence[_ConstantsOracle], rounding: A
 
 
 def _compare_logits(
-    heads: _Heads, oracles: Sequence[_ConstantsOracle], runs: Sequence[Run], evidence: Evidence, others: OtherOracles
+    heads: _Heads, constants: Sequence[Arithmetic], runs: Sequence[Run], evidence: Evidence, others: OtherOracles
 ) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
     others.compare_logits(heads.truth, heads.runs, heads.scales[: len(heads.truth)])
-    for each in oracles:
-        evidence.moved[each.arithmetic] = heads.moved(each.arithmetic)
+    for arithmetic in constants:
+        evidence.moved[arithmetic] = heads.moved(arithmetic)
+        first = arithmetic == constants[0]
         for image, truth in enumerate(heads.truth):
-            logits = heads.of(each.arithmetic, image, first=each is oracles[0])
-            if each is oracles[0]:
+            logits = heads.of(arithmetic, image, first)
+            if first:
                 _note_floor(evidence, "logits", compare.peak(heads.runs[:, image] - truth))
             for index, run in enumerate(runs):
-                if run.arithmetic == each.arithmetic:
+                if run.arithmetic == arithmetic:
                     _compare_logits_of(run, image, logits, heads.own(index, image, run), truth)
 
 

@@ -87,6 +87,7 @@ def audit_folder(
                     OracleRequest(name, MAKERS[name], required=name in options.oracles)
                     for name in oracles_of(source, options.oracles)
                 ],
+                device=options.device if isinstance(options, AuditOptions) else "cpu",
                 version=VERSION,
                 held_out=lambda: held_out(target),
                 evaluation=lambda: evaluation.run(progress) if evaluation else None,

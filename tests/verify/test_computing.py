@@ -46,6 +46,7 @@ def test_honest_folders_pass_and_say_what_they_were_run_in(request, tmp_path, la
     report = audited(place / "model", place / "source.npz", tmp_path / "report", *options)
     reader = report["readers"][0]
     assert (report["verdict"], reader["name"]) == ("passed", f"bit_ref{Computing(precision, device)}"), report["reason"]
+    assert report["oracle"] == ("NumPy float64" if device == "cpu" else "PyTorch float64 on cuda")
     assert run("--check", tmp_path / "report/parity.json", command=verify).exit_code == 0
 
 

@@ -6,11 +6,18 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
-from tests.verify.support import MemorySource, TorchModel
-from verify.oracles.numpy import NumpyOracle
+from tests.verify.support import MemorySource, TorchModel, target_of
+from verify import AuditSettings, audit
+from verify.oracles.numpy import Arithmetic, NumpyOracle, convolution
 from verify.protocols import OracleError
+
+ON_PYTORCH = [
+    "torch:cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU here")),
+]
 
 
 def shuffled(tensors: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -114,6 +121,92 @@ def test_float32_runs_round_differently_and_agree():
     blocks = list(oracle.head_blocks())
     assert np.concatenate([block.truth for block in blocks], axis=1).shape == (2, 7)
     assert all(block.runs.shape == (4, 2, 7) for block in blocks)
+
+
+def test_a_kernel_in_tiles_and_threads_gives_the_same(monkeypatch):
+    tensors = make_checkpoint((1, 1), 64, None, mids=(64, 96))
+    images = [make_input(1, 64, 64), make_input(1, 33, 40)]
+    whole = list(NumpyOracle(MemorySource(tensors)).layers(images))
+    monkeypatch.setattr(convolution, "TILE_VALUES", 1 << 10)
+    monkeypatch.setattr(convolution, "PARALLEL_VALUES", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    source = MemorySource(tensors)
+    for one, other in zip(whole, NumpyOracle(source, reads_ahead=True).layers(images), strict=True):
+        size = np.abs(one.truth).max()
+        np.testing.assert_allclose(other.truth, one.truth, rtol=0, atol=1e-12 * size)
+        np.testing.assert_allclose(other.runs, one.runs, rtol=0, atol=1e-5 * size)
+    assert sorted(source.reads) == sorted(tensors)
+
+
+def test_large_windows_are_made_in_pieces(monkeypatch):
+    tensors = make_checkpoint((1,), 64, 3)
+    images = make_input(2, 64, 64)
+    whole = NumpyOracle(MemorySource(tensors)).forward(images)["logits"]
+    monkeypatch.setattr(convolution, "BLOCK_BYTES", 1 << 16)
+    pieces = NumpyOracle(MemorySource(tensors)).forward(images)["logits"]
+    np.testing.assert_allclose(pieces, whole, rtol=1e-12)
+
+
+def test_constants_beside_give_what_they_give_alone():
+    tensors = make_checkpoint((1, 1), 32, 3, mids=(32, 64), kernel_std=1e-3)
+    images = [make_input(1, 40, 40)]
+    other = Arithmetic(standardization_epsilon=1e-8, norm_epsilon=1e-3, pool_padding="-inf")
+    alone = NumpyOracle(MemorySource(tensors), arithmetic=other, float32_runs=1).layers(images)
+    for (_, beside), layer in zip(NumpyOracle(MemorySource(tensors), beside=[other]).walk(images), alone, strict=True):
+        np.testing.assert_array_equal(beside.truth, layer.truth)
+        np.testing.assert_array_equal(beside.runs, layer.runs)
+
+
+def test_what_is_read_ahead_and_fails_is_said_of_its_tensor():
+    class Broken(MemorySource):
+        def read(self, name):
+            if name == "resnet/block1/unit01/c/standardized_conv2d/kernel":
+                raise OSError(f"{name} is cut short")
+            return super().read(name)
+
+    oracle = NumpyOracle(Broken(make_checkpoint((1,), 32, 3)), reads_ahead=True)
+    layers = oracle.layers([make_input(1, 32, 32)])
+    assert next(layers).name == "root"
+    with pytest.raises(OSError, match="unit01/c/standardized_conv2d/kernel is cut short"):
+        next(layers)
+
+
+@pytest.mark.parametrize("device", ON_PYTORCH)
+def test_pytorch_computes_the_same(device):
+    tensors = make_checkpoint((2, 1), 64, 7, mids=(64, 96))
+    images = [make_input(1, 64, 64), make_input(1, 33, 40)]
+    ours, theirs = NumpyOracle(MemorySource(tensors)), NumpyOracle(MemorySource(tensors), device=device)
+    assert theirs.name == f"PyTorch float64 on {device.removeprefix('torch:')}"
+    for one, other in zip(ours.layers(images), theirs.layers(images), strict=True):
+        size = np.abs(one.truth).max()
+        np.testing.assert_allclose(other.truth, one.truth, rtol=0, atol=1e-12 * size)
+        assert {run.dtype for run in other.runs} == {np.dtype(np.float32)}
+        np.testing.assert_allclose(other.runs, one.runs, rtol=0, atol=1e-5 * size)
+        assert len({run.tobytes() for run in other.runs}) == 4
+    for block, same in zip(ours.head_blocks(), theirs.head_blocks(), strict=True):
+        np.testing.assert_allclose(same.truth, block.truth, rtol=1e-11)
+        np.testing.assert_allclose(same.runs, block.runs, rtol=1e-3)
+
+
+@pytest.mark.parametrize("device", ON_PYTORCH)
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        ({}, "passed"),
+        ({"epsilon": 1e-8}, "failed"),
+        ({"norm_epsilon": 1.1e-5}, "failed"),
+        ({"groups": 16}, "failed"),
+        ({"pool_padding": -np.inf}, "failed"),
+        ({"stride_on": "a"}, "failed"),
+        ({"relu_after_add": True}, "failed"),
+    ],
+    ids=str,
+)
+def test_pytorch_judges_the_same(device, fault, verdict):
+    source = MemorySource(make_checkpoint((1, 2), 32, 5, seed=3, kernel_std=1e-2, mids=(32, 64)))
+    report = audit(target_of(source, None, TorchModel(source.tensors, **fault)), source, AuditSettings(device=device))
+    assert report.verdict == verdict, report.reason
+    assert report.oracle == f"PyTorch float64 on {device.removeprefix('torch:')}"
 
 
 def test_head_is_made_in_blocks():

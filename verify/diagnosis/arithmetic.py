@@ -28,6 +28,7 @@ from verify.diagnosis.alternatives import (
 )
 from verify.faults import Kind
 from verify.oracles.numpy import Arithmetic, NumpyOracle
+from verify.oracles.numpy.convolution import multiplied
 from verify.protocols import Tensors
 
 Array = npt.NDArray[Any]
@@ -117,11 +118,11 @@ class Suspect(NumpyOracle):
         self._here = at.startswith(self.only)
         return super()._norm(at, streams)
 
-    def _normed(self, x: Array, scale: Array, bias: Array) -> Array:
+    def _normed(self, x: Array, scale: Array, bias: Array, arithmetic: Arithmetic) -> Array:
         if not self._here:
-            return super()._normed(x, scale, bias)
-        arithmetic = self._arithmetic()
-        y = self.normalises(x, scale, bias, arithmetic.groups, arithmetic.norm_epsilon)
+            return super()._normed(x, scale, bias, arithmetic)
+        wrong = self._arithmetic()
+        y = self.normalises(x, scale, bias, wrong.groups, wrong.norm_epsilon)
         return np.asarray(self.activates(y), x.dtype)
 
     def _arithmetic(self) -> Arithmetic:
@@ -131,24 +132,25 @@ class Suspect(NumpyOracle):
         self._here = at == self.only or not self.only
         return super()._conv(at, streams, *options, **more)
 
-    def _matrix(self, kernel: Array, rows: Array | None, dtype: Any) -> Array:
+    def _convolved(self, kernel: Array, streams: Sequence[Any], size: int, stride: int) -> list[list[Array]]:
         if not self._here:
-            return super()._matrix(kernel, rows, dtype)
-        wide = self.standardises(kernel.astype(np.float64), self._arithmetic().standardization_epsilon)
-        return np.asarray(wide.reshape(-1, kernel.shape[-1]), dtype)
-
-    def _convolved(self, images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
+            return super()._convolved(kernel, streams, size, stride)
         stride = self.stem_stride if size == 7 else stride
-        if size == 1 or not self._here or (self.pads == "constant" and self.dilation == 1):
-            outputs = super()._convolved(images, matrix, size, stride)
-        else:
-            convolve = self._same if self.pads == "same" else self._padded
-            outputs = [convolve(x, matrix, size, stride) for x in images]
-        return [relu(y) for y in outputs] if size == 7 and self.stem_activates else outputs
+        epsilon = self._arithmetic().standardization_epsilon
+        wide = self.standardises(kernel.astype(np.float64), epsilon).reshape(-1, kernel.shape[-1])
+        (images,) = (maps.images for maps in streams)
+        matrix = np.asarray(wide, images[0].dtype)
+        outputs = [self._outputs(x, matrix, size, stride) for x in images]
+        return [[relu(y) for y in outputs] if size == 7 and self.stem_activates else outputs]
+
+    def _outputs(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
+        if size == 1 or (self.pads == "constant" and self.dilation == 1):
+            return multiplied(matrix, x, size, stride)
+        return (self._same if self.pads == "same" else self._padded)(x, matrix, size, stride)
 
     def _same(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
         """TensorFlow's: one more after than before where the sum is odd."""
-        (dense,) = super()._convolved([x], matrix, size, 1)
+        dense = multiplied(matrix, x, size, 1)
         _, height, width = x.shape
         if stride == 1:
             return dense
@@ -164,8 +166,8 @@ class Suspect(NumpyOracle):
         columns = taps.transpose(3, 4, 0, 1, 2).reshape(len(matrix), -1)
         return np.asarray((matrix.T @ columns).reshape(-1, *taps.shape[1:3]))
 
-    def _pool(self, x: Array) -> Array:
-        return super()._pool(x) if self.pools is None else np.asarray(self.pools(x))
+    def _pool(self, x: Array, pool_padding: str) -> Array:
+        return super()._pool(x, pool_padding) if self.pools is None else np.asarray(self.pools(x))
 
 
 def _even(images: Any) -> list[Array]:

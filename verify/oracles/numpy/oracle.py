@@ -1,4 +1,4 @@
-"""The NumPy oracle: BiT's forward pass on the raw tensors of a checkpoint, in float64 and in float32.
+"""The walk of the oracle over a checkpoint: its tensors one by one, for every run and every image.
 
 It walks the network tensor by tensor. Each tensor is read once, used for every run and every image, and dropped, so
 that memory holds one kernel and the activations, never the network. A run is a precision and an order of channels:
@@ -14,20 +14,19 @@ arXiv:1912.11370) and checked against Google's published code (google-research/b
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from verify.oracles.numpy.ahead import ReadAhead
+from verify.oracles.numpy.arrays import Array, Arrays, arrays_of
+from verify.oracles.numpy.convolution import BLOCK_BYTES, Operand, convolve
 from verify.protocols import HeadBlock, Layer, OracleError, Tensors
 
-Array = npt.NDArray[Any]
-
-NAME = "NumPy float64"
 FLOAT32_RUNS = 4
 """One in Google's order and three permuted."""
 
@@ -38,12 +37,9 @@ GROUPS = 32
 NORM_EPSILON = 1e-5
 STANDARDIZATION_EPSILON = 1e-10
 
-BLOCK_BYTES = 1 << 25
-"""About how large the pieces are in which columns of a convolution, and of the head, are made."""
-SUMMED_ROWS = 64
-"""Rows added one after another before their sums are; keeps float32 sums as exact as pairwise summation."""
-
 Shape = tuple[int, ...]
+Order = npt.NDArray[np.intp]
+"""An order of channels."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +57,31 @@ class _Maps:
     """The activations of one run: one (channels, ...) array an image, in this run's order of channels."""
 
     images: Sequence[Array]
-    order: Array | None
-    random: np.random.Generator | None
+    arithmetic: Arithmetic
+    precision: str
+    order: Order | None = None
+    random: np.random.Generator | None = None
 
     @property
     def channels(self) -> int:
         return int(self.images[0].shape[0])
 
-    def new_order(self, channels: int) -> Array | None:
+    def new_order(self, channels: int) -> Order | None:
         """An order of channels for the next activations; None is Google's."""
         return None if self.random is None else _grouped_order(channels, self.random)
 
-    def restored(self, image: int) -> Array:
-        """An image's activations in Google's order."""
-        if self.order is None:
-            return self.images[image]
-        back = np.empty_like(self.images[image])
-        back[self.order] = self.images[image]
-        return back
-
     def __add__(self, other: _Maps) -> _Maps:
-        sums = [a + b for a, b in zip(self.images, other.images, strict=True)]
-        return _Maps(sums, self.order, self.random)
+        return replace(self, images=[a + b for a, b in zip(self.images, other.images, strict=True)])
 
 
 class NumpyOracle:
-    """A checkpoint's network. Raises OracleError where names or shapes are not those of a BiT."""
+    """A checkpoint's network. Raises OracleError where names or shapes are not those of a BiT.
 
-    name = NAME
+    ``beside`` are other constants of arithmetic that the same tensors are computed with at the same time, in one
+    float64 and one float32 run each. ``device`` is ``cpu``, where NumPy computes, or one of PyTorch's.
+    ``reads_ahead`` has the source read in a thread of its own, the next kernel while one is computed with.
+    """
+
     note = ""
 
     def __init__(
@@ -98,17 +91,29 @@ class NumpyOracle:
         pool_padding: str = "zeros",
         float32_runs: int = FLOAT32_RUNS,
         arithmetic: Arithmetic | None = None,
+        beside: Sequence[Arithmetic] = (),
+        device: str = "cpu",
+        reads_ahead: bool = False,
     ) -> None:
         self.arithmetic = arithmetic or Arithmetic(pool_padding=pool_padding)
         if self.arithmetic.pool_padding not in ("zeros", "-inf"):
             raise ValueError(f"pool_padding is 'zeros' or '-inf', not {pool_padding!r}")
         self.source = source
         self.float32_runs = float32_runs
+        self.beside = tuple(beside)
+        self.device = device
         self.concerns: dict[str, str] = {}
         """Tensor → why no verdict can rest on it; filled while the network is walked."""
         self.units = _units(source.shapes)
+        self._arrays: Arrays = arrays_of(device)
+        self._reads_ahead = reads_ahead
+        self._read_values = source.read
         self._features: list[_Maps] = []
-        self._dtype: type[np.floating[Any]] = np.float64
+        self._precision = "float64"
+
+    @property
+    def name(self) -> str:
+        return self._arrays.name
 
     @property
     def layer_names(self) -> list[str]:
@@ -124,29 +129,41 @@ class NumpyOracle:
 
     def forward(self, images: Array | Sequence[Array], dtype: type[np.floating[Any]] = np.float64) -> dict[str, Array]:
         """The features and, with a head, the logits of (3, height, width) images, in one run of ``dtype``."""
-        oracle = NumpyOracle(self.source, float32_runs=0, arithmetic=self.arithmetic)
-        oracle._dtype = dtype
+        oracle = NumpyOracle(self.source, float32_runs=0, arithmetic=self.arithmetic, device=self.device)
+        oracle._precision = np.dtype(dtype).name
         with np.errstate(all="ignore"):
             for _ in oracle.layers([image[None] for image in images]):
                 pass
-            outputs = {"features": np.stack(oracle._features[0].images)}
+            outputs = {"features": np.stack([self._arrays.numpy(x) for x in oracle._features[0].images])}
             if self.classes is not None:
                 outputs["logits"] = np.concatenate([block.truth for block in oracle.head_blocks()], axis=1)
         return outputs
 
     def layers(self, images: Sequence[Array]) -> Iterator[Layer]:
         """The trunk's tensors, layer by layer, for (1, 3, height, width) images: first every image's ``root``."""
-        streams = self._start(images)
-        for name in self.layer_names:
-            streams = self._step(name, streams)
-            yield from _layer(name, streams)
+        return (layers[0] for layers in self.walk(images))
+
+    def walk(self, images: Sequence[Array]) -> Iterator[Sequence[Layer]]:
+        """The same with every arithmetic: each tensor by the first, then by those ``beside``."""
+        ahead = ReadAhead(self.source.read, self._kernels()) if self._reads_ahead else None
+        self._read_values = ahead.read if ahead else self.source.read
+        try:
+            streams = self._start(images)
+            for name in self.layer_names:
+                streams = self._step(name, streams)
+                yield from self._layers(name, streams)
+        finally:
+            self._read_values = self.source.read
+            if ahead:
+                ahead.close()
 
     def layer(self, name: str, inputs: Sequence[Array]) -> list[Layer]:
         """One layer of the trunk by itself, on the (1, channels, height, width) inputs it is given."""
-        return list(_layer(name, self._step(name, self._start(inputs))))
+        return [layers[0] for layers in self._layers(name, self._step(name, self._start(inputs)))]
 
     def head_blocks(self) -> Iterator[HeadBlock]:
-        """The head's columns, block by block, on the features of the last walk over ``layers``."""
+        """The head's columns, block by block, on the features of the last walk over ``layers``, by the first
+        arithmetic."""
         channels, classes = self._features[0].channels, self.classes or 0
         kernel = self._read("resnet/head/conv2d/kernel", (1, 1, channels, classes)).reshape(channels, classes)
         bias = self._read("resnet/head/conv2d/bias", (classes,))
@@ -154,41 +171,60 @@ class NumpyOracle:
         for start in range(0, classes, step):
             columns = slice(start, min(start + step, classes))
             exact = kernel[:, columns].astype(np.float64)
-            truth, *runs = (_logits(m, exact, kernel[:, columns], bias[columns]) for m in self._features)
-            shape = (len(runs), *truth.shape)
+            runs = self._features[: 1 + self.float32_runs]
+            truth, *others = (_logits(self._arrays, m, exact, kernel[:, columns], bias[columns]) for m in runs)
+            shape = (len(others), *truth.shape)
             yield HeadBlock(
                 columns,
                 exact,
                 bias[columns].astype(np.float64),
                 truth,
-                np.array(runs, np.float32).reshape(shape),
+                np.array(others, np.float32).reshape(shape),
             )
 
     def _start(self, images: Sequence[Array]) -> list[_Maps]:
+        """The images in each run: those of the first arithmetic, then two of each other one."""
+        runs: list[tuple[Arithmetic, int]] = [(self.arithmetic, run) for run in range(1 + self.float32_runs)]
+        runs += [(arithmetic, run) for arithmetic in self.beside for run in (0, 1)]
         streams = []
-        for run in range(1 + self.float32_runs):
+        for arithmetic, run in runs:
             random = np.random.default_rng(run) if run > 1 else None
             order = None if random is None else _new_order(images[0].shape[1], run, random)
-            dtype = self._dtype if run == 0 else np.float32
+            precision = self._precision if run == 0 else "float32"
             ordered = [image[0] if order is None else image[0][order] for image in images]
-            streams.append(_Maps([x.astype(dtype) for x in ordered], order, random))
+            placed = [self._arrays.put(x, precision) for x in ordered]
+            streams.append(_Maps(placed, arithmetic, precision, order, random))
         return streams
+
+    def _layers(self, name: str, streams: list[_Maps]) -> Iterator[Sequence[Layer]]:
+        first = 1 + self.float32_runs
+        parts = [streams[:first], *(streams[start : start + 2] for start in range(first, len(streams), 2))]
+        for image in range(len(streams[0].images)):
+            values = [[self._restored(maps, image) for maps in part] for part in parts]
+            yield [Layer(name, image, truth, runs) for truth, *runs in values]
+
+    def _restored(self, maps: _Maps, image: int) -> npt.NDArray[Any]:
+        """An image's activations in Google's order, as NumPy has them."""
+        values = maps.images[image]
+        if maps.order is not None:
+            values = self._arrays.take(values, np.argsort(maps.order), axis=0)
+        return self._arrays.numpy(values)
 
     def _step(self, name: str, streams: list[_Maps]) -> list[_Maps]:
         """One layer."""
         if name == "root":
             streams = self._conv("resnet/root_block/", streams, size=7, stride=2)
-            return _mapped(streams, self._pool)
+            return [_mapped(maps, partial(self._pool, pool_padding=maps.arithmetic.pool_padding)) for maps in streams]
         if name == "norm":
             return self._norm("resnet/", streams)
         if name == "features":
-            self._features = _mapped(streams, lambda x: x.reshape(len(x), -1).mean(axis=1))
+            self._features = [_mapped(maps, lambda x: x.reshape(len(x), -1).mean(axis=1)) for maps in streams]
             return self._features
         first_of_later_block = name.endswith("/unit01") and name != "block1/unit01"
         return self._unit(f"resnet/{name}/", streams, stride=2 if first_of_later_block else 1)
 
-    def _pool(self, x: Array) -> Array:
-        return _max_pool(x, self.arithmetic.pool_padding)
+    def _pool(self, x: Array, pool_padding: str) -> Array:
+        return _max_pool(self._arrays, x, pool_padding)
 
     def _unit(self, at: str, streams: list[_Maps], stride: int) -> list[_Maps]:
         """A pre-activation bottleneck, the stride on its 3×3 convolution; the shortcut is projected where it can be."""
@@ -211,13 +247,14 @@ class NumpyOracle:
         normed = []
         for maps in streams:
             order = slice(None) if maps.order is None else maps.order
-            images = [self._normed(x, scale[order], bias[order]) for x in maps.images]
-            normed.append(_Maps(images, maps.order, maps.random))
+            gamma, beta = (self._arrays.put(values[order], maps.precision) for values in (scale, bias))
+            images = [self._normed(x, gamma, beta, maps.arithmetic) for x in maps.images]
+            normed.append(replace(maps, images=images))
         return normed
 
-    def _normed(self, x: Array, scale: Array, bias: Array) -> Array:
-        y = _group_norm(x, scale, bias, self.arithmetic.groups, self.arithmetic.norm_epsilon)
-        return np.maximum(y, 0, out=y)
+    def _normed(self, x: Array, scale: Array, bias: Array, arithmetic: Arithmetic) -> Array:
+        y = _group_norm(self._arrays, x, scale, bias, arithmetic.groups, arithmetic.norm_epsilon)
+        return self._arrays.larger(y, 0.0)
 
     def _conv(
         self, at: str, streams: list[_Maps], size: int = 1, stride: int = 1, like: list[_Maps] | None = None
@@ -228,25 +265,32 @@ class NumpyOracle:
         if not kernel.size or kernel.shape[-1] % GROUPS:
             raise OracleError(f"{name}: {kernel.shape[-1]} output channels do not make {GROUPS} groups")
         self._note_constant_channel(name, kernel)
-
-        def convolve(maps: _Maps, order: Array | None) -> _Maps:
-            with np.errstate(all="ignore"):  # which a thread does not inherit
-                matrix = self._matrix(kernel, maps.order, maps.images[0].dtype)
-                outputs = self._convolved(maps.images, matrix, size, stride)
-            return _Maps(outputs if order is None else [y[order] for y in outputs], order, maps.random)
-
         orders = [maps.order for maps in like] if like else [maps.new_order(kernel.shape[-1]) for maps in streams]
-        return _at_once(convolve, streams, orders)
+        convolved = self._convolved(kernel, streams, size, stride)
+        return [self._ordered(*each) for each in zip(streams, convolved, orders, strict=True)]
 
-    def _convolved(self, images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
-        """Images of one size make one product, for which the matrix is read once."""
-        if len({x.shape for x in images}) == 1:
-            return _convolve(images, matrix, size, stride)
-        return [y for x in images for y in _convolve([x], matrix, size, stride)]
+    def _convolved(
+        self, kernel: npt.NDArray[Any], streams: Sequence[_Maps], size: int, stride: int
+    ) -> list[list[Array]]:
+        """The outputs of each run's images, in Google's order."""
+        operands = [
+            Operand(maps.images, maps.order, maps.precision, maps.arithmetic.standardization_epsilon)
+            for maps in streams
+        ]
+        return convolve(self._arrays, kernel, operands, size, stride)
 
-    def _matrix(self, kernel: Array, rows: Array | None, dtype: Any) -> Array:
-        """The standardised kernel, (height·width·in, out); ``rows`` is the order of its input channels."""
-        return _standardized(_as_matrix(kernel, rows, dtype), self.arithmetic.standardization_epsilon)
+    def _ordered(self, maps: _Maps, outputs: Sequence[Array], order: Order | None) -> _Maps:
+        """The run with outputs in another order of channels."""
+        if order is not None:
+            outputs = [self._arrays.take(y, order, axis=0) for y in outputs]
+        return replace(maps, images=outputs, order=order)
+
+    def _kernels(self) -> list[str]:
+        """The names of the trunk's kernels, in the order in which they are read."""
+        units = [f"resnet/{name}/" for name in self.layer_names[1:-2]]
+        places = ["resnet/root_block/", *(unit + part for unit in units for part in ("a/proj/", "a/", "b/", "c/"))]
+        names = [place + "standardized_conv2d/kernel" for place in places]
+        return [name for name in names if name in self.source.shapes]
 
     def _read(self, name: str, shape: tuple[int | None, ...]) -> Array:
         actual = self.source.shapes.get(name)
@@ -255,7 +299,7 @@ class NumpyOracle:
         if len(actual) != len(shape) or any(e not in (None, a) for e, a in zip(shape, actual, strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise OracleError(f"{name} has shape {tuple(actual)}, not ({wanted})")
-        tensor = self.source.read(name)
+        tensor = self._read_values(name)
         if not np.isfinite(tensor).all():
             self.concerns.setdefault(name, "holds NaN or Inf")
         return tensor
@@ -286,142 +330,54 @@ def _units(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
     return tuple(units)
 
 
-def _layer(name: str, streams: list[_Maps]) -> Iterator[Layer]:
-    for image in range(len(streams[0].images)):
-        truth, *runs = (maps.restored(image) for maps in streams)
-        yield Layer(name, image, truth, runs)
+def _mapped(maps: _Maps, change: Callable[[Array], Array]) -> _Maps:
+    return replace(maps, images=[change(x) for x in maps.images])
 
 
-def _mapped(streams: list[_Maps], change: Callable[[Array], Array]) -> list[_Maps]:
-    return [_Maps([change(x) for x in maps.images], maps.order, maps.random) for maps in streams]
-
-
-def _grouped_order(channels: int, random: np.random.Generator) -> Array:
+def _grouped_order(channels: int, random: np.random.Generator) -> Order:
     """A random order of channels that keeps the groups of a group norm together."""
     size = channels // GROUPS
     within = random.permuted(np.tile(np.arange(size), (GROUPS, 1)), axis=1)
-    order: Array = (random.permutation(GROUPS)[:, None] * size + within).reshape(-1)
+    order: Order = (random.permutation(GROUPS)[:, None] * size + within).reshape(-1)
     return order
 
 
-def _new_order(channels: int, run: int, random: np.random.Generator) -> Array:
+def _new_order(channels: int, run: int, random: np.random.Generator) -> Order:
     """The order of the first activations: of the image's three channels, or of a trunk's."""
     return np.array(IMAGE_ORDERS[run % len(IMAGE_ORDERS)]) if channels == 3 else _grouped_order(channels, random)
 
 
-def _at_once(function: Callable[..., _Maps], *arguments: Sequence[Any]) -> list[_Maps]:
-    """Like ``map``, on as many threads as NumPy's own products take: NumPy computes without the interpreter's lock."""
-    threads = _threads()
-    if threads == 1:
-        return list(map(function, *arguments))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, *arguments))
-
-
-def _threads() -> int:
-    """The number that OMP_NUM_THREADS asks of every library, or else the number of processors this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal():
-        return max(1, int(asked))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _as_matrix(kernel: Array, rows: Array | None, dtype: Any) -> Array:
-    """A kernel as a fresh (height·width·in, out) matrix; ``rows`` is an order of its input channels."""
-    if rows is not None:
-        kernel = kernel.take(rows, axis=2)
-    matrix: Array = kernel.reshape(-1, kernel.shape[-1]).astype(dtype, copy=rows is None)
-    return matrix
-
-
-def _standardized(matrix: Array, epsilon: float) -> Array:
-    """(w - mean) / sqrt(variance + epsilon) over height, width and input channels, in place.
-
-    Source of the formula: big_transfer, ``StdConv2d.forward``; the variance is the biased one.
-    """
-    count = np.asarray(len(matrix), matrix.dtype)
-    mean = _sum_rows(matrix) / count
-    squares = []
-    for piece in _pieces(matrix):
-        piece -= mean
-        squares.append(np.add.reduce(piece * piece, axis=0))
-    variance = _sum_rows(np.stack(squares)) / count
-    matrix /= np.sqrt(variance + np.asarray(epsilon, matrix.dtype))
-    return matrix
-
-
-def _sum_rows(matrix: Array) -> Array:
-    """The sum of the rows: short sums of rows first, then the sum of those."""
-    while True:
-        sums = [np.add.reduce(piece, axis=0) for piece in _pieces(matrix)]
-        if len(sums) == 1:
-            return np.asarray(sums[0])
-        matrix = np.stack(sums)
-
-
-def _pieces(matrix: Array) -> Iterator[Array]:
-    """Yields views of a few rows each."""
-    return (matrix[start : start + SUMMED_ROWS] for start in range(0, len(matrix), SUMMED_ROWS))
-
-
-def _convolve(images: Sequence[Array], matrix: Array, size: int, stride: int) -> list[Array]:
-    """(in, height, width) → (out, height', width'), padded by size // 2 zeros, for images of one size.
-
-    The columns of all images make one product, some rows of the output at a time.
-    """
-    count, (channels, height, width) = len(images), images[0].shape
-    high, wide = (height - 1) // stride + 1, (width - 1) // stride + 1
-    if size == 1:
-        columns = np.stack([x[:, ::stride, ::stride] for x in images], axis=1)
-        flat = (matrix.T @ columns.reshape(channels, -1)).reshape(-1, count, high, wide)
-        return [np.ascontiguousarray(flat[:, index]) for index in range(count)]
-    padding = size // 2
-    padded = [np.pad(x, ((0, 0), (padding, padding), (padding, padding))) for x in images]
-    out = [np.empty((matrix.shape[1], high, wide), matrix.dtype) for _ in images]
-    step = max(1, BLOCK_BYTES // (len(matrix) * count * wide * matrix.itemsize))
-    for top in range(0, high, step):
-        rows = min(step, high - top)
-        columns = np.empty((size, size, channels, count, rows, wide), matrix.dtype)
-        for dy in range(size):
-            for dx in range(size):
-                y = top * stride + dy
-                down = slice(y, y + (rows - 1) * stride + 1, stride)
-                across = slice(dx, dx + (wide - 1) * stride + 1, stride)
-                for index, x in enumerate(padded):
-                    columns[dy, dx, :, index] = x[:, down, across]
-        product = (matrix.T @ columns.reshape(len(matrix), -1)).reshape(-1, count, rows, wide)
-        for index, part in enumerate(out):
-            part[:, top : top + rows] = product[:, index]
-    return out
-
-
-def _max_pool(x: Array, pool_padding: str) -> Array:
+def _max_pool(arrays: Arrays, x: Array, pool_padding: str) -> Array:
     """3×3 with stride 2, after one row and column of zeros (big_transfer) or −inf (big_vision) on every side."""
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf if pool_padding == "-inf" else 0)
+    padded = arrays.pad(x, 1, -np.inf if pool_padding == "-inf" else 0.0)
     high, wide = ((size - 1) // 2 + 1 for size in x.shape[1:])
-    pooled: Array = padded[:, : 2 * high : 2, : 2 * wide : 2].copy()
+    pooled = arrays.empty((len(x), high, wide), x)
+    pooled[:] = padded[:, : 2 * high : 2, : 2 * wide : 2]
     for dy in range(3):
         for dx in range(3):
-            np.maximum(pooled, padded[:, dy : dy + 2 * high - 1 : 2, dx : dx + 2 * wide - 1 : 2], out=pooled)
+            arrays.larger(pooled, padded[:, dy : dy + 2 * high - 1 : 2, dx : dx + 2 * wide - 1 : 2])
     return pooled
 
 
-def _group_norm(x: Array, scale: Array, bias: Array, groups: int, epsilon: float) -> Array:
+def _group_norm(arrays: Arrays, x: Array, scale: Array, bias: Array, groups: int, epsilon: float) -> Array:
     """Group norm with the biased variance, sums over a contiguous axis; a fresh array."""
     grouped = x.reshape(groups, -1)
     centred = grouped - grouped.mean(axis=1, keepdims=True)
     variance = (centred * centred).mean(axis=1, keepdims=True)
-    deviation = np.sqrt(variance + np.asarray(epsilon, x.dtype))
+    deviation = arrays.sqrt(variance + epsilon)
     y: Array = centred.reshape(len(x), -1)
-    y *= (scale.astype(x.dtype).reshape(groups, -1) / deviation).reshape(-1, 1)
-    y += bias.astype(x.dtype)[:, None]
+    y *= (scale.reshape(groups, -1) / deviation).reshape(-1, 1)
+    y += bias[:, None]
     return y.reshape(x.shape)
 
 
-def _logits(features: _Maps, exact: Array, kernel: Array, bias: Array) -> Array:
+def _logits(
+    arrays: Arrays, features: _Maps, exact: npt.NDArray[Any], kernel: npt.NDArray[Any], bias: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
     """(images, columns): the features of one run times some columns of the head, in that run's precision."""
-    stacked = np.stack(features.images)
-    matrix = exact if stacked.dtype == np.float64 else kernel.astype(stacked.dtype)
+    matrix = arrays.put(exact if features.precision == "float64" else kernel, features.precision)
     if features.order is not None:
-        matrix = matrix[features.order]
-    return np.asarray(stacked @ matrix + bias.astype(stacked.dtype))
+        matrix = arrays.take(matrix, features.order, axis=0)
+    with arrays.exactly():
+        products = arrays.stack(features.images) @ matrix
+    return arrays.numpy(products + arrays.put(bias, features.precision))

@@ -1,0 +1,220 @@
+"""The few operations of arrays in which NumPy and PyTorch differ, under one name each.
+
+What both have alike (arithmetic, ``reshape``, ``sum``, ``mean``, products) is called on the arrays themselves.
+
+    device → ``arrays_of()`` → NumpyArrays or TorchArrays
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+"""Here and in the oracle: NumPy's arrays, or tensors of PyTorch, which stand in for them."""
+
+Precision = str
+"""``float64`` or ``float32``."""
+
+
+class Arrays(Protocol):
+    """A library of arrays, on one device."""
+
+    name: str
+    """The name of an oracle that computes with it."""
+    parallel: bool
+    """Whether several threads compute more than one."""
+
+    def put(self, values: npt.NDArray[Any], precision: Precision) -> Array:
+        """NumPy's values on this device; the same array where it is one of that precision already."""
+        ...
+
+    def numpy(self, x: Array) -> npt.NDArray[Any]:
+        """The same values as NumPy has them, on the CPU."""
+        ...
+
+    def cast(self, x: Array, precision: Precision) -> Array:
+        """A fresh, contiguous array."""
+        ...
+
+    def empty(self, shape: Sequence[int], like: Array) -> Array: ...
+
+    def take(self, x: Array, order: npt.NDArray[Any], axis: int) -> Array: ...
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array: ...
+
+    def concatenate(self, arrays: Sequence[Array]) -> Array:
+        """Along the first axis."""
+        ...
+
+    def pad(self, x: Array, by: int, value: float = 0.0) -> Array:
+        """More rows and columns, ``by`` on every side of the last two axes."""
+        ...
+
+    def contiguous(self, x: Array) -> Array: ...
+
+    def sqrt(self, x: Array) -> Array: ...
+
+    def larger(self, x: Array, y: Array | float) -> Array:
+        """The larger of each two elements, in place; NaN stays."""
+        ...
+
+    def exactly(self) -> Any:
+        """A context in which products keep the precision of their factors, and numbers beyond it are no warnings."""
+        ...
+
+
+class NumpyArrays:
+    """NumPy, on the CPU: what verdicts rest on unless a GPU is asked for."""
+
+    name = "NumPy float64"
+    parallel = True
+
+    def put(self, values: npt.NDArray[Any], precision: Precision) -> Array:
+        return values.astype(precision, copy=False)
+
+    def numpy(self, x: Array) -> npt.NDArray[Any]:
+        return x
+
+    def cast(self, x: Array, precision: Precision) -> Array:
+        return x.astype(precision, order="C")
+
+    def empty(self, shape: Sequence[int], like: Array) -> Array:
+        return np.empty(shape, like.dtype)
+
+    def take(self, x: Array, order: npt.NDArray[Any], axis: int) -> Array:
+        return x.take(order, axis=axis)
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        return np.stack(arrays, axis=axis)
+
+    def concatenate(self, arrays: Sequence[Array]) -> Array:
+        return np.concatenate(arrays)
+
+    def pad(self, x: Array, by: int, value: float = 0.0) -> Array:
+        around = ((0, 0),) * (x.ndim - 2) + ((by, by), (by, by))
+        return np.pad(x, around, constant_values=value)
+
+    def contiguous(self, x: Array) -> Array:
+        return np.ascontiguousarray(x)
+
+    def sqrt(self, x: Array) -> Array:
+        return np.asarray(np.sqrt(x))
+
+    def larger(self, x: Array, y: Array | float) -> Array:
+        return np.maximum(x, y, out=x)
+
+    def exactly(self) -> Any:
+        return np.errstate(all="ignore")  # which a thread does not inherit
+
+
+class TorchArrays:
+    """PyTorch's tensors, on a GPU or on the CPU; products without TF32."""
+
+    parallel = False
+
+    def __init__(self, device: str) -> None:
+        self.name = f"PyTorch float64 on {device}"
+        self.device = device
+
+    def put(self, values: npt.NDArray[Any], precision: Precision) -> Array:
+        import torch
+
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return self._array(tensor.to(self.device, self._dtype(precision)))
+
+    def numpy(self, x: Array) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = self._tensor(x).to("cpu").numpy()
+        return values
+
+    def cast(self, x: Array, precision: Precision) -> Array:
+        return self._array(self._tensor(x).to(self._dtype(precision), copy=True).contiguous())
+
+    def empty(self, shape: Sequence[int], like: Array) -> Array:
+        tensor = self._tensor(like)
+        return self._array(tensor.new_empty(tuple(shape)))
+
+    def take(self, x: Array, order: npt.NDArray[Any], axis: int) -> Array:
+        import torch
+
+        places = torch.from_numpy(order).to(self.device)
+        return self._array(self._tensor(x).index_select(axis, places))
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        import torch
+
+        return self._array(torch.stack([self._tensor(x) for x in arrays], dim=axis))
+
+    def concatenate(self, arrays: Sequence[Array]) -> Array:
+        import torch
+
+        return self._array(torch.concatenate([self._tensor(x) for x in arrays]))
+
+    def pad(self, x: Array, by: int, value: float = 0.0) -> Array:
+        from torch.nn import functional
+
+        return self._array(functional.pad(self._tensor(x), (by, by, by, by), value=value))
+
+    def contiguous(self, x: Array) -> Array:
+        return self._array(self._tensor(x).contiguous())
+
+    def sqrt(self, x: Array) -> Array:
+        return self._array(self._tensor(x).sqrt())
+
+    def larger(self, x: Array, y: Array | float) -> Array:
+        import torch
+
+        tensor = self._tensor(x)
+        if isinstance(y, float):
+            return self._array(tensor.clamp_(min=y))
+        return self._array(torch.maximum(tensor, self._tensor(y), out=tensor))
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        import torch
+
+        products = torch.backends.cuda.matmul
+        allowed = products.allow_tf32
+        products.allow_tf32 = False
+        try:
+            yield
+        finally:
+            products.allow_tf32 = allowed
+
+    @staticmethod
+    def _dtype(precision: Precision) -> torch.dtype:
+        import torch
+
+        dtype: torch.dtype = getattr(torch, precision)
+        return dtype
+
+    @staticmethod
+    def _tensor(x: Any) -> torch.Tensor:
+        tensor: torch.Tensor = x
+        return tensor
+
+    @staticmethod
+    def _array(x: Any) -> Array:
+        array: Array = x
+        return array
+
+
+def arrays_of(device: str) -> Arrays:
+    """NumPy's arrays for ``cpu``, PyTorch's tensors for any other device, and on the CPU for ``torch:cpu``."""
+    return NumpyArrays() if device == "cpu" else TorchArrays(device.removeprefix("torch:"))
+
+
+def oracle_name(device: str) -> str:
+    """Returns the name of the oracle that computes on a device."""
+    return arrays_of(device).name
+
+
+NAMES = tuple(map(oracle_name, ("cpu", "cuda")))
+"""The names of the oracle that reports are judged by."""
