@@ -40,6 +40,7 @@ types: $(VENV)/test.stamp  ## mypy, strict
 
 docs: $(VENV)/docs.stamp  ## the guide and the reference as a site, build/site/index.html
 	rm -rf build/site docs/reference
+	$(RUN)python docs/pictures.py docs
 	$(RUN)python -m sphinx --builder html --doctree-dir build/doctrees \
 	    --jobs auto --nitpicky --fail-on-warning --keep-going --quiet docs build/site
 	$(RUN)python docs/gallery.py build/site/gallery

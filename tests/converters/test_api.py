@@ -334,6 +334,9 @@ def test_commands_of_the_readme_print_what_it_shows(tmp_path, monkeypatch):
         assert result.exit_code == 0
         printed = {figures_blanked(line) for line in result.stdout.splitlines()}
         assert not [line for line in shown if figures_blanked(line) not in printed]
+    picture = (ROOT / "docs" / "terminal.svg").read_text(encoding="utf-8").replace("&#160;", " ")
+    rows = [line.split("│")[1].strip() for line in page if line.startswith("    │")]
+    assert not [row for row in filter(None, rows) if f">{row}" not in picture]
     code = "\n".join(page)
     start = code.index("    from bit_ref import")
     exec(textwrap.dedent(code[start : code.index("\n\n", start)]), {})
