@@ -67,7 +67,7 @@ def _metadata(plan: Plan, report: Report | None) -> str:
 
     head, variant = plan.architecture.classes is not None, plan.variant
     data: Any = ModelCardData(
-        license="apache-2.0" if variant else "unknown",
+        license="apache-2.0",
         library_name={"transformers": "transformers", "timm": "timm"}.get(plan.layout, "bit-convert"),
         pipeline_tag="image-classification" if head else "image-feature-extraction",
         tags=["big-transfer", "bit", "resnetv2", "vision", "bit-convert"],
