@@ -133,7 +133,7 @@ def audit(
     """Judges a folder, whoever made it, against a checkpoint: the verdict of ``bit-verify``.
 
         >>> report = audit("models/BiT-digits", against="BiT-digits")
-        >>> bool(report), report.verdict, report.ratio < 4
+        >>> bool(report), report.verdict, report.ratio <= 2.5
         (True, 'passed', True)
 
     ``folder`` is a folder or hf://NAMESPACE/NAME. ``against`` is the checkpoint: as text a name of the catalogue, which
@@ -146,7 +146,7 @@ def audit(
     many of them are evaluated: ``report.evaluation`` then has the accuracy of both.
 
     Returns the report, truthy when passed; ``max_abs_error`` and ``floor`` are in units of the logits, ``ratio`` is the
-    largest error in multiples of float32 rounding, of which 4 are allowed.
+    largest error in multiples of float32 rounding, of which 2.5 are allowed.
 
     Raises UsageError for wrong options, a folder that is missing or its own source; CheckpointError for a checkpoint or
     a folder that cannot be read, HubError where one cannot be downloaded. A model that fails raises nothing.

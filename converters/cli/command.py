@@ -20,6 +20,8 @@ from converters.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 GROUPS = ("Source", "Output", "Verification", "Publishing", "Run")
+BESIDE = 48
+"""Columns that are kept for what examples and variables mean; a longer one has a line of its own."""
 GUIDE = "https://bit-convert.github.io/bit-convert/"
 ENVIRONMENT = {
     "BIT_CONVERT_CACHE": "Where downloads are kept.  [default: ~/.cache/bit-convert]",
@@ -97,7 +99,7 @@ class Command(click.Command):
             ("Exit status", self.statuses),
         ):
             with formatter.section(title):
-                formatter.write_dl(list(entries.items()), col_max=64)
+                formatter.write_dl(list(entries.items()), col_max=max(24, min(64, formatter.width - BESIDE)))
         formatter.write(f"\nGuide: {GUIDE}\n")
 
 

@@ -91,7 +91,12 @@ _ENDED = {
     "130, 143": "interrupted, terminated",
 }
 CONVERTED = {"0": "done", "1": "parity failed, or could not be established", **_ENDED}
-AUDITED = {"0": "passed", "1": "failed or inconclusive, or a report that does not hold", **_ENDED}
+AUDITED = {
+    "0": "passed",
+    "1": "failed or inconclusive, or a report that does not hold",
+    **_ENDED,
+    "2": "wrong usage, or a report that --compare cannot read",
+}
 CONVERTING = {
     "bit-convert BiT-digits": "The checkpoint that comes with bit-convert, to models/BiT-digits.",
     "bit-convert BiT-M-R50x1 --dry-run": "What would be read and written.",
@@ -161,8 +166,7 @@ def _cache() -> click.Command:
     "--max-shard-size",
     type=Size(),
     default=5 * 10**9,
-    show_default="5GB",
-    help="Weights that take more are split into several files with an index.",
+    help="Weights that take more are split into several files with an index.  [default: 5GB]",
 )
 @OUTPUT(
     "--exact",
