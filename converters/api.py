@@ -57,6 +57,7 @@ def convert(
     images: AnyPath | None = None,
     oracles: str | Iterable[str] = (),
     sign_key: AnyPath | None = None,
+    sign: bool = False,
     force: bool = False,
     refresh: bool = False,
     offline: bool = False,
@@ -74,9 +75,10 @@ def convert(
     ``checkpoint`` the folder itself. The other keywords are the options of ``bit-convert``: ``layout`` is transformers,
     timm, original or npz, ``dtype`` float32, float16 or bfloat16, ``max_shard_size`` in bytes or as "5GB", ``exact``
     bits or logits, ``pool_padding`` zeros or -inf (None: as the checkpoint has it), ``images`` a folder of photographs
-    to verify with, ``oracles`` of graph, keras and tensorflow, ``sign_key`` a file with a private key to
-    sign with. A folder that holds this result already is left as it is, also one that another version made, but with
-    ``refresh``. ``patience`` is for how many seconds a server that asks to wait is waited for.
+    to verify with, ``oracles`` of graph, keras and tensorflow, ``sign_key`` a file with a private key to sign with;
+    ``sign`` signs with an identity instead, by sigstore. A folder that holds this result already is left as it is, also
+    one that another version made, but with ``refresh``. ``patience`` is for how many seconds a server that asks to wait
+    is waited for.
 
     Returns the folder, its report (None with ``verify=False``), the seconds it took, and what was left out.
 
@@ -95,6 +97,7 @@ def convert(
             images=None if images is None else as_path(images),
             oracles=as_names(oracles),
             sign_key=None if sign_key is None else as_path(sign_key),
+            sign=sign,
             force=force,
             refresh=refresh,
             offline=offline,

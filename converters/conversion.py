@@ -19,7 +19,7 @@ from converters.download.locations import canonical, fetch, locate
 from converters.download.retry import patient
 from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PARITY_PAGE, PROVENANCE, SIGNATURE, json_text, model_files, sha256
-from converters.folder import card, signature
+from converters.folder import card, keyless, signature
 from converters.folder.config import json_files
 from converters.folder.plan import Plan
 from converters.folder.provenance import Provenance, read
@@ -127,15 +127,19 @@ def convert(request: Request, progress: Progress) -> Conversion:
             refuse_unwritable(asked.parent, "--output")
     if options.sign_key is not None:
         signature.public_half(options.sign_key)  # refuses a wrong one before the work
+    if options.sign:
+        keyless.refuse_without_identity(options.offline)
     place = locate(request.checkpoint, variant)
     size = variant.bytes if variant and request.checkpoint is None else None
     with patient(options.patience):
         checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
     with open_checkpoint(checkpoint) as source:
         conversion = _convert(source, request, _uri(place, variant), progress)
+    names = [name for name in conversion.files if name != SIGNATURE]
     if options.sign_key is not None:
-        names = [name for name in conversion.files if name != SIGNATURE]
         signature.sign(conversion.folder, names, options.sign_key)
+    if options.sign:
+        keyless.sign(conversion.folder, names)
     return conversion
 
 

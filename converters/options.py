@@ -80,6 +80,8 @@ class ConvertOptions(Proof):
     force: bool = False
     sign_key: Path | None = None
     """A PEM file with a private key to sign the folder with."""
+    sign: bool = False
+    """The folder is signed with an identity, by sigstore."""
     refresh: bool = False
     """Card and report of a folder that another version made are made again."""
     patience: float = PATIENCE
@@ -92,6 +94,8 @@ class ConvertOptions(Proof):
         _refuse_unknown("--dtype", self.dtype, DTYPES)
         _refuse_unknown("--exact", self.exact, EXACT)
         _refuse_missing("--sign-key", self.sign_key)
+        if self.sign and self.sign_key is not None:
+            raise UsageError("--sign signs with an identity, --sign-key with a key. Leave one out.")
         if self.layout in UNSCALED and self.exact == "logits":
             raise UsageError(f"--exact logits is for libraries that hard-code 1e-8; --layout {self.layout} has none.")
         if self.exact == "logits" and self.pool_padding == "-inf":

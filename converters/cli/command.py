@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "BIT_CONVERT_MIRROR": "An address that replaces https://storage.googleapis.com/bit_models/.",
     "BIT_CONVERT_TFHUB_MIRROR": "An address that replaces https://tfhub.dev/.",
     "HF_TOKEN, HF_ENDPOINT, HF_HOME": "The Hub's token, address, and folder of downloads.",
+    "SIGSTORE_IDENTITY_TOKEN": "An identity to sign with (--sign).",
     "HTTPS_PROXY, SSL_CERT_FILE": "A proxy, and whom to trust.",
     "TMPDIR": "Where archives are unpacked.",
 }

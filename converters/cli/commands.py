@@ -189,6 +189,7 @@ def _cache() -> click.Command:
     metavar="FILE",
     help="Sign the folder with this private key (P-256, P-384 or P-521, PEM): adds model.sig.",
 )
+@OUTPUT("--sign", is_flag=True, help="Sign the folder with your identity, by sigstore: adds model.sig.")
 @OUTPUT("--force", is_flag=True, help="Replace what the output folder holds.")
 @PUBLISHING("--push", is_flag=True, help="Publish what was verified.")
 @PUBLISHING(

@@ -3,6 +3,8 @@
 files, private key → ``sign()`` → model.sig: a bundle of sigstore around a statement of in-toto, the sha256 of each file
 model.sig, files, public key → ``fault()`` → why it does not hold, or nothing
 
+Signing with an identity instead of a key is ``keyless.py``'s.
+
 The library is imported to sign and to verify (``bit-convert[sign]``); what a signature says is read without it.
 """
 
@@ -22,6 +24,7 @@ from converters.placing import temporary_folder, workspace
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from model_signing import signing
     from model_signing.hashing import Config
 
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -36,22 +39,29 @@ class Signature:
     files: Mapping[str, str]
     """Name → sha256."""
     key: str
-    """The sha256 of the public key in PEM, hexadecimal."""
+    """The sha256 of the public key in PEM, hexadecimal; empty where an identity signed, with a certificate."""
+
+    @property
+    def is_keyless(self) -> bool:
+        return not self.key
 
 
 def read(path: Path) -> Signature:
-    """Reads the claims of a signature by a key. Raises CheckpointError where it is none."""
+    """Reads the claims of a signature by a key or an identity. Raises CheckpointError where it is none."""
     content = read_json(path)
     try:
         statement = parse_json(base64.b64decode(content["dsseEnvelope"]["payload"], validate=True))
         resources = statement["predicate"]["resources"]
         files = {each["name"]: each["digest"] for each in resources if each["algorithm"] == "sha256"}
-        key = content["verificationMaterial"]["publicKey"]["hint"]
+        material = content["verificationMaterial"]
+        key = "" if "certificate" in material else material["publicKey"]["hint"]
         is_whole = len(files) == len(resources) and statement["predicateType"] == PREDICATE
         if not (is_whole and all(isinstance(text, str) for text in (key, *files, *files.values()))):
             raise ValueError
+        if not key and not isinstance(material["certificate"]["rawBytes"], str):
+            raise ValueError
     except (ValueError, TypeError, LookupError):
-        raise CheckpointError(f"{path}: no signature that model-signing made with a key. Remove it.") from None
+        raise CheckpointError(f"{path}: no signature that model-signing made. Remove it.") from None
     return Signature(files, key)
 
 
@@ -75,13 +85,17 @@ def sign(folder: Path, names: Collection[str], key: Path) -> bool:
         return False
     from model_signing import signing
 
+    write(folder, files, signing.Config().use_elliptic_key_signer(private_key=key))
+    return True
+
+
+def write(folder: Path, files: Mapping[str, Path], signer: signing.Config) -> None:
+    """Puts the signature of these files into their folder, whole."""
     with workspace(folder) as made, _links(files, folder.resolve().name) as links:
-        config = signing.Config().use_elliptic_key_signer(private_key=key).set_hashing_config(_hashing())
-        config.sign(links, made / SIGNATURE)
+        signer.set_hashing_config(_hashing()).sign(links, made / SIGNATURE)
         fsync(made / SIGNATURE)
         (made / SIGNATURE).replace(folder / SIGNATURE)
     fsync(folder)
-    return True
 
 
 def fault(path: Path, files: Mapping[str, Path], public: bytes) -> str:
@@ -89,13 +103,15 @@ def fault(path: Path, files: Mapping[str, Path], public: bytes) -> str:
 
     Files that it does not name are left alone. Raises UsageError where the library is not installed.
     """
-    _require()
+    require()
     from model_signing import verifying
 
     try:
         signature = read(path)
     except CheckpointError as error:
         return str(error) if path.is_file() else "there is none"
+    if signature.is_keyless:
+        return "it was made with an identity, not with a key"
     if signature.key != hashlib.sha256(public).hexdigest():
         return f"it was made with another key, sha256 {signature.key[:16]}"
     with _links({name: files[name] for name in signature.files if name in files}) as links:
@@ -114,7 +130,7 @@ def public_half(key: Path) -> bytes:
 
     Raises UsageError where the file holds none that can sign, or the library is not installed.
     """
-    _require()
+    require()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -136,7 +152,7 @@ def public_half(key: Path) -> bytes:
 
 def public_key(key: Path) -> bytes:
     """The public key of a PEM file, in PEM. Raises UsageError as ``public_half`` does."""
-    _require()
+    require()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -177,7 +193,8 @@ def _links(files: Mapping[str, Path], name: str = "model") -> Iterator[Path]:
         yield folder
 
 
-def _require() -> None:
+def require() -> None:
+    """Raises UsageError where the library is not installed."""
     try:
         import model_signing  # noqa: F401
     except ImportError as error:

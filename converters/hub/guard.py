@@ -63,7 +63,9 @@ def verified_files(folder: Path, report: Report) -> dict[str, Path]:
     if PROVENANCE in found and unlike(read(folder), report):
         raise _changed(folder, PROVENANCE)
     if SIGNATURE in found and (why := _stale(found)):
-        raise ParityError(f"{folder / SIGNATURE}: not published: {why}. Remove it, or sign again with --sign-key.")
+        raise ParityError(
+            f"{folder / SIGNATURE}: not published: {why}. Remove it, or sign again with --sign-key or --sign."
+        )
     return found
 
 
@@ -76,15 +78,25 @@ def published_card(files: Mapping[str, Path], repo_id: str) -> bytes:
 def is_signed(ours: Mapping[str, Path], held: Mapping[str, Path], sign_key: Path | None) -> bool:
     """Whether what a hub holds is signed where ``ours`` is; ``held`` are the hub's files of our names.
 
-    A signature by ``sign_key`` counts that holds for the hub's files, since no two are the same; without a key, ours.
+    A signature by ``sign_key`` counts that holds for the hub's files, since no two are the same; without a key, ours,
+    or where an identity made it one of the hub's files that an identity made.
     """
     if SIGNATURE not in ours:
         return True
     if SIGNATURE not in held:
         return False
     if sign_key is None:
-        return sha256(ours[SIGNATURE]) == sha256(held[SIGNATURE])
+        return sha256(ours[SIGNATURE]) == sha256(held[SIGNATURE]) or (_by_identity(ours) and _by_identity(held))
     return not signature.fault(held[SIGNATURE], held, signature.public_half(sign_key))
+
+
+def _by_identity(files: Mapping[str, Path]) -> bool:
+    """Whether these files are signed by an identity, as far as can be told without asking sigstore."""
+    try:
+        signed = signature.read(files[SIGNATURE])
+    except CheckpointError:
+        return False
+    return signed.is_keyless and not signature.changed(signed, files)
 
 
 def _stale(files: Mapping[str, Path]) -> str:

@@ -96,5 +96,7 @@ def _record(job: Job) -> Path:
     how = (options.layout, options.dtype, options.exact, options.pool_padding, options.max_shard_size)
     to = job.publish
     where = (to.repo_id, to.namespace, to.revision, to.tag, to.create_pr, str(to.hub)) if to else None
-    key = result_name(variant, str(request.checkpoint), how, str(options.sign_key), where)
+    key = result_name(
+        variant, str(request.checkpoint), how, "identity" if options.sign else str(options.sign_key), where
+    )
     return cache_folder() / "published" / f"{key[:16]}.json"

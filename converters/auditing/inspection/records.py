@@ -145,7 +145,7 @@ def _inspect_signature(notes: Notes, folder: Path, weights: Weights, verify_key:
         signed = signature.read(folder / SIGNATURE)
     except CheckpointError as error:
         if verify_key is None:
-            notes.unknown(SIGNATURE, "no signature that model-signing made with a key")
+            notes.unknown(SIGNATURE, "no signature that model-signing made")
         else:
             notes.must(SIGNATURE, HOLDS, one_line(error) if SIGNATURE in files else "absent")
         return
@@ -171,6 +171,8 @@ def _compare_signed(
     why = signature.changed(signature.Signature(others, signed.key), files) or next(iter(unsigned), "")
     if why:
         notes.unknown(SIGNATURE, f"it does not hold: {why}")
+    elif signed.is_keyless:
+        notes.harmless(SIGNATURE, "not verified: made with an identity; verify it with: model_signing verify sigstore")
     else:
         key = short_name(signed.key)[:SHOWN]
         notes.harmless(SIGNATURE, f"not verified: give --verify-key the public key, sha256 {key}…")
