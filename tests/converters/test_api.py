@@ -215,19 +215,8 @@ def test_an_unknown_keyword_is_a_type_error(function):
 
 def test_every_option_of_a_command_is_a_keyword():
     apart = {
-        *(
-            "list_only",
-            "dry_run",
-            "as_json",
-            "as_markdown",
-            "quiet",
-            "debug",
-            "version",
-            "push",
-            "check_report",
-            "compare",
-        ),
-        *("verbose", "install_completion", "name_or_path"),
+        *("list_only", "dry_run", "as_json", "as_markdown", "quiet", "debug", "version", "push"),
+        *("check_report", "compare", "verbose", "install_completion", "name_or_path"),
         *("plan", "shard", "collection", "jobs", "scheduler", "events", "recheck", "discard", "token"),
     }
     of_convert = {*inspect.signature(converters.convert).parameters, *inspect.signature(converters.publish).parameters}

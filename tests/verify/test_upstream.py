@@ -1,6 +1,7 @@
 """docs/upstream.md: what the smallest change of transformers does to the verdict on a port that declares no epsilon."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,11 +35,9 @@ def test_with_googles_epsilon_stock_transformers_passes_as_it_is(tmp_path, monke
 
 
 def test_the_number_is_where_the_page_says():
-    from importlib.util import find_spec
-    from pathlib import Path
+    import timm
+    import transformers
 
-    if find_spec("timm") is None or find_spec("transformers") is None:
-        pytest.skip("timm and transformers are not installed")
-    timm, transformers = (Path(find_spec(name).origin).parent for name in ("timm", "transformers"))
-    assert (timm / "models/resnetv2.py").read_text().count("conv_layer=partial(StdConv2d, eps=1e-8)") == 1
-    assert (transformers / "models/bit/modeling_bit.py").read_text().count("eps=1e-8") == 8
+    of_timm, of_transformers = (Path(library.__file__).parent for library in (timm, transformers))
+    assert "conv_layer=partial(StdConv2d, eps=1e-8)" in (of_timm / "models/resnetv2.py").read_text()
+    assert "eps=1e-8" in (of_transformers / "models/bit/modeling_bit.py").read_text()
