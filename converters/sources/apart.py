@@ -28,6 +28,8 @@ ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error i
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 PATIENCE = 60
 """Seconds for one answer; a tensor of the largest network takes one."""
+SECONDS, RATE = 5, 20_000_000
+"""Seconds that the process may compute for an answer, and the bytes of the file for which it has one more."""
 PROGRAM = "import sys; sys.path[:] = sys.argv[5:]; from {0} import {1} as reader; from {2} import serve; serve(reader)"
 """The process's program: it imports what this one imports, from the same places, and no program of the user's."""
 
@@ -116,9 +118,11 @@ class SourceApart(TensorFile):
 def serve(reader: type[TensorFile]) -> None:
     """Answers in the process until nobody asks."""
     number, path, more = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    seconds = SECONDS + path.stat().st_size // RATE
     with suppress(ImportError):
         import h5py  # noqa: F401 - before the limit, in which it is no claim of the file's
     _limit(more)
+    _allow(seconds)
     with socket.socket(fileno=number) as asked, asked.makefile("rwb") as stream:
 
         def tell(content: Mapping[str, Any], values: bytes | memoryview = b"") -> None:
@@ -137,6 +141,7 @@ def serve(reader: type[TensorFile]) -> None:
             told = {"format": source.format, "scheme": source.scheme, "dropped": dict(source.dropped)}
             tell({**told, "shapes": list(source.shapes.items())})
             for line in stream:
+                _allow(seconds)
                 with telling():
                     tell({}, source.read(json.loads(line)).reshape(-1).view(np.uint8).data)
 
@@ -152,3 +157,13 @@ def _limit(more: int) -> None:
     limit = pages * resource.getpagesize() + more
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _allow(seconds: int) -> None:
+    """Ends this process when it has computed for so many seconds from now, where that can be limited."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
