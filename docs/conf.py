@@ -60,5 +60,13 @@ def _escaped(line: str) -> str:
     return "".join(p if p.startswith("``") else re.sub(r"[*|`\\]|_\b", r"\\\g<0>", p) for p in pieces)
 
 
+def described_once(app, what, name, obj, skip, options):  # type: ignore[no-untyped-def]
+    """What a package below the first hands on is described where it is defined: twice would be an error."""
+    here = app.env.temp_data.get("autodoc:module") or ""
+    handed_on = here not in PACKAGES and getattr(obj, "__module__", here) != here
+    return True if what == "module" and handed_on and isinstance(obj, type) else None
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     app.connect("autodoc-process-docstring", plain)
+    app.connect("autodoc-skip-member", described_once)
