@@ -24,6 +24,7 @@ from verify.compare import Comparison
 from verify.images import Image, Images
 from verify.oracles.agreement import OracleRequest, OtherOracles
 from verify.oracles.numpy import Arithmetic, NumpyOracle
+from verify.oracles.numpy.threads import one_thread
 from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
 from verify.report.parity import OracleReport
 
@@ -216,7 +217,8 @@ def _walk(
     rounding = _compare_trunk(_announced(oracle, walk), walk.images, runs, features, evidence, others)
     if oracle.classes is not None:
         walk.step(f"{oracle.name}, logits")
-        _compare_logits(_heads(oracle, features, rounding, runs), list(features), runs, evidence, others)
+        with one_thread():
+            _compare_logits(_heads(oracle, features, rounding, runs), list(features), runs, evidence, others)
     else:
         for arithmetic, values in features.items():
             evidence.moved[arithmetic] = compare.peak(np.array(values) - np.array(features[own]))
@@ -271,29 +273,35 @@ def _compare_trunk(
     Fills ``features`` with those of each image. Returns the mean squared rounding of each pooled feature of the first
     arithmetic, (images, channels).
     """
-    excused = [_is_constant(image) for image in images]
-    roundings = []
+    roundings: list[Array] = []
     for layers in walked:
-        layer = layers[0]
-        floors = compare.rounding(layer.truth, layer.runs)
-        others.compare(layer, floors[0])
-        _note_floor(evidence, layer.name, floors[1])
-        if layer.name == "features":
-            if not excused[layer.image]:
-                evidence.feature_floor = _larger(evidence.feature_floor, floors[0], compare.norm(layer.truth))
-            roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
-            if compare.useless_floor(layer.truth, floors[0]) and not excused[layer.image]:
-                evidence.inconclusive_reasons.append(
-                    f"image {layer.image + 1}: float32 alone moves the features by {floors[0]:.1e}, too far to judge by"
-                )
-            for values, each in zip(features.values(), layers, strict=True):
-                values.append(each.truth)
-        for arithmetic, each in zip(features, layers, strict=True):
-            limits = _floors_beside(each, layer, floors)
-            for run in runs:
-                if run.arithmetic == arithmetic:
-                    _compare_layer(run, each, limits)
+        with one_thread():
+            layer, excused = layers[0], _is_constant(images[layers[0].image])
+            floors = compare.rounding(layer.truth, layer.runs)
+            others.compare(layer, floors[0])
+            _note_floor(evidence, layer.name, floors[1])
+            if layer.name == "features":
+                _note_features(layer, floors[0], excused, evidence)
+                roundings.append(np.mean([(run - layer.truth) ** 2 for run in layer.runs], axis=0))
+                for values, each in zip(features.values(), layers, strict=True):
+                    values.append(each.truth)
+            for arithmetic, each in zip(features, layers, strict=True):
+                limits = _floors_beside(each, layer, floors)
+                for run in runs:
+                    if run.arithmetic == arithmetic:
+                        _compare_layer(run, each, limits)
     return np.array(roundings)
+
+
+def _note_features(layer: Layer, floor: float, excused: bool, evidence: Evidence) -> None:
+    """Keeps the largest floor of the features, and says where it is useless; not of an image that is ``excused``."""
+    if excused:
+        return
+    evidence.feature_floor = _larger(evidence.feature_floor, floor, compare.norm(layer.truth))
+    if compare.useless_floor(layer.truth, floor):
+        evidence.inconclusive_reasons.append(
+            f"image {layer.image + 1}: float32 alone moves the features by {floor:.1e}, too far to judge by"
+        )
 
 
 def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:

@@ -10,22 +10,19 @@ is taken whole.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from verify.oracles.numpy.arrays import Array, Arrays, NumpyArrays, Precision
+from verify.oracles.numpy.threads import at_once, threads
 
 BLOCK_BYTES = 1 << 25
 """About how large the pieces are in which the windows of images, and the head, are made."""
-TILE_VALUES = 1 << 20
+TILE_VALUES = 1 << 19
 """About how many values of a kernel are standardised at once."""
 TILE_CHANNELS = 32
 """The fewest output channels of a tile: two cache lines of each row."""
@@ -33,7 +30,7 @@ SUMMED_ROWS = 64
 """Rows added one after another before their sums are; keeps float32 sums as exact as pairwise summation."""
 SQUARED_ROWS = SUMMED_ROWS * 64
 """Rows whose squares are made at once."""
-PARALLEL_VALUES = 1 << 18
+PARALLEL_VALUES = 1 << 12
 """The size of a kernel from which several threads pay."""
 
 
@@ -59,7 +56,7 @@ def convolve(
 
     def work(channels: slice, members: Sequence[Sequence[int]]) -> None:
         with arrays.exactly():
-            tile = device_kernel[..., channels]
+            tile = arrays.contiguous(device_kernel[..., channels])
             for group in members:
                 first = operands[group[0]]
                 centred, variance = _centred(arrays, _as_matrix(arrays, tile, first.rows, first.precision))
@@ -224,30 +221,3 @@ class _Windows:
                 for index, x in enumerate(padded):
                     columns[dy, dx, :, index] = x[:, down, across]
         return columns.reshape(size * size * channels, -1)
-
-
-def at_once(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers: int) -> None:
-    """Does the work for each task; NumPy computes without the interpreter's lock.
-
-    Where several tasks are done at once, each product has one thread: BLAS would have them wait for each other.
-    """
-    if min(workers, len(tasks)) <= 1:
-        for task in tasks:
-            work(*task)
-        return
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(work, *task) for task in tasks]:
-            done.result()
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def threads() -> int:
-    """The number that OMP_NUM_THREADS asks of every library, or else the number of processors this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal():
-        return max(1, int(asked))
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
