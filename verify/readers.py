@@ -127,6 +127,10 @@ class BitRefReader(_TorchReader):
         super().__init__(folder, name, computing)
         self.epsilon = epsilon_override
 
+    def run(self, images: Image) -> Mapping[str, Array]:
+        with self._running() as model, _without_kept_kernels(model):
+            return super().run(images)
+
     def _load(self) -> torch.nn.Module:
         import torch
 
@@ -272,6 +276,22 @@ def _tapped(model: torch.nn.Module, trunk: tuple[str, str, str, str, str]) -> It
     finally:
         for handle in hooks:
             handle.remove()
+
+
+@contextmanager
+def _without_kept_kernels(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, each standardised kernel is computed when it is used, to the same bits, and dropped: kept, they would
+    take as much memory as the weights. To a convolution alone, the mode means nothing else."""
+    from bit_ref.kernel_cache import CachedKernel
+
+    layers = [module for module in model.modules() if isinstance(module, CachedKernel)]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
 
 
 def _trunk_modules(modules: Mapping[str, Any], trunk: tuple[str, str, str, str, str]) -> Iterator[tuple[str, str]]:

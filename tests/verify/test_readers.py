@@ -135,6 +135,29 @@ def test_reader_lets_go_of_its_model(tmp_path):
     np.testing.assert_array_equal(reader.run(default_images(40)[0])["logits"], first)
 
 
+def test_bit_ref_keeps_its_kernels_between_batches_of_a_data_set_and_not_while_layers_are_taken(tmp_path, monkeypatch):
+    """Kept, they would take as much memory as the weights."""
+    from bit_ref.model import StandardizedConv2d
+
+    computed = []
+    standardize = StandardizedConv2d.standardized_weight
+
+    def counted(layer):
+        computed.append(layer)
+        return standardize(layer)
+
+    monkeypatch.setattr(StandardizedConv2d, "standardized_weight", counted)
+    reader, image = BitRefReader(write_folder(tmp_path, checkpoint())), default_images(48)[0]
+    layers = reader.run(image)
+    kernels = len(computed)
+    assert kernels == len(set(computed)) > 9
+    reader.run(image)
+    assert len(computed) == 2 * kernels
+    for _ in range(2):
+        np.testing.assert_array_equal(reader.logits(image), layers["logits"])
+    assert len(computed) == 3 * kernels
+
+
 def test_transformers_is_here_and_says_which():
     import transformers
 
