@@ -5,7 +5,9 @@ target, source → weights.check → Stored; readers, oracle → forward.gather 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -20,7 +22,7 @@ from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
 from verify.oracles.numpy import Arithmetic, NumpyOracle, oracle_name
-from verify.protocols import Expectation, LibraryReader, PoolPadding, Progress, Reader, Source, Target
+from verify.protocols import Expectation, ImportingReader, LibraryReader, PoolPadding, Progress, Reader, Source, Target
 from verify.report.parity import (
     EvaluationReport,
     HeldOutReport,
@@ -115,7 +117,8 @@ def audit(
 def _examine(
     target: Target, source: Source, judged: Source, settings: AuditSettings, images: Images, step: Steps
 ) -> _Findings:
-    stored = weights.check(target, source, step)
+    with _importing(target):
+        stored = weights.check(target, source, step)
     runs = [
         run_reader(reader, images, constants, target.misleading, step)
         for reader, constants in _constants(target, settings.pool_padding)
@@ -126,6 +129,22 @@ def _examine(
     counting = [run for run, role in zip(runs, _roles(target), strict=True) if role != "shown"]
     faults = _faults(judged, images.singles, stored, expectations, counting, evidence, step)
     return _Findings(stored, runs, evidence, rounding, expectations, faults)
+
+
+@contextmanager
+def _importing(target: Target) -> Iterator[None]:
+    """Inside, the libraries of the readers are imported, in a thread of its own."""
+    meant = [reader for reader in target.readers if isinstance(reader, ImportingReader)]
+    given = [r for r in meant if not (isinstance(r, LibraryReader) and r.stock and target.misleading)]
+
+    def prepare() -> None:
+        for reader in given:
+            with suppress(Exception):  # which the reader raises again
+                reader.prepare()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(prepare)
+        yield
 
 
 def _evidence(

@@ -192,6 +192,15 @@ class LogitsReader(Protocol):
 
 
 @runtime_checkable
+class ImportingReader(Protocol):
+    """A reader that imports a library, which takes seconds, and can do so in a thread before it is needed."""
+
+    def prepare(self) -> None:
+        """Imports what ``run`` needs. Raises nothing that ``run`` does not raise, too."""
+        ...
+
+
+@runtime_checkable
 class LibraryReader(Reader, Protocol):
     """A reader that is a library with constants of its own, and loads a folder by itself."""
 

@@ -40,6 +40,9 @@ class _TorchReader:
 
     trunk = ("embedder", "encoder.stages.", ".layers.", "norm", "pooler")
 
+    modules: tuple[str, ...] = ("torch", "bit_ref.model")
+    """The modules that take long to import."""
+
     stock = False
     epsilon: float | None = None
 
@@ -67,6 +70,11 @@ class _TorchReader:
     @property
     def effective(self) -> Sequence[Expectation]:
         return ()
+
+    def prepare(self) -> None:
+        """Imports PyTorch, and the library."""
+        for module in self.modules:
+            import_module(module)
 
     def run(self, images: Image) -> Mapping[str, Array]:
         """One image or a batch through the model, contiguous NCHW."""
@@ -199,6 +207,7 @@ class TransformersReader(_StockReader):
     """Stock transformers on a folder; ``version`` is the one installed."""
 
     library = "transformers"
+    modules = ("torch", "transformers.models.bit.modeling_bit")
 
     def _plain(self) -> torch.nn.Module:
         from transformers import AutoModel, AutoModelForImageClassification
@@ -219,6 +228,7 @@ class TimmReader(_StockReader):
     """Stock timm on a folder in its layout."""
 
     library = "timm"
+    modules = ("torch", "timm")
     trunk = ("stem", "stages.", ".blocks.", "norm", "head.global_pool")
 
     def _plain(self) -> torch.nn.Module:

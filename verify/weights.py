@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from verify.compare import Array, bits, stored_misfit
+from verify.oracles.numpy.ahead import ReadAhead
 from verify.protocols import Correspondence, Source, Target
 from verify.report.parity import TensorCounts
 
@@ -63,12 +65,17 @@ class Stored:
 
 
 def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored:
-    """Compares one stored tensor after another; ``step`` is called with the name of each."""
+    """Compares one stored tensor after another; ``step`` is called with the name of each.
+
+    The target is read, and its tensors' digests are taken, in a thread of its own, a tensor ahead.
+    """
     compared = []
-    for pair in target.correspondences:
-        step(pair.target)
-        if pair.source in source.shapes and pair.target in target.parameters:
-            compared.append(_compared(pair))
+    whole = [p for p in target.correspondences if p.source in source.shapes and p.target in target.parameters]
+    with closing(ReadAhead(_held, whole)) as ahead:
+        for pair in target.correspondences:
+            step(pair.target)
+            if pair.source in source.shapes and pair.target in target.parameters:
+                compared.append(_compared(pair, *ahead.read(pair)))
     used = Counter(pair.source for pair in target.correspondences)
     filled = Counter(pair.target for pair in target.correspondences)
     unmatched = [
@@ -91,9 +98,15 @@ def digest(tensor: Array) -> str:
     return hashlib.sha256(pattern.astype(pattern.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
-def _compared(pair: Correspondence) -> StoredTensor:
-    expected, stored = pair.expected(), pair.stored()
-    misfit, found = stored_misfit(expected, stored), digest(stored)
+def _held(pair: Correspondence) -> tuple[Array, str]:
+    """Returns what the target holds, and its digest."""
+    stored = pair.stored()
+    return stored, digest(stored)
+
+
+def _compared(pair: Correspondence, stored: Array, found: str) -> StoredTensor:
+    expected = pair.expected()
+    misfit = stored_misfit(expected, stored)
     return StoredTensor(pair, misfit, found, digest(expected) if misfit else found)
 
 

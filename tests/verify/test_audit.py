@@ -429,6 +429,23 @@ def test_errors_of_reading_are_not_swallowed(tensors):
         audit(target_of(MemorySource(tensors)), Damaged(tensors), AuditSettings(images=default_images(33)))
 
 
+def test_libraries_are_imported_while_stored_values_are_compared(tensors):
+    """What goes wrong in that is said by the run, if it is said at all."""
+
+    class Importing(TorchModel):
+        def prepare(self):
+            order.append("import")
+            raise ImportError("not now")
+
+        def run(self, image):
+            order.append("run")
+            return super().run(image)
+
+    order: list[str] = []
+    assert audited(tensors, Importing(tensors))
+    assert order == ["import", "run", "run"]
+
+
 @pytest.mark.parametrize(
     "image",
     [
