@@ -29,6 +29,7 @@ from converters.download.locations import checkpoint_of, locate, target_of, vari
 from converters.errors import ParityError, UsageError
 from converters.failures import deaf, failure_of
 from converters.files import PARITY, PARITY_PAGE
+from converters.memory import keep_freed_memory
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, ReleaseOptions, taken
 from converters.placing import refuse_unwritable
 from converters.redaction import printable
@@ -197,6 +198,7 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
         raise missing_source(target)
     refuse_unwritable(report_folder, "--report")
     variant_of(against)
+    keep_freed_memory()
     with shown(target, output.quiet, output.verbose) as progress:
         report = audit_target(target, against, options, progress)
     replaced = _replaced(report_folder / PARITY)
