@@ -115,16 +115,20 @@ class _Blocks(io.RawIOBase):
             raise ValueError("it expands beyond what its size justifies: a bomb")
         at = 0
         while at < len(content):
-            at += self._look(content[at:]) if self._skip == 0 else self._pass(content[at : at + self._skip])
+            if self._skip == 0:
+                at += self._look(content[at : at + tarfile.BLOCKSIZE])
+            else:
+                at += self._pass(content[at : at + self._skip])
         return content
 
-    def _look(self, content: bytes) -> int:
-        """Notes what the header at the beginning of ``content`` says; how many bytes it has."""
-        header = content[: tarfile.BLOCKSIZE]
+    def _look(self, header: bytes) -> int:
+        """Notes what a header says; how many bytes it has."""
         try:
             member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.TarError:  # zeros at the end, or what tarfile will say
             return len(header)
+        if member.size < 0:  # in base 256, which tarfile takes
+            raise ValueError(f"member {member.name[:120]!r} has a size below zero")
         if member.type == tarfile.GNUTYPE_SPARSE:
             raise ValueError("a sparse file, which is larger than the archive")
         kind = tarfile.XGLTYPE if member.type == tarfile.XGLTYPE else ""

@@ -16,6 +16,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +28,8 @@ SECONDS = 1.0
 """Of processor time that one input may take."""
 MEMORY = 256 << 20
 """Bytes above its own size."""
+LONGEST = 20
+"""Seconds after which an execution is interrupted: what loops is a finding, and not the end."""
 SHOWN = 5
 """Findings of one reader after which it stops."""
 PROC = Path("/proc/self")
@@ -33,6 +37,10 @@ PROC = Path("/proc/self")
 
 class Finding(Exception):
     """An execution that did not keep to the promise."""
+
+
+class Interrupted(BaseException):
+    """An execution that took too long; no error, which a reader could take for one of its library's."""
 
 
 def fuzz(reader: Reader, seed: int, seconds: float, count: int, place: Path, kept: Path) -> dict[str, Any]:
@@ -90,9 +98,12 @@ def _executed(
     before, start = _reset_peak(), time.process_time()
     outcome = "read"
     try:
-        reader.read(folder)
+        with _interrupting():
+            reader.read(folder)
     except allowed:
         outcome = "refused"
+    except Interrupted as error:
+        raise Finding("".join(traceback.format_exception(error, limit=-4))) from error
     except Exception as error:
         raise Finding("".join(traceback.format_exception(error, limit=-4))) from error
     spent, more = time.process_time() - start, _peak() - before - size
@@ -105,6 +116,22 @@ def _executed(
     if left:
         raise Finding(f"left or took {sorted(left)[:3]}")
     return outcome
+
+
+@contextmanager
+def _interrupting() -> Iterator[None]:
+    """Inside, Python is interrupted after ``LONGEST`` seconds of the processor."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(f"after {LONGEST} s")
+
+    before = signal.signal(signal.SIGPROF, interrupt)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _reset_peak() -> int:

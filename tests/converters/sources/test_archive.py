@@ -124,6 +124,19 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
     assert "a sparse file" in refuse(tmp_path / "x.tar.gz")
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [-1, -512, -(1 << 80)])
+def test_a_size_below_zero_is_refused(tmp_path: Path, kind: bytes, size: int) -> None:
+    """In base 256 (GNU), where the first byte is 0xff; it was read for ever."""
+    header = bytearray(tarfile.TarInfo("module/config.json").tobuf())
+    header[156:157] = kind
+    header[124:136] = b"\xff" + (256**11 + size).to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "x.tar").write_bytes(bytes(header) + bytes(4096))
+    assert "below zero" in refuse(tmp_path / "x.tar")
+
+
 def test_an_archive_cut_short_is_refused(path: Path) -> None:
     refuse_cut_short(path, path, places=30)
 
