@@ -21,7 +21,7 @@ from verify.oracles.numpy.arrays import Array, Arrays, NumpyArrays, Precision
 from verify.oracles.numpy.threads import at_once, threads
 
 BLOCK_BYTES = 1 << 25
-"""About how large the pieces are in which the windows of images, and the head, are made."""
+"""About how large the pieces are in which the windows of images are made."""
 TILE_VALUES = 1 << 19
 """About how many values of a kernel are standardised at once."""
 TILE_CHANNELS = 32

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from verify.oracles.numpy.ahead import ReadAhead
 from verify.oracles.numpy.arrays import Array, Arrays, arrays_of
-from verify.oracles.numpy.convolution import BLOCK_BYTES, Operand, convolve
+from verify.oracles.numpy.convolution import Operand, convolve
 from verify.protocols import HeadBlock, Layer, OracleError, Tensors
 
 FLOAT32_RUNS = 4
@@ -32,6 +32,9 @@ FLOAT32_RUNS = 4
 
 IMAGE_ORDERS = ((1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Orders of red, green and blue for the permuted runs; none is Google's."""
+
+HEAD_VALUES = 1 << 19
+"""About how many values of the head's kernel are multiplied with at once: few enough for the processor's cache."""
 
 GROUPS = 32
 NORM_EPSILON = 1e-5
@@ -167,12 +170,13 @@ class NumpyOracle:
         channels, classes = self._features[0].channels, self.classes or 0
         kernel = self._read("resnet/head/conv2d/kernel", (1, 1, channels, classes)).reshape(channels, classes)
         bias = self._read("resnet/head/conv2d/bias", (classes,))
-        step = max(1, BLOCK_BYTES // (8 * channels))
+        step = max(1, HEAD_VALUES // channels)
         for start in range(0, classes, step):
             columns = slice(start, min(start + step, classes))
-            exact = kernel[:, columns].astype(np.float64)
+            block = np.ascontiguousarray(kernel[:, columns])
+            exact = block.astype(np.float64)
             runs = self._features[: 1 + self.float32_runs]
-            truth, *others = (_logits(self._arrays, m, exact, kernel[:, columns], bias[columns]) for m in runs)
+            truth, *others = (_logits(self._arrays, m, exact, block, bias[columns]) for m in runs)
             shape = (len(others), *truth.shape)
             yield HeadBlock(
                 columns,
