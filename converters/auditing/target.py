@@ -106,7 +106,11 @@ class Folder:
     @cached_property
     def inspection(self) -> Inspection:
         """The files' fields, compared with that plan."""
-        return inspect_folder(self.folder, self.plan, self.weights, self.source.sha256, self._verify_key)
+
+        def digest(path: Path) -> str:
+            return self.files.get(path.name) or sha256(path)
+
+        return inspect_folder(self.folder, self.plan, self.weights, self.source.sha256, self._verify_key, digest)
 
     @cached_property
     def judged_by(self) -> Source:

@@ -25,9 +25,10 @@ from converters.auditing.inspection.folder_files import inspect_files
 from converters.auditing.inspection.model_fields import inspect_model
 from converters.auditing.inspection.plain_fields import inspect_plain
 from converters.auditing.inspection.processor_fields import inspect_processors
-from converters.auditing.inspection.records import inspect_records
+from converters.auditing.inspection.records import Digest, inspect_records
 from converters.auditing.inspection.timm_fields import inspect_timm
 from converters.files import CONFIG, read_json
+from converters.files import sha256 as sha256_of
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights
 from converters.reading import reading
@@ -59,19 +60,24 @@ class Inspection:
 
 
 def inspect_folder(
-    folder: Path, plan: Plan, weights: Weights, sha256: str = "", verify_key: Path | None = None
+    folder: Path,
+    plan: Plan,
+    weights: Weights,
+    sha256: str = "",
+    verify_key: Path | None = None,
+    digest: Digest = sha256_of,
 ) -> Inspection:
     """Everything beside the tensors, held against what a source demands. Raises CheckpointError for broken JSON.
 
     ``sha256`` is the source's, where it is known; ``verify_key`` a PEM file with the public key that the folder must be
-    signed by.
+    signed by; ``digest`` gives the sha256 of a file of the folder.
     """
     notes = Notes()
     with reading(folder, "what lies beside its weights"):
         _inspect_config(notes, folder, plan)
         inspect_processors(notes, folder, plan)
         inspect_files(notes, folder, weights, plan.layout)
-        inspect_records(notes, folder, plan, weights, sha256, verify_key)
+        inspect_records(notes, folder, plan, weights, sha256, verify_key, digest)
     return Inspection(tuple(notes.expectations), tuple(notes.inspected), notes.misleading)
 
 

@@ -49,13 +49,20 @@ Digest = Callable[[Path], str]
 
 
 def inspect_records(
-    notes: Notes, folder: Path, plan: Plan, weights: Weights, sha256: str, verify_key: Path | None
+    notes: Notes,
+    folder: Path,
+    plan: Plan,
+    weights: Weights,
+    sha256: str,
+    verify_key: Path | None,
+    digest: Digest = sha256_of,
 ) -> None:
-    """``sha256`` is the source's, or empty where it is not known; ``verify_key`` a file that holds a public key.
+    """``sha256`` is the source's, or empty where it is not known; ``verify_key`` a file that holds a public key;
+    ``digest`` gives the sha256 of a file of the folder.
 
     Raises CheckpointError for broken JSON, UsageError for a key that is none.
     """
-    digest = cache(sha256_of)
+    digest = cache(digest)
     if (folder / PARITY).is_file():
         _inspect_report(notes, folder, digest)
     if (folder / PROVENANCE).is_file():
