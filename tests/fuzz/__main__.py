@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.converters.sources.costs import forget_peak, peak
 from tests.fuzz.readers import READERS, Files, Reader, clear
 
 SECONDS = 1.0
@@ -32,7 +33,6 @@ LONGEST = 20
 """Seconds after which an execution is interrupted: what loops is a finding, and not the end."""
 SHOWN = 5
 """Findings of one reader after which it stops."""
-PROC = Path("/proc/self")
 
 
 class Finding(Exception):
@@ -95,7 +95,7 @@ def _executed(
     reader: Reader, folder: Path, temporary: Path, files: Files, size: int, allowed: tuple[type[Exception], ...]
 ) -> str:
     """What came of it. Raises Finding for other errors, for cost beyond the bounds, and for files left anywhere."""
-    before, start = _reset_peak(), time.process_time()
+    before, start = forget_peak(), time.process_time()
     outcome = "read"
     try:
         with _interrupting():
@@ -106,7 +106,7 @@ def _executed(
         raise Finding("".join(traceback.format_exception(error, limit=-4))) from error
     except Exception as error:
         raise Finding("".join(traceback.format_exception(error, limit=-4))) from error
-    spent, more = time.process_time() - start, _peak() - before - size
+    spent, more = time.process_time() - start, peak() - before - size
     if spent > SECONDS:
         raise Finding(f"{spent:.1f} s")
     if more > MEMORY:
@@ -132,20 +132,6 @@ def _interrupting() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-
-
-def _reset_peak() -> int:
-    if not (PROC / "clear_refs").exists():  # Linux alone has it
-        return 0
-    (PROC / "clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    if not (PROC / "clear_refs").exists():
-        return 0
-    text = (PROC / "status").read_text()
-    return int(text[text.index("VmHWM:") + 6 :].split(maxsplit=1)[0]) << 10
 
 
 def _child(arguments: argparse.Namespace) -> int:

@@ -64,11 +64,11 @@ def _serve() -> None:
 def _measured(path: str, warm_up: str) -> Cost:
     if warm_up:
         _read(Path(warm_up))
-    before, start = _forget_peak(), time.process_time()
+    before, start = forget_peak(), time.process_time()
     try:
         _read(Path(path))
     except CheckpointError as error:
-        return Cost(time.process_time() - start, _peak() - before, str(error))
+        return Cost(time.process_time() - start, peak() - before, str(error))
     raise AssertionError(f"{path} was read")
 
 
@@ -78,14 +78,15 @@ def _read(path: Path) -> None:
             source.read(name)
 
 
-def _forget_peak() -> int:
+def forget_peak() -> int:
+    """From now on ``peak`` counts. Returns the bytes that this process has in memory; 0 where that cannot be told."""
     if (PROC / "clear_refs").exists():
         (PROC / "clear_refs").write_text("5")
-    return _peak()
+    return peak()
 
 
-def _peak() -> int:
-    """The most bytes that this process has had in memory since ``_forget_peak``."""
+def peak() -> int:
+    """The most bytes that this process has had in memory since ``forget_peak``."""
     if not (PROC / "clear_refs").exists():
         return 0
     text = (PROC / "status").read_text()
