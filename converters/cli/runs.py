@@ -171,8 +171,6 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
 def _alone(job: Job, run: Run, watch: Watch) -> Result:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
-    if job.request.options.verify:
-        keep_freed_memory()
     with shown(job.name, run.shown.quiet, run.shown.verbose) as bar, watch.alone(job, bar) as progress:
         result = release_one(job, progress, bars=not run.shown.quiet, tell=tell)
     assert isinstance(result, Result), "it waits"

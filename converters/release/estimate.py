@@ -29,7 +29,7 @@ STREAM_MEMORY = 250 * 10**6
 VERIFIED_SECONDS = (5.0, 45.0)
 CONVERTED_SECONDS = (1.0, 2.0)
 """Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on AMD EPYC
-(Zen 3): R50x1 8, R101x1 12, R50x3 33 to 40; R152x4 181 on a busy machine (docs/speed.md), unverified 7
+(Zen 3): R50x1 8, R101x1 12, R50x3 33 to 40; R152x4 181 on a busy machine, unverified 7
 (docs/conversion-speed.md). Products and passes over the weights both grow with the weights, so that one rate serves."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -58,9 +58,10 @@ def _trunk_bytes(headless: Architecture) -> int:
 def memory_of(architecture: Architecture, verify: bool) -> int:
     """Bytes of memory that one model takes at most, photographs of ``--images`` left aside.
 
-    Verified, a network's weights are there as they are stored and as kernels that are standardised once. Measured, as
-    the peak of the whole process, in MB: R50x1 with 1,000 classes 789 (in bfloat16 834), with 21,843 classes 977
-    (1,237), R101x1 951, R50x3 2,471 (2,514), R152x2 with 21,843 2,957; R152x4 in an audit 8,050 (docs/speed.md).
+    Verified, a network's weights are there as they are stored and, for held-out images and data sets, as kernels that
+    are standardised once. Measured so, as the peak of the whole process, in MB: R50x1 with 1,000 classes 789 (in
+    bfloat16 834), with 21,843 classes 1,119 (1,241), R101x1 951, R50x3 2,471 (2,514), R152x2 with 21,843 2,957; R152x4
+    8,050, and in an audit that drops each kernel when it has been used 5,120 (docs/speed.md).
     """
     return BASE_MEMORY + 2 * weights_of(architecture) if verify else STREAM_MEMORY
 

@@ -127,7 +127,7 @@ class TorchArrays:
     def put(self, values: npt.NDArray[Any], precision: Precision) -> Array:
         import torch
 
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        tensor = torch.from_numpy(np.require(values, requirements=("C", "W")))  # PyTorch warns of what is read-only
         return self._array(tensor.to(self.device, self._dtype(precision)))
 
     def numpy(self, x: Array) -> npt.NDArray[Any]:
