@@ -386,13 +386,13 @@ def graded(network: Network, name: str, strength: float) -> Any:
     from verify.oracles.numpy import Arithmetic, NumpyOracle
 
     number = {"norm epsilon": 1e-5 * (1 + strength), "standardisation epsilon": 1e-10 * (1 + strength)}.get(name)
-    families = {family.variant(0.5).kind: family.variant for family in FAMILIES}
+    families = {family.deviation(0.5).kind: family.deviation for family in FAMILIES}
     families["branch"] = families["scaled values"]
     right = Arithmetic(pool_padding=network.padding)
     if number is not None or name in ("activation", "branch"):
         values = {"activation": strength, "branch": 1 + strength}
-        variant = families[name](values[name] if number is None else number)
-        oracle = variant.oracle(network, right)
+        deviation = families[name](values[name] if number is None else number)
+        oracle = deviation.oracle(network, right)
         oracle.float32_runs = 1
         return oracle
     ends = "gamma" if name == "one gamma" else "b/standardized_conv2d/kernel"

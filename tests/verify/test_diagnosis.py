@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from tests.checkpoints import make_checkpoint
+from tests.checkpoints import make_checkpoint, make_input
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import AuditSettings, Correspondence, audit, default_images
 from verify.compare import FACTOR
+from verify.diagnosis.arithmetic import DEVIATIONS
 from verify.faults import KINDS, Fault, Kind
+from verify.oracles.numpy import Arithmetic
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
 
@@ -215,3 +217,13 @@ def test_a_kind_is_written_as_its_text(tensors):
     assert str(fault) == "a: mirrored kernel, b"
     report = dataclasses.replace(audited(tensors), verdict="failed", faults=(fault,))
     assert json.loads(report.to_json())["faults"] == [{"kind": "mirrored kernel", "place": "a", "detail": "b"}]
+
+
+def test_a_wrong_arithmetic_has_float32_runs_as_the_right_one():
+    """The study of the limits takes them for models under test."""
+    deviation = next(each for each in DEVIATIONS if each.part == "kernel")
+    suspect = deviation.oracle(MemorySource(make_checkpoint((1,), 32, None, kernel_std=1e-3)), Arithmetic())
+    suspect.float32_runs = 1
+    for layer in suspect.layers([make_input(1, 33, 33)]):
+        (run,) = layer.runs
+        assert 0 < np.abs(run - layer.truth).max() < 1e-4 * np.abs(layer.truth).max()

@@ -138,15 +138,18 @@ class Suspect(NumpyOracle):
         stride = self.stem_stride if size == 7 else stride
         epsilon = self._arithmetic().standardization_epsilon
         wide = self.standardises(kernel.astype(np.float64), epsilon).reshape(-1, kernel.shape[-1])
-        (images,) = (maps.images for maps in streams)
-        matrix = np.asarray(wide, images[0].dtype)
-        outputs = [self._outputs(x, matrix, size, stride) for x in images]
-        return [[relu(y) for y in outputs] if size == 7 and self.stem_activates else outputs]
+        matrices = [np.asarray(wide, maps.precision) for maps in streams]
+        return [
+            [self._outputs(x, matrix, size, stride) for x in maps.images]
+            for maps, matrix in zip(streams, matrices, strict=True)
+        ]
 
     def _outputs(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
         if size == 1 or (self.pads == "constant" and self.dilation == 1):
-            return multiplied(matrix, x, size, stride)
-        return (self._same if self.pads == "same" else self._padded)(x, matrix, size, stride)
+            y = multiplied(matrix, x, size, stride)
+        else:
+            y = (self._same if self.pads == "same" else self._padded)(x, matrix, size, stride)
+        return relu(y) if size == 7 and self.stem_activates else y
 
     def _same(self, x: Array, matrix: Array, size: int, stride: int) -> Array:
         """TensorFlow's: one more after than before where the sum is odd."""
