@@ -8,9 +8,9 @@ from tests.checkpoints import TINY, make_checkpoint
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
-from verify.oracles import keras_file
 from verify.oracles.agreement import MAKERS, OracleRequest
 from verify.oracles.keras import KerasOracle
+from verify.oracles.keras import file as keras_file
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError
 

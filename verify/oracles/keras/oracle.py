@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verify.oracles.keras_file import StoredWeight, stored_weights
+from verify.oracles.keras.file import StoredWeight, stored_weights
 from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Source
 from verify.tensorflow import import_tensorflow
 
