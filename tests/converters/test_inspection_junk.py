@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converters.auditing.inspection.fates import Fields, Notes
@@ -62,6 +62,8 @@ def written(layout: str) -> dict:
 @pytest.mark.parametrize("layout", sorted(WRITERS))
 @settings(max_examples=150, deadline=None)
 @given(name=st.sampled_from(FIELDS) | st.text(max_size=20), value=st.sampled_from(JUNK))
+@example(name="architecture", value="x" * 10**6)
+@example(name="architecture", value="\ud800")
 def test_junk_in_config_json(layout, name, value):
     config = {**written(layout), name: copy.deepcopy(value)}
     notes = noted(WRITERS[layout][1], "config.json", config, PLANS[layout])

@@ -35,7 +35,12 @@ def shown(value: Any) -> str:
     """A value as a canonical, short, printable text: what is long is known by its digest."""
     if value is ABSENT:
         return "absent"
-    text = printable(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))
+    return short(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))
+
+
+def short(text: str) -> str:
+    """A printable text: what is long is known by its digest."""
+    text = printable(text)
     if len(text) <= MAX_TEXT:
         return text
     return f"{text[: MAX_TEXT // 2]}… sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converters.auditing.inspection.fates import ABSENT, Fields, is_int, is_number, shown
+from converters.auditing.inspection.fates import ABSENT, Fields, is_int, is_number, short, shown
 from converters.auditing.inspection.label_fields import fits, in_order, inspect_names
 from converters.auditing.inspection.model_fields import (
     MODEL_FIELDS,
@@ -114,8 +114,10 @@ def inspect_architecture(fields: Fields, architecture: Architecture) -> None:
     found = fields.take("architecture")
     if isinstance(found, str):
         base = found.partition(".")[0]
-        found = RENAMED.get(base, base)
-    if not fields.notes.must(fields.place("architecture"), wanted, found if isinstance(found, str) else shown(found)):
+        text = short(RENAMED.get(base, base))
+    else:
+        text = shown(found)
+    if not fields.notes.must(fields.place("architecture"), wanted, text):
         fields.notes.mislead(f"{fields.place('architecture')} is another network than the weights are of")
 
 
