@@ -61,7 +61,7 @@ def memory_of(architecture: Architecture, verify: bool) -> int:
     Verified, a network's weights are there as they are stored and, for held-out images and data sets, as kernels that
     are standardised once. Measured so, as the peak of the whole process, in MB: R50x1 with 1,000 classes 789 (in
     bfloat16 834), with 21,843 classes 1,119 (1,241), R101x1 951, R50x3 2,471 (2,514), R152x2 with 21,843 2,957; R152x4
-    8,050, and in an audit that drops each kernel when it has been used 5,120 (docs/speed.md).
+    8,050, and in an audit that drops each kernel when it has been used 5,950 (docs/speed.md).
     """
     return BASE_MEMORY + 2 * weights_of(architecture) if verify else STREAM_MEMORY
 
