@@ -29,7 +29,7 @@ class CachedKernel(nn.Module):
     weight: Tensor
     epsilon: float | None
 
-    _cached: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
+    _cached: tuple[tuple[Any, ...], torch.memory_format, Tensor, Tensor] | None = None
     _given: Tensor | None = None
     """The kernel that this call of a compiled model takes."""
 
@@ -54,14 +54,16 @@ class CachedKernel(nn.Module):
         differentiated = torch.is_grad_enabled() and weight.requires_grad
         return not (self.training or differentiated) and self.epsilon is not None and _counts_changes(weight)
 
-    def _from_cache(self, memory_format: torch.memory_format) -> Tensor:
-        weight = self.weight
-        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon, memory_format)
-        if self._cached is None or self._cached[0] != state:
+    def _from_cache(self, memory_format: torch.memory_format | None = None) -> Tensor:
+        """The kernel in this format; without one, in that which it is there in, or else contiguous."""
+        weight, cached = self.weight, self._cached
+        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
+        if cached is None or cached[0] != state or memory_format not in (None, cached[1]):
+            memory_format = memory_format or torch.contiguous_format
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
                 kernel = self.standardized_weight().contiguous(memory_format=memory_format)
-            self._cached = state, weight, kernel  # the weight, so that its id stays its own
-        return self._cached[2]
+            cached = self._cached = state, memory_format, weight, kernel  # the weight, so that its id stays its own
+        return cached[3]
 
     def train(self, mode: bool = True) -> Self:
         self._cached = None
@@ -87,7 +89,7 @@ def _give(model: nn.Module, arguments: object) -> None:
     if torch.compiler.is_compiling() or is_tracing() or "torch._dynamo" not in sys.modules:
         return
     for layer in _layers(model):
-        kernel = layer._from_cache(torch.contiguous_format) if layer._is_constant() else None
+        kernel = layer._from_cache() if layer._is_constant() else None
         if kernel is not None and kernel.is_cuda:  # a CUDA graph reads it in place, and is recorded again for another
             torch._dynamo.mark_static_address(kernel)
         layer.__dict__["_given"] = kernel

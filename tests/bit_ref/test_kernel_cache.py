@@ -61,6 +61,17 @@ def test_once_for_each_kernel_and_to_the_same_bits(model, standardized):
     assert len(standardized) == 2 * 12
 
 
+def test_where_models_are_compiled_a_kernel_is_kept_in_the_format_that_it_is_used_in(model, standardized, monkeypatch):
+    """As on a GPU: what is given to a compiled model must not drive out what the model itself uses."""
+    import torch._dynamo  # as whoever compiles has it
+
+    monkeypatch.setattr("bit_ref.kernel_cache._memory_format", lambda x: torch.channels_last)
+    expected = logits(model)
+    standardized.clear()
+    torch.testing.assert_close(logits(model), expected)
+    assert standardized == []
+
+
 def scale_through_data(model):
     for layer in layers(model):
         layer.weight.data.add_(layer.weight.data**2)
