@@ -141,9 +141,16 @@ def install(folder: Path, place: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
     aside = folder.with_name(folder.name + "-replaced")
-    if place.exists():
-        place.rename(aside)
-    folder.rename(place)
+    while True:
+        with suppress(FileNotFoundError):
+            place.rename(aside)
+        try:
+            folder.rename(place)
+            break
+        except OSError as error:  # another thread or process has put its own there meanwhile
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        shutil.rmtree(aside, ignore_errors=True)
     fsync(place.parent)
     shutil.rmtree(aside, ignore_errors=True)
 

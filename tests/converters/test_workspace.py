@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,6 +23,20 @@ def test_folder_appears_only_when_installed(tmp_path):
         install(folder, place)
         assert (place / "file").read_text() == "new"
     assert [path.name for path in place.parent.iterdir()] == ["model"]
+
+
+def test_of_many_that_install_at_once_one_is_left(tmp_path):
+    place = tmp_path / "model"
+
+    def make(number: int) -> None:
+        for _ in range(20):
+            with workspace(place) as folder:
+                fill(folder, str(number))
+                install(folder, place)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, range(4))) == [None] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_what_is_not_installed_leaves_nothing(tmp_path):
