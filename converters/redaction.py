@@ -44,7 +44,7 @@ _CLOSING = "'),.;:]}"
 """Characters that end a sentence rather than the address before it."""
 _USER_INFO = re.compile(r"(?<=//)[^\s/@]*@")
 _NESTED = re.compile(r"((?i:%3A%2F%2F))[^\s/?&]{0,300}?%40")
-_WITHOUT_SCHEME = re.compile(r"(?<![\w/.+%-])[\w.+%-]{1,64}:[^\s:@/]{3,}@(?=[\w\[])")
+_WITHOUT_SCHEME = re.compile(r"(?<![\w/.+%-])(?:[\w.+%-]{1,64}:)+[^\s:@/]{3,}@(?=[\w\[])")
 _NAME = (
     r"(?i:x-amz-[\w-]+|x-goog-[\w-]+|(?:[\w-]*[_-])?(?:token|secret|password|passwd|pwd|api[_-]?key|access[_-]?key"
     r"(?:[_-]?id)?|secret[_-]?key|signature|credentials?|session[_-]?id|googleaccessid|awsaccesskeyid))"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from converters import redaction
@@ -158,11 +158,20 @@ MARKS = [
 ]
 
 
+ODD = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=3))).map("".join)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=3))).map("".join))
+@given(ODD)
+@example("hf:hf:\x1b@hf:")
 def test_no_text_is_too_odd(text):
     once = printable(text)
     assert printable(once) == once
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ODD)
+def test_nothing_that_is_remembered_is_too_odd(text):
     remember(text)
     printable(text)
 
