@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -131,3 +135,35 @@ def test_many_unknown_fields_are_counted():
     unknown = [each for each in notes.inspected if each.fate == "unknown"]
     assert len(unknown) == 201
     assert unknown[-1].reason == "99800 more fields"
+
+
+ORDER = """
+import json
+from tests.converters.test_inspection_junk import PLANS, WRITERS, inspect_processor, noted, preprocessor_config, written
+for layout, (_, inspect) in WRITERS.items():
+    plan = PLANS[layout]
+    recipe = json.loads(json.dumps(preprocessor_config(plan.preprocessing)))
+    for notes in (
+        noted(inspect, "config.json", written(layout), plan),
+        noted(inspect_processor, "preprocessor_config.json", recipe, plan),
+    ):
+        print(*map(str, notes.expectations), *map(str, notes.inspected), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_the_order_of_what_is_noted_is_no_accident():
+    """Texts have other hashes in each process, and so sets of them another order."""
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", ORDER],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(outputs) == 1
+    assert outputs.pop().count("\n") > 50

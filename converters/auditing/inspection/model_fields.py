@@ -70,7 +70,7 @@ def _inspect_network(fields: Fields, plan: Plan) -> None:
     fields.one_of("architectures", [wanted["architectures"], None, []])
     fields.none_of(FOLLOWED, "is followed by a loader")
     sized = [fields.equal(name, wanted[name], DEFAULTS[name]) for name in SIZES]
-    for name in DEFAULTS.keys() - {*SIZES, "pool_padding"}:
+    for name in sorted(DEFAULTS.keys() - {*SIZES, "pool_padding"}):
         fields.equal(name, wanted[name], DEFAULTS[name])
     sizes, factor = fields.take("hidden_sizes", HIDDEN_SIZES), fields.take("width_factor", 1)
     place = fields.place("hidden_sizes") + " × width_factor"
