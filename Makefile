@@ -24,11 +24,11 @@ help:  ## print this (the default)
 convert: $(VENV)/convert.stamp  ## convert, verify and publish VARIANT into ./hub
 	$(RUN)bit-convert --variant $(VARIANT) --push --hub hub
 
-quick: $(VENV)/quick.stamp  ## the tests to run after each change, in some two minutes
+quick: $(VENV)/quick.stamp  ## the tests to run after each change, in about a minute
 	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
-test: $(VENV)/test.stamp  ## every test, in some half an hour on two cores
+test: $(VENV)/test.stamp  ## every test, in some thirteen minutes on two cores
 	$(RUN)python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format
