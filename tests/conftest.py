@@ -93,11 +93,6 @@ def _apart_from_other_tests(monkeypatch):
     monkeypatch.setattr("converters.download.gates._shared", [])
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: tests wait for servers, signals and disks, too."""
-    return len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) + 1
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="what needs no minute: see tests/conftest.py")
 
