@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from converters.download.addresses import is_offline
-from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
+from converters.errors import BitConvertError, HubError, Scope, UsageError
 from converters.files import SIGNATURE
 from converters.folder import signature
 from converters.redaction import one_line, remember_secret
@@ -50,7 +50,8 @@ def sign(folder: Path, names: Collection[str]) -> bool:
     Raises UsageError without an identity, and HubError where sigstore cannot be reached or refuses.
     """
     files = {name: folder / name for name in names}
-    if _is_of(folder / SIGNATURE, files):
+    signed = signature.by_identity(folder / SIGNATURE, files)
+    if signed is not None and set(signed.files) == set(files):
         return False
     with _told(f"{folder}: is there, unsigned"), redirect_stdout(sys.stderr):
         from model_signing import signing
@@ -58,14 +59,6 @@ def sign(folder: Path, names: Collection[str]) -> bool:
         signer = signing.Config().use_sigstore_signer(use_ambient_credentials=True, identity_token=_token())
         signature.write(folder, files, signer)
     return True
-
-
-def _is_of(path: Path, files: dict[str, Path]) -> bool:
-    try:
-        signed = signature.read(path)
-    except CheckpointError:
-        return False
-    return signed.is_keyless and set(signed.files) == set(files) and not signature.changed(signed, files)
 
 
 def _token() -> str | None:

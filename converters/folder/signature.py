@@ -75,6 +75,16 @@ def changed(signature: Signature, files: Mapping[str, Path]) -> str:
     return ""
 
 
+def by_identity(path: Path, files: Mapping[str, Path]) -> Signature | None:
+    """The signature of these files that an identity made, as far as can be told without asking sigstore; None where
+    there is none."""
+    try:
+        signed = read(path)
+    except CheckpointError:
+        return None
+    return signed if signed.is_keyless and not changed(signed, files) else None
+
+
 def sign(folder: Path, names: Collection[str], key: Path) -> bool:
     """Signs these files of a finished folder; whether it did: a signature of them by this key that holds is kept.
 
