@@ -69,12 +69,16 @@ def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored
 
     The target is read, and its tensors' digests are taken, in a thread of its own, a tensor ahead.
     """
+
+    def is_whole(pair: Correspondence) -> bool:
+        return pair.source in source.shapes and pair.target in target.parameters
+
     compared = []
-    whole = [p for p in target.correspondences if p.source in source.shapes and p.target in target.parameters]
+    whole = list(filter(is_whole, target.correspondences))
     with closing(ReadAhead(_held, whole)) as ahead:
         for pair in target.correspondences:
             step(pair.target)
-            if pair.source in source.shapes and pair.target in target.parameters:
+            if is_whole(pair):
                 compared.append(_compared(pair, *ahead.read(pair)))
     used = Counter(pair.source for pair in target.correspondences)
     filled = Counter(pair.target for pair in target.correspondences)
