@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verify.compare import U
+from verify.compare import U, in_words
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,11 @@ UNITS: Mapping[str, float] = {"float32": U, "tf32": 2.0**-11, "float16": 2.0**-1
 def precision_named(reader: str) -> str:
     """Returns the precision that the name of a reader ends in: ``bfloat16`` of ``bit_ref in bfloat16 on cuda``."""
     return next((precision for precision in UNITS if f" in {precision}" in reader), "float32")
+
+
+def error_in_words(ratio: float | None, reader: str) -> str:
+    """Returns a ratio as people read it, in the rounding of what a reader of this name computes in."""
+    return in_words(ratio, precision_named(reader))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import math
 import re
 from dataclasses import replace
 
-from verify.compare import FACTOR, U, in_words
+from verify.compare import FACTOR, U
 from verify.oracles.numpy import STANDARDIZATION_EPSILON
-from verify.precision import precision_named
+from verify.precision import error_in_words
 from verify.report.parity import EvaluationReport, HeldOutReport, ReaderReport, Report, Verdict
 
 ROUNDED = 2e-3
@@ -121,7 +121,7 @@ def _summary(report: Report) -> str:
     declared, *others = report.counting
     return (
         f"{report.tensors.bit_exact} stored tensors bit-exact; {declared.name} within every limit "
-        f"on {len(report.images)} images; error at most {in_words(declared.ratio or 0, precision_named(declared.name))}"
+        f"on {len(report.images)} images; error at most {error_in_words(declared.ratio or 0, declared.name)}"
         + "".join(f"; {reader.name} {reader.reason}" for reader in others if reader.reason)
     )
 
@@ -143,11 +143,7 @@ def _beyond_limits(reader: ReaderReport) -> str:
         return ""
     if reader.ratio is None:
         return "was not compared"
-    return (
-        ""
-        if reader.ratio <= FACTOR * (1 + ROUNDED)
-        else f"error is {in_words(reader.ratio, precision_named(reader.name))}"
-    )
+    return "" if reader.ratio <= FACTOR * (1 + ROUNDED) else f"error is {error_in_words(reader.ratio, reader.name)}"
 
 
 def _beyond(report: Report) -> str:

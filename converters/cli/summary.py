@@ -15,8 +15,7 @@ from converters.files import SIGNATURE
 from converters.folder.plan import Plan
 from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
-from verify.compare import in_words
-from verify.precision import precision_named
+from verify.precision import error_in_words
 from verify.report.comparison import NOTHING, Comparison
 from verify.report.meaning import evaluation_lines, meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
@@ -149,7 +148,7 @@ def _conclusion(conversion: Conversion) -> str:
     if report is None:
         return "[yellow]not verified[/]: --no-verify"
     declared = report.readers[0]
-    error = in_words(report.ratio, precision_named(declared.name))
+    error = error_in_words(report.ratio, declared.name)
     checkpoint = "its checkpoint" + ("" if report.dtype == "float32" else f", rounded to {report.dtype},")
     return f"[green]{report.verdict}[/]: {conversion.plan.name} computes what {checkpoint} computes; error is {error}"
 
@@ -192,7 +191,7 @@ def _reader_line(reader: ReaderReport) -> str:
     colour = "green" if reader.verdict == "passed" else "yellow"
     if reader.ratio is None or reader.max_abs_error is None:
         return f"[{colour}]{reader.verdict}[/]: {_shown(reader.reason)}"
-    error = in_words(reader.ratio, precision_named(reader.name))
+    error = error_in_words(reader.ratio, reader.name)
     line = f"[{colour}]{reader.verdict}[/], error is {error}, largest {reader.max_abs_error:.1e}"
     return f"{line}; {_shown(reader.reason)}" if reader.reason else line
 

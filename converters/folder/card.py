@@ -20,8 +20,7 @@ from converters.mapping.names import parameters
 from converters.redaction import printable
 from converters.sources import GoogleView
 from converters.sources.left_out import left_out_line
-from verify.compare import in_words
-from verify.precision import precision_named
+from verify.precision import error_in_words
 from verify.report import markdown
 from verify.report.meaning import meaning
 from verify.report.parity import Report
@@ -54,7 +53,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         left_out=left_out_line(source),
         badge=markdown.badge(report) if report else "",
         meaning=meaning(report) if report else "",
-        error=in_words(report.ratio, precision_named(report.readers[0].name)) if report else "",
+        error=error_in_words(report.ratio, report.readers[0].name) if report else "",
         parity=markdown.summary(report) if report else "",
         against=_against(plan, source),
         stock=_stock(report, plan),

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from verify.compare import FACTOR, in_words
+from verify.compare import FACTOR
 from verify.faults import KINDS, Fault
-from verify.precision import precision_named
+from verify.precision import error_in_words
 from verify.report.meaning import evaluation_lines, meaning
 from verify.report.pages import page
 from verify.report.parity import ReaderReport, Report
@@ -140,7 +140,7 @@ def _reader(report: Report, name: str) -> str:
 def _figures(reader: ReaderReport) -> str:
     if reader.ratio is None or reader.max_abs_error is None:
         return reader.reason
-    error = in_words(reader.ratio, precision_named(reader.name))
+    error = error_in_words(reader.ratio, reader.name)
     return f"error is {error}, largest {reader.max_abs_error:.1e}" + (f"; {reader.reason}" if reader.reason else "")
 
 
@@ -148,7 +148,7 @@ def _error(report: Report) -> str:
     ratios = [(layer.ratio, layer.name) for layer in report.layers if layer.ratio is not None]
     if report.ratio is None or not ratios or not report.readers:
         return NOTHING
-    return f"{in_words(report.ratio, precision_named(report.readers[0].name))}, at {max(ratios)[1]}"
+    return f"{error_in_words(report.ratio, report.readers[0].name)}, at {max(ratios)[1]}"
 
 
 def _real(report: Report) -> str:
