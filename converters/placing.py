@@ -186,6 +186,26 @@ def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, 
         os.close(lock)
 
 
+class LockedFolder:
+    """A folder in ``parent`` that is locked until this process ends, by which others see that it runs."""
+
+    def __init__(self, parent: Path, prefix: str) -> None:
+        """Raises OSError where there can be none."""
+        parent.mkdir(parents=True, exist_ok=True)
+        self._parent, self._pattern = parent, re.compile(re.escape(prefix) + RANDOM)
+        self._folder, self._lock = _locked_folder(parent, prefix)
+
+    def count(self) -> int:
+        """The number of such folders whose processes run, this one's among them; raises OSError."""
+        _remove_leftovers(self._parent, self._pattern)
+        return sum(self._pattern.fullmatch(path.name) is not None for path in self._parent.iterdir())
+
+    def release(self) -> None:
+        """Removes it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock)
+
+
 def remove_leftovers(place: Path) -> None:
     """Removes what killed processes left half made beside ``place`` and among the system's temporary files."""
     for parent, pattern in ((place.parent, PARTIAL), (Path(tempfile.gettempdir()), TEMPORARY)):

@@ -19,6 +19,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -413,13 +414,20 @@ def _is_current(server: _Server, entry: Entry) -> bool:
     return True
 
 
-def _trust() -> ssl.SSLContext | bool:
-    """httpx heeds SSL_CERT_FILE and SSL_CERT_DIR itself; the names that requests and curl use are heeded here."""
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if not bundle or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-        return True
-    folder, file = (bundle, None) if Path(bundle).is_dir() else (None, bundle)
-    return ssl.create_default_context(cafile=file, capath=folder)
+def _trust() -> ssl.SSLContext:
+    """The certificates to trust: httpx heeds SSL_CERT_FILE and SSL_CERT_DIR; requests and curl have other names."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    return _context(*(os.environ.get(name) for name in names))
+
+
+@lru_cache(maxsize=1)  # reading certifi's bundle takes as long as all else of a look at a file that is there
+def _context(file: str | None, folder: str | None, *bundles: str | None) -> ssl.SSLContext:
+    import httpx
+
+    bundle = next(filter(None, bundles), None)
+    if not bundle or file or folder:
+        return httpx.create_ssl_context()
+    return ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
 
 
 def _version(response: httpx.Response) -> Version:

@@ -2,6 +2,7 @@
 
     Pool ── a socket a process ──→ ``worker.main``:  attempt → steps …, outcome
 
+Runs of one user share the cores: of two at once, each with a process a core, each lets half of them work.
 Nothing is shared but the sockets: there is no helper process that could die, and a process whose parent is gone ends
 itself. A process has its share of the cores, set before NumPy and PyTorch are loaded, and loads them once.
 """
@@ -20,7 +21,8 @@ from multiprocessing.connection import Pipe, wait
 
 from converters.errors import Scope, UsageError
 from converters.failures import interruptible
-from converters.placing import remove_leftovers
+from converters.files import cache_folder
+from converters.placing import LockedFolder, remove_leftovers
 from converters.release.events import Event, Listener
 from converters.release.job import Work
 from converters.release.workers import Lost, Outcome
@@ -36,6 +38,9 @@ THREADS = (
 )
 GRACE = 6.0
 """Seconds that a process has to remove what is half made."""
+BEGINNING, ENDING = 0.8, 8.0
+"""Seconds for which no process is started beside another after a run was seen to begin, since more may begin with it,
+and to end, since one that shared all of its work is about to."""
 BROKEN = 10
 """Processes that may end one after the other before anything comes of them."""
 
@@ -52,13 +57,15 @@ class Pool:
         self._count, self._listen, self._debug = count, listen, debug
         self._processes: list[_Process] = []
         self._lost_in_a_row = 0
+        self._run: LockedFolder | None = None
+        self._runs, self._settled = 0, 0.0
 
     def idle(self) -> int:
         if self._lost_in_a_row >= BROKEN:
             raise UsageError(
                 f"{BROKEN} processes ended one after the other, and nothing was done. Run it with --jobs 1.", Scope.RUN
             )
-        return self._count - sum(process.number is not None for process in self._processes)
+        return max(0, self._share() - sum(process.number is not None for process in self._processes))
 
     def begin(self, number: int, attempt: int, job: Work) -> None:
         while True:
@@ -97,6 +104,23 @@ class Pool:
             if process.job is not None:
                 remove_leftovers(process.job.place)
         self._processes.clear()
+        if self._run is not None:
+            self._run.release()
+            self._run = None
+
+    def _share(self) -> int:
+        """The number of processes that may work now: fewer while other runs would have more of them than cores."""
+        now = time.monotonic()
+        try:
+            self._run = self._run or LockedFolder(cache_folder() / "runs", "run-")
+            runs = self._run.count()
+        except (OSError, UsageError):  # a cache that cannot be written, a file system without locks
+            return self._count
+        if runs != self._runs:
+            self._settled = now + (BEGINNING if runs > self._runs else ENDING)
+            self._runs = runs
+        share = min(self._count, max(1, max(cores(), self._count) // max(1, runs)))
+        return share if now >= self._settled else min(share, max(1, len(self._processes)))
 
     def _heard(self, process: _Process) -> Outcome | None:
         """Takes a message of a process: a step, of which others are told, or the end of its attempt."""

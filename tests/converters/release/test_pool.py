@@ -161,3 +161,61 @@ def test_threads_are_shared_out(root, monkeypatch):
         assert b"OMP_NUM_THREADS=2" in environment
     finally:
         pool.stop()
+
+
+def pool_of(count: int, clock: list[float], monkeypatch) -> Pool:
+    monkeypatch.setattr(pools, "cores", lambda: 8)
+    monkeypatch.setattr(pools.time, "monotonic", lambda: clock[0])
+    return Pool(count, lambda _: None)
+
+
+def test_runs_of_one_user_share_the_cores(root, monkeypatch):
+    clock = [0.0]
+    first, second = pool_of(8, clock, monkeypatch), pool_of(8, clock, monkeypatch)
+    try:
+        assert first.idle() == 1  # another may be about to begin
+        clock[0] += pools.BEGINNING
+        assert first.idle() == 8
+        assert second.idle() == 1
+        assert first.idle() == 1
+        clock[0] += pools.BEGINNING
+        assert (first.idle(), second.idle()) == (4, 4)
+        second.stop()
+        assert first.idle() == 1  # no process is started for work that both runs had
+        clock[0] += pools.ENDING
+        assert first.idle() == 8
+    finally:
+        first.stop()
+    assert [*(root / "cache" / "runs").iterdir()] == []
+
+
+def test_runs_that_leave_cores_to_others_have_all_that_they_ask_for(root, monkeypatch):
+    clock = [0.0]
+    few = [pool_of(2, clock, monkeypatch) for _ in range(3)]
+    try:
+        for pool in [*few, *few]:  # the last to come is seen by all
+            pool.idle()
+        clock[0] += pools.BEGINNING
+        assert [pool.idle() for pool in few] == [2, 2, 2]
+    finally:
+        for pool in few:
+            pool.stop()
+
+
+def test_a_run_that_was_killed_has_no_share(root, monkeypatch):
+    (root / "cache" / "runs" / "run-0badcafe").mkdir(parents=True)
+    clock = [0.0]
+    pool = pool_of(8, clock, monkeypatch)
+    try:
+        pool.idle()
+        clock[0] += pools.BEGINNING
+        assert pool.idle() == 8
+    finally:
+        pool.stop()
+
+
+def test_a_cache_that_cannot_be_written_shares_nothing(root, monkeypatch):
+    (root / "cache").write_text("a file", encoding="utf-8")
+    pool = pool_of(8, [0.0], monkeypatch)
+    assert pool.idle() == 8
+    pool.stop()
