@@ -17,12 +17,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from converters.errors import BitConvertError, CheckpointError, Scope, UsageError
-from converters.sources.base import Array, Shape, TensorFile, bounded
+from converters.sources.base import Array, TensorFile, bounded
 
 ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error in (CheckpointError, UsageError)}
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)
@@ -43,12 +43,8 @@ class SourceApart(TensorFile):
     def recognises(cls, path: Path, head: bytes) -> bool:
         return cls.reader.recognises(path, head)
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        return cls(path)
-
     def __init__(self, path: Path) -> None:
-        self.path = str(path)
+        super().__init__(path)
         ours, theirs = socket.socketpair()
         program = PROGRAM.format(self.reader.__module__, self.reader.__name__, __name__)
         arguments = [str(theirs.fileno()), self.path, str(bounded(path.stat().st_size)), "--", *sys.path]
@@ -69,18 +65,10 @@ class SourceApart(TensorFile):
             self.close()
             raise
         self.format, self.scheme, self.dropped = told["format"], told["scheme"], told["dropped"]
-        self._shapes = {name: tuple(shape) for name, shape in told["shapes"]}
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return self._shapes
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        return {Path(self.path).name: Path(self.path)}
+        self.shapes = {name: tuple(shape) for name, shape in told["shapes"]}
 
     def read(self, name: str) -> Array:
-        values = np.empty(self._shapes[name], np.float32)
+        values = np.empty(self.shapes[name], np.float32)
         with suppress(OSError):  # said by the answer that does not come
             self._stream.write(json.dumps(name).encode() + b"\n")
             self._stream.flush()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
@@ -22,7 +22,7 @@ from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
 from converters.placing import temporary_folder
 from converters.reading import reading
-from converters.sources.base import MAX_NAME, Array, Shape, TensorFile, bounded
+from converters.sources.base import MAX_NAME, Array, TensorFile, bounded
 
 GZIP, TAR, TAR_AT = b"\x1f\x8b", b"ustar", 257
 MAX_MEMBERS = 4096
@@ -46,9 +46,9 @@ class ArchiveSource(TensorFile):
     looked_for = "a .tar.gz of a SavedModel, checkpoint or model folder"
 
     def __init__(self, path: Path, inner: TensorFile, temporary: ExitStack) -> None:
-        self.path = str(path)
+        super().__init__(path)
         self.format, self.scheme, self.dropped = inner.format, inner.scheme, inner.dropped
-        self.counters = inner.counters
+        self.shapes, self.counters = inner.shapes, inner.counters
         self.exact, self.pool_padding = inner.exact, inner.pool_padding
         self._inner, self._temporary = inner, temporary
 
@@ -70,17 +70,8 @@ class ArchiveSource(TensorFile):
             return cls(path, inner, temporary.pop_all())
 
     @property
-    def files(self) -> Mapping[str, Path]:
-        """The archive itself."""
-        return {Path(self.path).name: Path(self.path)}
-
-    @property
     def location(self) -> str:
         return self._inner.location
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return self._inner.shapes
 
     def select(self, names: Collection[str]) -> None:
         self._inner.select(names)

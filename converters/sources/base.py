@@ -67,6 +67,8 @@ class TensorFile(ABC):
 
     path: str
     scheme: str
+    shapes: Mapping[str, Shape]
+    """Name → stored shape, in the order of the file."""
     exact: Exact = "bits"
     pool_padding: PoolPadding | None = None
     dropped: Mapping[str, str] = {}
@@ -80,14 +82,12 @@ class TensorFile(ABC):
         """Whether ``path`` is of this format; ``head`` are the first bytes of a file, empty for a folder."""
 
     @classmethod
-    @abstractmethod
     def open(cls, path: Path) -> Self:
         """Raises CheckpointError where the file is broken or unsafe."""
+        return cls(path)
 
-    @property
-    @abstractmethod
-    def shapes(self) -> Mapping[str, Shape]:
-        """Name → stored shape, in the order of the file."""
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
 
     @abstractmethod
     def read(self, name: str) -> Array:
@@ -129,9 +129,9 @@ class TensorFile(ABC):
         return self.path
 
     @property
-    @abstractmethod
     def files(self) -> Mapping[str, Path]:
         """The files that are read: name relative to the source → path. One file has its own name."""
+        return {Path(self.path).name: Path(self.path)}
 
     @cached_property
     def sha256(self) -> str:

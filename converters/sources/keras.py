@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -85,12 +85,8 @@ class KerasReader(TensorFile):
     def recognises(cls, path: Path, head: bytes) -> bool:
         return head.startswith(SIGNATURE)
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        return cls(path)
-
     def __init__(self, path: Path) -> None:
-        self.path = str(path)
+        super().__init__(path)
         self._size = path.stat().st_size
         self._file: Any = None
         try:
@@ -105,6 +101,7 @@ class KerasReader(TensorFile):
             if self._made:
                 self.dropped = {**self.dropped, "the head's bias": "the file has none: zeros stand for it"}
             self._datasets = {name: found[place][2] for place, name in sorted(names.items())}
+            self.shapes = {name: tuple(dataset.shape) for name, dataset in self._datasets.items()} | self._made
             if self.format != KerasReader.format:
                 self._refuse_contradiction()
         except BaseException:
@@ -117,14 +114,6 @@ class KerasReader(TensorFile):
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        return {Path(self.path).name: Path(self.path)}
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return {name: tuple(dataset.shape) for name, dataset in self._datasets.items()} | self._made
 
     def read(self, name: str) -> Array:
         if name in self._made:

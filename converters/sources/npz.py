@@ -11,13 +11,13 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import IO, Any, Literal, Self, cast
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 from zlib_ng.zlib_ng import crc32
@@ -102,12 +102,8 @@ class NpzSource(TensorFile):
             return bool(head) and path.suffix == ".npz" and member_names(path) is not None
         return not is_torch_archive(path)
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        return cls(path)
-
     def __init__(self, path: Path) -> None:
-        self.path = str(path)
+        super().__init__(path)
         self._size = path.stat().st_size
         with reading(self.path, "the archive"):
             self._archive = open_zip(path)
@@ -119,20 +115,13 @@ class NpzSource(TensorFile):
         except BaseException:
             self._archive.close()
             raise
+        self.shapes = {name: member.shape for name, member in self._members.items()}
         self.counters = [name for name, member in self._members.items() if member.is_counter]
         self._used: Collection[str] = self._members
         self.scheme = nearest(self._members)
 
     def close(self) -> None:
         self._archive.close()
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        return {Path(self.path).name: Path(self.path)}
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return {name: member.shape for name, member in self._members.items()}
 
     def select(self, names: Collection[str]) -> None:
         for name in names:

@@ -12,61 +12,21 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from converters.errors import CheckpointError
 from converters.files import INDEX, WEIGHTS, parse_json, refuse_special
-from converters.mapping.dtypes import widened
 from converters.reading import reading
-from converters.sources.base import MAX_RANK, Array, Shape, as_float32, is_text, listing_bound
-from converters.sources.shards import ShardedSource
+from converters.sources.base import MAX_RANK, is_text, listing_bound
+from converters.sources.shards import SIZES, ShardedSource, StoredTensor
 
 LENGTH = struct.Struct("<Q")
 METADATA = "__metadata__"
-FLOATS: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
 ROW = len('"":{"dtype":"F8_E4M3","shape":[,,,],"data_offsets":[,]},') + 6 * len(str(1 << 63))
 """Bytes of a header that a tensor takes beside its name: the format's own words and six numbers."""
-SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()} | {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8,
-}  # fmt: skip
-"""Bytes a value; a tensor of another dtype than FLOATS can be skipped over, not read."""
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """The place of one tensor: its file, dtype, shape, and the offset of its values in the file."""
-
-    file: Path
-    dtype: str
-    shape: Shape
-    offset: int
-
-    def stored(self, name: str) -> Array:
-        """The values as they are stored; of bfloat16, which NumPy lacks, the uint16 bits.
-
-        They are read, not mapped: pages of a mapping would count as this process's memory for as long as it lasts.
-        Raises CheckpointError, with the tensor's ``name``, where they cannot be had.
-        """
-        if self.dtype not in FLOATS:
-            raise CheckpointError(f"{self.file}: {name} holds {self.dtype}, not F32. Save it as float32.")
-        count = math.prod(self.shape)
-        with reading(self.file, name):
-            values = np.fromfile(self.file, FLOATS[self.dtype], count, offset=self.offset)
-        if values.size != count:
-            raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
-        return values.reshape(self.shape)
-
-
-class SafetensorsSource(ShardedSource[Tensor]):
+class SafetensorsSource(ShardedSource):
     """``model.safetensors`` of a folder, whole or in shards, or a single file.
 
     Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
@@ -84,22 +44,11 @@ class SafetensorsSource(ShardedSource[Tensor]):
             return cls.holds(path)
         return path.name == INDEX or head[LENGTH.size :].startswith(b"{")
 
-    def _load(self, file: Path) -> dict[str, Tensor]:
+    def _load(self, file: Path) -> dict[str, StoredTensor]:
         return tensors_of(file)
 
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def read(self, name: str) -> Array:
-        tensor = self._tensors[name]
-        values = tensor.stored(name)
-        if tensor.dtype == "BF16":
-            values = widened(values, "bfloat16")
-        return as_float32(values, self.path, name)
-
-
-def tensors_of(file: Path) -> dict[str, Tensor]:
+def tensors_of(file: Path) -> dict[str, StoredTensor]:
     """Name → tensor of one file. Raises CheckpointError where its header is not that of a whole, safe one."""
     with reading(file, "its header"):
         size = file.stat().st_size
@@ -128,7 +77,7 @@ def _header(file: Path, size: int) -> tuple[dict[str, Any], int]:
     return header, LENGTH.size + length
 
 
-def _tensor(file: Path, name: str, entry: Any, start: int, size: int) -> Tensor:
+def _tensor(file: Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name[:120]} has no dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -137,7 +86,8 @@ def _tensor(file: Path, name: str, entry: Any, start: int, size: int) -> Tensor:
     begin, end = offsets
     if end - begin != math.prod(shape) * SIZES[dtype]:
         raise ValueError(f"{name[:120]} of shape {tuple(shape)} does not take the bytes it has")
-    return Tensor(file, dtype, tuple(shape), start + begin)
+    strides = tuple(math.prod(shape[axis:]) for axis in range(1, len(shape) + 1))
+    return StoredTensor(file, dtype, tuple(shape), start + begin, strides)
 
 
 def _are_numbers(values: Any, size: int, most: int) -> bool:
@@ -152,7 +102,7 @@ def _refuse_metadata(metadata: Any) -> None:
         raise ValueError("its __metadata__ holds something else than texts")
 
 
-def _refuse_gaps(tensors: Mapping[str, Tensor], start: int, size: int) -> None:
+def _refuse_gaps(tensors: Mapping[str, StoredTensor], start: int, size: int) -> None:
     end = start
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, math.prod(tensor.shape))):
         if tensor.offset != end:

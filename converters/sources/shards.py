@@ -7,21 +7,73 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
 
 from converters.errors import CheckpointError
 from converters.files import read_json
+from converters.mapping.dtypes import widened
 from converters.mapping.names import nearest
 from converters.reading import reading
-from converters.sources.base import TensorFile, refuse_names
+from converters.sources.base import Array, Shape, TensorFile, as_float32, refuse_names
 from converters.sources.declared import declared
 
-T = TypeVar("T")
+FLOATS: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()} | {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8,
+}  # fmt: skip
+"""Bytes a value; a tensor of another dtype than FLOATS can be skipped over, not read."""
+ByteOrder = Literal["<", ">"]
 
 
-class ShardedSource(TensorFile, Generic[T]):
-    """The weights of a folder, whole or in shards, or a single file; ``T`` is what a reader keeps of a tensor."""
+@dataclass(frozen=True)
+class StoredTensor:
+    """The place of one tensor: its file, dtype (safetensors' name), shape, the offset of its first value in the file,
+    the strides from value to value, counted in values, and the byte order."""
+
+    file: Path
+    dtype: str
+    shape: Shape
+    offset: int
+    strides: tuple[int, ...]
+    order: ByteOrder = "<"
+
+    def stored(self, name: str) -> Array:
+        """The values as they are stored, little-endian and C-contiguous; of bfloat16, which NumPy lacks, the uint16
+        bits.
+
+        They are read, not mapped: pages of a mapping would count as this process's memory for as long as it lasts.
+        Raises CheckpointError, with the tensor's ``name``, where they cannot be had.
+        """
+        if self.dtype not in FLOATS:
+            raise CheckpointError(f"{self.file}: {name} holds {self.dtype}, not F32. Save it as float32.")
+        dtype, count = FLOATS[self.dtype].newbyteorder(self.order), span(self.shape, self.strides)
+        with reading(self.file, name):
+            run = np.fromfile(self.file, dtype, count, offset=self.offset)
+            if run.size != count:
+                raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
+            strides = [stride * dtype.itemsize for stride in self.strides]
+            values = np.lib.stride_tricks.as_strided(run, self.shape, strides)
+            return np.asarray(values, FLOATS[self.dtype], order="C")
+
+
+def span(shape: Shape, strides: tuple[int, ...]) -> int:
+    """Values from a tensor's first to its last, with those between that are not its own."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+class ShardedSource(TensorFile):
+    """The weights of a folder, whole or in shards, or a single file."""
 
     weights: ClassVar[str]
     """The name of the one file."""
@@ -31,8 +83,8 @@ class ShardedSource(TensorFile, Generic[T]):
     """The naming schemes that are met in such files, the likeliest first."""
 
     @abstractmethod
-    def _load(self, file: Path) -> Mapping[str, T]:
-        """Returns the content of one file. Raises CheckpointError where it is broken or unsafe."""
+    def _load(self, file: Path) -> Mapping[str, StoredTensor]:
+        """Returns the tensors of one file. Raises CheckpointError where it is broken or unsafe."""
 
     @classmethod
     def holds(cls, folder: Path) -> bool:
@@ -54,9 +106,9 @@ class ShardedSource(TensorFile, Generic[T]):
         return source
 
     def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
-        self.path = str(path)
+        super().__init__(path)
         self._files = files
-        self._tensors: dict[str, T] = {}
+        self._tensors: dict[str, StoredTensor] = {}
         self._owners: dict[str, str] = {}
         for file in files:
             for name, tensor in self._load(file).items():
@@ -64,6 +116,7 @@ class ShardedSource(TensorFile, Generic[T]):
                     raise CheckpointError(f"{self.path}: {name} is in two shards. Download it again.")
                 self._tensors[name], self._owners[name] = tensor, file.name
         refuse_names(self._tensors, self.path)
+        self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.scheme = nearest(self._tensors, self.schemes)
         config = declared(folder)
         self.exact, self.pool_padding = config.exact, config.pool_padding
@@ -71,6 +124,13 @@ class ShardedSource(TensorFile, Generic[T]):
     @property
     def files(self) -> Mapping[str, Path]:
         return {file.name: file for file in self._files}
+
+    def read(self, name: str) -> Array:
+        tensor = self._tensors[name]
+        values = tensor.stored(name)
+        if tensor.dtype == "BF16":
+            values = widened(values, "bfloat16")
+        return as_float32(values, self.path, name)
 
 
 def shards_of(index: Path) -> dict[str, str]:

@@ -86,16 +86,12 @@ class TfCheckpoint(TensorFile):
             found = _of_version_1(shapes, path) if graph is None else self._of_version_2(shapes, floats)
         self.scheme, names, self.dropped, made = found
         self._keys = {name: key for key, name in sorted(names.items(), key=lambda item: item[1])}
-        self._shapes = {name: shapes[key] for name, key in self._keys.items()} | made
+        self.shapes = {name: shapes[key] for name, key in self._keys.items()} | made
         self._types = {name: types[key] for name, key in self._keys.items()}
 
     @property
     def files(self) -> Mapping[str, Path]:
         return {file.name: file for file in self._files}
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return self._shapes
 
     def select(self, names: Collection[str]) -> None:
         for name in names:
@@ -106,7 +102,7 @@ class TfCheckpoint(TensorFile):
 
     def read(self, name: str) -> Array:
         if name not in self._keys:  # the bias of a head that has none
-            return np.zeros(self._shapes[name], np.float32)
+            return np.zeros(self.shapes[name], np.float32)
         self.select([name])
         with reading(self.path, name):
             values: Array = self._reader.get_tensor(self._keys[name])

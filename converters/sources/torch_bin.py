@@ -15,25 +15,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from converters.errors import CheckpointError
 from converters.files import TORCH_INDEX, TORCH_WEIGHTS, is_macos_metadata
-from converters.mapping.dtypes import widened
 from converters.reading import reading
-from converters.sources.base import Array, Shape, as_float32
+from converters.sources.base import Array
 from converters.sources.npz import is_torch_archive
-from converters.sources.safetensors import FLOATS, SIZES
-from converters.sources.shards import ShardedSource
+from converters.sources.shards import SIZES, ByteOrder, ShardedSource, StoredTensor, span
 from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor, shown
 from converters.sources.training import state_dict
 from converters.sources.zips import data_start, open_zip
 
 ZIP, PICKLE = b"PK\x03\x04", "data.pkl"
 SAVE_ALONE = "Download it again, or save the network's state_dict() alone with torch.save."
-ByteOrder = Literal["<", ">"]
 BYTE_ORDERS: Mapping[bytes, ByteOrder] = {b"little": "<", b"big": ">"}
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 """The first two pickles of the older format."""
@@ -52,30 +47,7 @@ class Content:
     order: ByteOrder
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A tensor, and where its values are: a storage's part from ``offset`` in the file."""
-
-    file: Path
-    view: Tensor
-    offset: int
-    order: ByteOrder
-
-    def values(self, name: str) -> Array:
-        """Returns the values, bfloat16's as uint16 bits. Raises CheckpointError, with the tensor's ``name``."""
-        kind = self.view.storage.dtype
-        if kind not in FLOATS:
-            raise CheckpointError(f"{self.file}: {name} holds {kind}, not F32. Save it as float32.")
-        dtype = FLOATS[kind].newbyteorder(self.order)
-        with reading(self.file, name):
-            run = np.fromfile(self.file, dtype, self.view.span, offset=self.offset)
-        if run.size != self.view.span:
-            raise CheckpointError(f"{self.file}: {name} is cut short. Download it again.")
-        strides = [stride * dtype.itemsize for stride in self.view.strides]
-        return np.lib.stride_tricks.as_strided(run, self.view.shape, strides)
-
-
-class TorchBinSource(ShardedSource[Stored]):
+class TorchBinSource(ShardedSource):
     """``pytorch_model.bin`` of a folder, whole or in shards, or a single file that torch.save wrote.
 
     A single file may be a training's checkpoint, of which the network is found. Raises CheckpointError, naming file and
@@ -97,7 +69,7 @@ class TorchBinSource(ShardedSource[Stored]):
         zipped = head.startswith(ZIP) and is_torch_archive(path)
         return path.name == TORCH_INDEX or zipped or MAGIC_BYTES in head[: MAGIC_WITHIN + len(MAGIC_BYTES)]
 
-    def _load(self, file: Path) -> Mapping[str, Stored]:
+    def _load(self, file: Path) -> Mapping[str, StoredTensor]:
         with reading(file, "the list of its tensors", SAVE_ALONE), _refusing_more(file):
             size = file.stat().st_size
             with file.open("rb") as stream:
@@ -115,25 +87,13 @@ class TorchBinSource(ShardedSource[Stored]):
         return {name: _stored(file, tensor, content) for name, tensor in tensors.items()}
 
     @property
-    def shapes(self) -> Mapping[str, Shape]:
-        return {name: stored.view.shape for name, stored in self._tensors.items()}
-
-    def read(self, name: str) -> Array:
-        stored = self._tensors[name]
-        values = stored.values(name)
-        if stored.view.storage.dtype == "BF16":
-            values = widened(values, "bfloat16")
-        return as_float32(values, self.path, name)
-
-    @property
     def codes(self) -> Mapping[str, str]:
         """Name → dtype, by safetensors' names."""
-        return {name: stored.view.storage.dtype for name, stored in self._tensors.items()}
+        return {name: tensor.dtype for name, tensor in self._tensors.items()}
 
     def stored(self, name: str) -> Array:
         """The values as they are stored, little-endian and C-contiguous; of bfloat16, the uint16 bits."""
-        values = self._tensors[name].values(name)
-        return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+        return self._tensors[name].stored(name)
 
 
 @contextmanager
@@ -147,9 +107,10 @@ def _refusing_more(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _stored(file: Path, tensor: Tensor, content: Content) -> Stored:
-    start = content.starts[tensor.storage.key] + tensor.offset * SIZES[tensor.storage.dtype]
-    return Stored(file, tensor, start, content.order)
+def _stored(file: Path, tensor: Tensor, content: Content) -> StoredTensor:
+    dtype = tensor.storage.dtype
+    start = content.starts[tensor.storage.key] + tensor.offset * SIZES[dtype]
+    return StoredTensor(file, dtype, tensor.shape, start, tensor.strides, content.order)
 
 
 def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
@@ -157,7 +118,8 @@ def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
     if sum(math.prod(tensor.shape) * SIZES[tensor.storage.dtype] for tensor in tensors.values()) > size:
         raise ValueError("its tensors claim more bytes than the file has")
     for name, tensor in tensors.items():
-        if tensor.span and tensor.offset + tensor.span > tensor.storage.count:
+        length = span(tensor.shape, tensor.strides)
+        if length and tensor.offset + length > tensor.storage.count:
             raise ValueError(f"{name[:120]} is larger than its storage")
 
 

@@ -50,13 +50,6 @@ class Tensor:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    @property
-    def span(self) -> int:
-        """Values from the first to the last, with those between that are not the tensor's."""
-        if 0 in self.shape:
-            return 0
-        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-
 
 @dataclass(frozen=True)
 class Name:
