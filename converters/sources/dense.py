@@ -18,6 +18,8 @@ LEAST = len(UNIT) - 1
 """Tensors that make a BiT worth the name: those of a unit."""
 KERNEL_WORDS = frozenset({"kernel", "kernels", "weight", "weights", "w"})
 BIAS_WORDS = frozenset({"bias", "biases", "b"})
+MADE = {"the head's bias": "the file has none: zeros stand for it"}
+"""Said among what is left out."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,13 @@ class Dense:
     kernel: str
     bias: str | None
     classes: int
+
+    def named(self, scheme: str) -> tuple[dict[str, str], dict[str, Shape]]:
+        """Tensor → name in the table; name → shape of a bias that is made as zeros."""
+        _, kernel, bias = ends(scheme)
+        if self.bias is None:
+            return {self.kernel: kernel}, {bias: (self.classes,)}
+        return {self.kernel: kernel, self.bias: bias}, {}
 
 
 def recognised(
@@ -42,22 +51,19 @@ def recognised(
 
     ``shown`` is what tensors are called in messages. Raises CheckpointError for a tensor that BiT has not.
     """
-    norm, kernel, bias = ends(scheme)
-    names = {**shown, **trunk}
-    made: dict[str, Shape] = {}
     why = {shown[key]: reason for key, reason in dropped.items()}
-    last = next((key for key, name in trunk.items() if name == norm), None)
-    if len(trunk) >= LEAST and last and len(shapes[last]) == 1:
-        rest = {key: shape for key, shape in shapes.items() if key not in trunk and key not in dropped}
-        head = head_among(rest, words, shapes[last][0], where, shown)
-        if head:
-            names[head.kernel] = kernel
-            if head.bias:
-                names[head.bias] = bias
-            else:
-                made[bias] = (head.classes,)
-                why["the head's bias"] = "the file has none: zeros stand for it"
-    return scheme, names, why, made
+    features = features_of(trunk, shapes, scheme)
+    rest = {key: shape for key, shape in shapes.items() if key not in trunk and key not in dropped}
+    head = None if features is None else head_among(rest, words, features, where, shown)
+    names, made = head.named(scheme) if head else ({}, {})
+    return scheme, {**shown, **trunk, **names}, why | (MADE if made else {}), made
+
+
+def features_of(trunk: Mapping[str, str], shapes: Mapping[str, Shape], scheme: str) -> int | None:
+    """The features of a network by its last norm; None where too little of it is there."""
+    norm, *_ = ends(scheme)
+    last = next((shapes[key] for key, name in trunk.items() if name == norm), ())
+    return last[0] if len(trunk) >= LEAST and len(last) == 1 else None
 
 
 def head_among(

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ import numpy as np
 
 from converters.errors import CheckpointError, UsageError
 from converters.mapping.architecture import GROUPS, Architecture
-from converters.mapping.names import NO_WEIGHT, PROJECTION, ends, infer, parameters, trunk, words
+from converters.mapping.names import NO_WEIGHT, PROJECTION, infer, parameters, trunk, words
 from converters.reading import reading
 from converters.sources.apart import SourceApart
 from converters.sources.base import (
@@ -45,7 +45,7 @@ from converters.sources.base import (
     bounded,
     refuse_names,
 )
-from converters.sources.dense import LEAST, Dense, head_among
+from converters.sources.dense import MADE, Dense, features_of, head_among
 from converters.sources.zips import FIRST_BYTES, member_names, open_zip
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -69,6 +69,8 @@ MAX_PARTS = 100
 NORM_ENDS = ("gamma:0", "beta:0")
 UNIT_TENSORS, TAIL = 9, {2: False, 4: True}
 """Tensors of a unit without projection; of the end of the network, without a head and with one."""
+BESIDE_KERNEL = 3
+"""The place of a kernel in a unit that has its projection beside its first kernel."""
 
 
 class KerasReader(TensorFile):
@@ -88,19 +90,19 @@ class KerasReader(TensorFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._size = path.stat().st_size
-        self._file: Any = None
+        self._opened = ExitStack()
         try:
             with reading(self.path, "the file"):
-                self._file = self._opened(path)
+                self._file = self._open_file(path)
             with reading(self.path, "the list of weights"):
                 self._refuse_code()
-                found = list(self._weights())
-            self._refuse_bomb([dataset for *_, dataset in found])
+                found = {f"{place}": weight for place, weight in enumerate(self._weights())}
+            self._refuse_bomb([dataset for *_, dataset in found.values()])
             arrange = arranged if self.format == KerasReader.format else numbered
             names, self._made = arrange(found, self.path)
             if self._made:
-                self.dropped = {**self.dropped, "the head's bias": "the file has none: zeros stand for it"}
-            self._datasets = {name: found[place][2] for place, name in sorted(names.items())}
+                self.dropped = {**self.dropped, **MADE}
+            self._datasets = {names[place]: dataset for place, (*_, dataset) in found.items() if place in names}
             self.shapes = {name: tuple(dataset.shape) for name, dataset in self._datasets.items()} | self._made
             if self.format != KerasReader.format:
                 self._refuse_contradiction()
@@ -108,12 +110,11 @@ class KerasReader(TensorFile):
             self.close()
             raise
 
-    def _opened(self, path: Path) -> Any:
-        return _h5py().File(path, "r", locking=False)
+    def _open_file(self, path: Path) -> Any:
+        return self._opened.enter_context(_h5py().File(path, "r", locking=False))
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._opened.close()
 
     def read(self, name: str) -> Array:
         if name in self._made:
@@ -189,7 +190,7 @@ class KerasReader(TensorFile):
 
     def _config(self) -> str:
         """The description of a whole model, or nothing."""
-        config = self._file.attrs.get(CONFIG, "") if CONFIG in self._file.attrs else ""
+        config = self._file.attrs.get(CONFIG, "")
         return config.decode() if isinstance(config, bytes) else str(config)
 
     def _refuse_code(self) -> None:
@@ -273,78 +274,75 @@ class KerasReader(TensorFile):
 
 Weight = tuple[str, str, Any]
 """Layer, name, dataset."""
-Arranged = tuple[dict[int, str], dict[str, Shape]]
+Found = Mapping[str, Weight]
+"""The weights of a file by their places, "0", "1", …, in order."""
+Arranged = tuple[dict[str, str], dict[str, Shape]]
 """Place of a weight → its name in the table; name → shape, of what is made as zeros."""
 
 
-def arranged(found: Sequence[Weight], where: str) -> Arranged:
+def arranged(found: Found, where: str) -> Arranged:
     """The whole name of each weight. Raises CheckpointError for one that does not belong, or not there."""
     named = _by_name(found)
     head = _head(found, named, where)
-    places = [place for place in range(len(found)) if head is None or f"{place}" not in (head.kernel, head.bias)]
+    rest = {place: weight for place, weight in found.items() if head is None or place not in (head.kernel, head.bias)}
     try:
-        names = dict(zip(places, _assign([found[place] for place in places], where), strict=True))
+        names = dict(zip(rest, _assign(list(rest.values()), where), strict=True))
     except CheckpointError:
-        if len({found[place][0] for place in places}) > 1 or named.keys() != {f"{place}" for place in places}:
+        if len({layer for layer, *_ in rest.values()}) > 1 or named.keys() != rest.keys():
             raise
-        names = {int(place): name for place, name in named.items()}
+        names = named
     return _with_head(names, head)
 
 
-def _with_head(names: dict[int, str], head: Dense | None) -> Arranged:
-    _, kernel, bias = ends(KerasReader.scheme)
-    made: dict[str, Shape] = {}
-    if head is not None:
-        names[int(head.kernel)] = kernel
-        if head.bias is None:
-            made[bias] = (head.classes,)
-        else:
-            names[int(head.bias)] = bias
-    return names, made
+def _with_head(names: dict[str, str], head: Dense | None) -> Arranged:
+    own, made = head.named(KerasReader.scheme) if head else ({}, {})
+    return names | own, made
 
 
-def _by_name(found: Sequence[Weight]) -> dict[str, str]:
+def _shapes(found: Found) -> dict[str, Shape]:
+    return {place: tuple(dataset.shape) for place, (*_, dataset) in found.items()}
+
+
+def _by_name(found: Found) -> dict[str, str]:
     """Place → name in the table, of the weights below the head whose own names are whole."""
-    spelt = ({f"{place}": name for place, (_, name, _) in enumerate(found)},
-             {f"{place}": f"{layer}/{name}" for place, (layer, name, _) in enumerate(found)})  # fmt: skip
+    spelt = ({place: name for place, (_, name, _) in found.items()},
+             {place: f"{layer}/{name}" for place, (layer, name, _) in found.items()})  # fmt: skip
     return max((trunk(names, KerasReader.scheme) for names in spelt), key=len)
 
 
-def _head(found: Sequence[Weight], named: Mapping[str, str], where: str) -> Dense | None:
+def _head(found: Found, named: Mapping[str, str], where: str) -> Dense | None:
     """The Dense layer beside the network: by names where those are whole, else the only matrix."""
-    shapes = {f"{place}": tuple(dataset.shape) for place, (*_, dataset) in enumerate(found)}
-    norm, *_ = ends(KerasReader.scheme)
-    last = next((place for place, name in named.items() if name == norm), None)
-    if len(named) >= LEAST and last and len(shapes[last]) == 1:
+    shapes = _shapes(found)
+    features = features_of(named, shapes, KerasReader.scheme)
+    if features is not None:
         rest = {place: shape for place, shape in shapes.items() if place not in named}
-        words = {place: {found[int(place)][1].rpartition("/")[2].partition(":")[0]} for place in rest}
-        shown = {place: found[int(place)][1] for place in rest}
-        return head_among(rest, words, shapes[last][0], where, shown)
+        words = {place: {found[place][1].rpartition("/")[2].partition(":")[0]} for place in rest}
+        return head_among(rest, words, features, where, {place: found[place][1] for place in rest})
     matrices = [place for place, shape in shapes.items() if len(shape) == 2]
     if len(matrices) != 1:
         return None
-    kernel = matrices[0]
+    (kernel,) = matrices
     after = f"{int(kernel) + 1}"
     classes = shapes[kernel][-1]
-    is_bias = shapes.get(after) == (classes,) and found[int(after)][0] == found[int(kernel)][0]
+    is_bias = shapes.get(after) == (classes,) and found[after][0] == found[kernel][0]
     return Dense(kernel, after if is_bias else None, classes)
 
 
-def numbered(found: Sequence[Weight], where: str) -> Arranged:
+def numbered(found: Found, where: str) -> Arranged:
     """The name of each weight of a file that numbers the variables of each layer."""
-    layers: dict[str, list[int]] = {}
-    for place, (layer, *_) in enumerate(found):
+    layers: dict[str, list[str]] = {}
+    for place, (layer, *_) in found.items():
         layers.setdefault(layer, []).append(place)
     largest = max(layers.values(), key=len)
-    shapes = {place: tuple(dataset.shape) for place, (*_, dataset) in enumerate(found)}
+    shapes = _shapes(found)
     for names in _orders([shapes[place] for place in largest]):
         named = dict(zip(largest, names, strict=True))
         try:
             network = infer({name: shapes[place] for place, name in named.items()}, KerasReader.scheme, where)
         except CheckpointError:
             continue
-        rest = {f"{place}": shape for place, shape in shapes.items() if place not in named}
-        shown = {place: f"{found[int(place)][0]}/{found[int(place)][1]}" for place in rest}
+        rest = {place: shape for place, shape in shapes.items() if place not in named}
+        shown = {place: "/".join(found[place][:2]) for place in rest}
         return _with_head(named, head_among(rest, {}, network.features, where, shown))
     raise CheckpointError(
         f"{where}: Keras 3 and tf_keras's later formats number a layer's variables; its {len(found)} are not in the "
@@ -363,36 +361,40 @@ def _orders(shapes: Sequence[Shape]) -> Iterator[list[str]]:
         if not head:
             yield _keras_names(units, None)
     for first in (1, 0):
-        units = _units_of(shapes, first)
+        units, _ = _units(shapes, first, BESIDE_KERNEL)
         if units:
-            network = Architecture.regular(units, GROUPS, None)
-            names = [parameter.names["keras"] for parameter in parameters(network)]
+            names = [parameter.names["keras"] for parameter in parameters(Architecture.regular(units, GROUPS, None))]
             if len(names) == len(shapes):
                 yield names if first else sorted(names)
 
 
-def _units_of(shapes: Sequence[Shape], first: int) -> tuple[int, ...]:
-    """Units per block where a projection stands beside its unit's first kernel; nothing where that is not so."""
+def _units(shapes: Sequence[Shape], first: int, projection: int) -> tuple[tuple[int, ...], int]:
+    """Units per block, and where they end: the first begins at ``first``, and the first of each block has a kernel more
+    than the others, in its place ``projection``."""
     units: list[int] = []
-    at = first
+    at, ranks = first, [*map(len, shapes), 0]
     while len(shapes) - at >= UNIT_TENSORS:
-        if len(shapes[at + 2]) != 4:
-            return ()
-        if len(shapes[at + 3]) == 4:
+        if ranks[at + projection] == 4:
             units.append(1)
             at += 1
         elif units:
             units[-1] += 1
         else:
-            return ()
+            break
         at += UNIT_TENSORS
-    return tuple(units)
+    return tuple(units), at
 
 
 def _keras_names(units: tuple[int, ...], classes: int | None) -> list[str]:
-    """In Keras's order."""
-    network = Architecture.regular(units, GROUPS, classes)  # names do not depend on widths
-    return [parameter.names["keras"] for parameter in sorted(parameters(network), key=_keras_place(units))]
+    """In Keras's order: that of the released files, but the projection at the end of its unit."""
+    names: list[str] = []
+    projection: list[str] = []
+    for parameter in parameters(Architecture.regular(units, GROUPS, classes)):  # names do not depend on widths
+        (projection if PROJECTION in parameter.canonical else names).append(parameter.names["keras"])
+        if parameter.canonical.endswith("c/conv/kernel"):
+            names += projection
+            projection = []
+    return names
 
 
 def _assign(found: Sequence[Weight], where: str) -> list[str]:
@@ -412,35 +414,13 @@ def _assign(found: Sequence[Weight], where: str) -> list[str]:
 def _structure(shapes: Sequence[Shape], where: str) -> tuple[tuple[int, ...], bool]:
     """Units per block, and whether there is a head: a kernel after a unit's nine tensors is the projection, which
     the first unit of each block has."""
-    units: list[int] = []
-    at = 1
-    while len(shapes) - at >= UNIT_TENSORS:
-        at += UNIT_TENSORS
-        if at < len(shapes) and len(shapes[at]) == 4:
-            units.append(1)
-            at += 1
-        elif units:
-            units[-1] += 1
-        else:
-            break
+    units, at = _units(shapes, 1, UNIT_TENSORS)
     if not units or len(shapes) - at not in TAIL:
         raise CheckpointError(
             f"{where}: not a BiT checkpoint: its {len(shapes)} weights are not a root, units of nine or ten, a "
             "norm and a head.\nLooked for the order of big_transfer's bit_tf2 network."
         )
-    return tuple(units), TAIL[len(shapes) - at]
-
-
-def _keras_place(units: Sequence[int]) -> Any:
-    """Sort key of a parameter: as in the released files, but the projection at the end of its unit."""
-    network = Architecture.regular(tuple(units), GROUPS, 1)
-    order = {parameter.canonical: place for place, parameter in enumerate(parameters(network))}
-
-    def place(parameter: Any) -> float:
-        branch, projection, _ = parameter.canonical.partition(PROJECTION)
-        return order[branch + "c/conv/kernel"] + 0.5 if projection else order[parameter.canonical]
-
-    return place
+    return units, TAIL[len(shapes) - at]
 
 
 def _is_within(said: Sequence[str], whole: Sequence[str]) -> bool:
@@ -458,25 +438,18 @@ class KerasArchiveReader(KerasReader):
     def recognises(cls, path: Path, head: bytes) -> bool:
         return head.startswith(FIRST_BYTES[0]) and MEMBER in (member_names(path) or ())
 
-    def _opened(self, path: Path) -> Any:
-        self._archive = open_zip(path)
+    def _open_file(self, path: Path) -> Any:
+        self._archive = self._opened.enter_context(open_zip(path))
         member = self._archive.getinfo(MEMBER)
         if member.file_size > bounded(self._size):
             raise ValueError("its weights claim to be larger than the file can hold")
-        self._member = self._archive.open(member)
-        return _h5py().File(self._member, "r")
+        return self._opened.enter_context(_h5py().File(self._opened.enter_context(self._archive.open(member)), "r"))
 
     def _config(self) -> str:
         if MEMBER_CONFIG not in self._archive.namelist():
             return ""
         with self._archive.open(MEMBER_CONFIG) as config:
             return config.read(MAX_CONFIG).decode()
-
-    def close(self) -> None:
-        super().close()
-        for opened in ("_member", "_archive"):
-            if hasattr(self, opened):
-                getattr(self, opened).close()
 
 
 class KerasSource(SourceApart):
