@@ -80,13 +80,14 @@ def system_errors() -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        _redact_chain(error)
+    except (OSError, BitConvertError) as error:
+        from converters.redaction import redact_chain
+
+        redact_chain(error)
+        if isinstance(error, BitConvertError):
+            raise
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}. Nothing was left half written.") from error
-    except BitConvertError as error:
-        _redact_chain(error)
-        raise
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -100,12 +101,6 @@ def scope_of(error: BaseException) -> Scope:
             return Scope.RUN
         cause = cause.__cause__ or cause.__context__
     return error.scope if isinstance(error, BitConvertError) else Scope.MODEL
-
-
-def _redact_chain(error: BaseException) -> None:
-    from converters.redaction import redact_chain
-
-    redact_chain(error)
 
 
 INTERRUPTED, TERMINATED, OUTPUT_CLOSED = 130, 143, 141

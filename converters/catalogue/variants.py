@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from converters.catalogue.released import RELEASED, entries
 from converters.errors import UsageError
@@ -134,11 +134,6 @@ class Variant:
         """The name as one word, for a repository or folder."""
         return self.name.replace("/", "-")
 
-    @property
-    def expected_bytes(self) -> int | None:
-        """``bytes``, or what an uncompressed npz of this network must have; None for other formats."""
-        return self.bytes or (npz_bytes(self.network) if self.format == "npz" else None)
-
     def refuse_defect(self) -> None:
         """Raises UsageError, with the reason and the right file, where the released file is broken."""
         if self.defect:
@@ -222,30 +217,18 @@ def npz_bytes(architecture: Architecture) -> int:
 
 
 def _variant(cells: Mapping[str, str]) -> Variant:
+    import msgspec
+
     height, _, width = cells["size"].partition("x")
-    return Variant(
-        name=cells["name"],
-        format=cast(Format, cells["format"]),
-        url=cells["url"] or None,
-        file=EMBEDDED_FILE if cells["name"] == EMBEDDED_NAME else None,
-        bytes=int(cells["bytes"]) if cells["bytes"] else None,
-        architecture=cells["architecture"],
-        classes=int(cells["classes"]) if cells["classes"] else None,
-        labels=cells["labels"] or None,
-        preprocessing=Preprocessing(
-            size={"height": int(height), "width": int(width)} if width else {"shortest_edge": int(height)},
-            crop=(int(cells["crop"]), int(cells["crop"])) if cells["crop"] else None,
-            resample=RESAMPLE[cells["resample"]],
-        ),
-        datasets=tuple(cells["datasets"].split()),
-        base_model=cells["base_model"] or None,
-        top1=float(cells["top1"]) if cells["top1"] else None,
-        top1_source=cells["top1_source"] or None,
-        source=cells["source"],
-        note=cells["note"] or None,
-        defect=cells["defect"] or None,
-        instead=cells["instead"] or None,
-    )
+    fields: dict[str, Any] = {column: text or None for column, text in cells.items()}
+    fields["file"] = EMBEDDED_FILE if cells["name"] == EMBEDDED_NAME else None
+    fields["datasets"] = cells["datasets"].split()
+    fields["preprocessing"] = {
+        "size": {"height": height, "width": width} if width else {"shortest_edge": height},
+        "crop": [cells["crop"]] * 2 if cells["crop"] else None,
+        "resample": RESAMPLE[cells["resample"]],
+    }
+    return msgspec.convert(fields, Variant, strict=False)
 
 
 def kaggle_handle(url: str) -> str | None:

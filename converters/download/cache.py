@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from converters.download.addresses import file_name
-from converters.download.answers import mark
 from converters.errors import UsageError
 from converters.files import VARIABLE, cache_folder, fsync, refuse_special, sha256
 
@@ -37,20 +38,23 @@ DIGITS = 16
 MAX_RECORD = 1 << 16
 """Bytes of a record that are read."""
 _FOLDER = re.compile(rf"(?P<name>.+)-[0-9a-f]{{{DIGITS}}}")
-_HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
+Text = Annotated[str, msgspec.Meta(max_length=1000, pattern="^[ -~]*$")]
+"""As ``answers.mark`` takes it from a server."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class Version:
     """A server's description of the version of a file that it sends."""
 
-    etag: str | None = None
-    modified: str | None = None
-    validator: str | None = None
+    etag: Text | None = None
+    modified: Text | None = None
+    validator: Text | None = None
     """The value that If-Range may name: equal only where every byte is."""
-    total: int | None = None
+    total: Count | None = None
     """Bytes of the whole file; None where the server does not say."""
-    md5: str | None = None
+    md5: Text | None = None
     """Hexadecimal; Google's storage gives it."""
 
 
@@ -58,13 +62,13 @@ class Version:
 class Entry:
     """The current version in a slot, as entry.json tells it."""
 
-    sha256: str
-    size: int
-    mtime_ns: int
+    sha256: Sha256
+    size: Count
+    mtime_ns: Count
     """When the file was last written; another time means that it has to be hashed again."""
-    etag: str | None
-    modified: str | None
-    origin: str = ""
+    etag: Text | None
+    modified: Text | None
+    origin: Text = ""
     """The address it was fetched from: the file's own, or a mirror's."""
 
     def fits(self, size: int | None, digest: str | None) -> bool:
@@ -138,7 +142,7 @@ class Slot:
     def entry(self) -> tuple[Path, Entry] | None:
         """The current version's place and what is recorded of it, whether or not it is there."""
         entry = _load(Entry, self._entry)
-        return None if entry is None or not _HEXADECIMAL.fullmatch(entry.sha256) else (self._place(entry), entry)
+        return None if entry is None else (self._place(entry), entry)
 
     @property
     def done(self) -> int:
@@ -214,20 +218,9 @@ def _load(kind: type[T], path: Path) -> T | None:
     try:
         refuse_special(path)
         with path.open("rb") as file:
-            content = json.loads(file.read(MAX_RECORD))
-        types = get_type_hints(kind)
-        if all(isinstance(value, types[name]) and _is_sane(value) for name, value in content.items()):
-            return kind(**content)
+            return msgspec.json.decode(file.read(MAX_RECORD), type=kind)
     except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return None
-    return None
-
-
-def _is_sane(value: object) -> bool:
-    """Whether a value is one that was taken from a server: see ``answers.mark`` and ``answers.length``."""
-    if isinstance(value, str):
-        return mark(value or "-") is not None
-    return not isinstance(value, int) or (not isinstance(value, bool) and 0 <= value < 1 << 63)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,22 +49,12 @@ def report_alone(repo_id: str, revision: str | None, *, offline: bool, progress:
 
     Raises HubError where it cannot be had.
     """
-    from huggingface_hub import snapshot_download
-
-    find = partial(snapshot_download, repo_id, revision=revision, allow_patterns=[PARITY])
-
-    def held() -> Path | None:
-        try:
-            return Path(find(local_files_only=True))
-        except Exception:  # not there, or a cache that cannot be read
-            return None
-
     return _asked(
         repo_id,
         offline,
         progress,
-        download=lambda: Path(find(endpoint=endpoint(), tqdm_class=guarded_bars())),
-        held=held,
+        download=lambda: _fetched(repo_id, revision, allow_patterns=[PARITY]),
+        held=lambda: _cached(repo_id, revision, [PARITY]),
     )
 
 
@@ -101,7 +90,7 @@ def _asked(
 
 
 def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
     info = HfApi(endpoint=endpoint()).model_info(repo_id, revision=revision)
     names = [PurePosixPath(file.rfilename) for file in info.siblings or []]
@@ -109,20 +98,30 @@ def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:
     if kind is None:
         raise CheckpointError(f"hf://{repo_id}: holds no {', '.join(WEIGHTS)}. Give a repository that has weights.")
     wanted: dict[str, Any] = {"ignore_patterns": NEVER_LOADED} if whole else {"allow_patterns": ["*.json", kind]}
-    wanted |= {"revision": revision, "endpoint": endpoint(), "tqdm_class": guarded_bars()}
-    return Path(snapshot_download(repo_id, **wanted))
+    return _fetched(repo_id, revision, **wanted)
+
+
+def _fetched(repo_id: str, revision: str | None, **wanted: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    bars = guarded_bars()
+    return Path(snapshot_download(repo_id, revision=revision, endpoint=endpoint(), tqdm_class=bars, **wanted))
 
 
 def _held(repo_id: str, revision: str | None) -> Path | None:
     """Returns what was fetched before; None where it is not there whole."""
-    from huggingface_hub import snapshot_download
-
     for kind in WEIGHTS:  # a snapshot of some files is whole only by the patterns that they were chosen by
-        patterns = ["*.json", kind]
-        try:
-            folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
-        except Exception:  # not there, not whole, or a cache that cannot be read
-            return None
-        if any(folder.rglob(kind)):
+        folder = _cached(repo_id, revision, ["*.json", kind])
+        if folder is None or any(folder.rglob(kind)):
             return folder
     return None
+
+
+def _cached(repo_id: str, revision: str | None, patterns: list[str]) -> Path | None:
+    """The folder of what was fetched before of such files; None where that is not there whole, or cannot be read."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, local_files_only=True, allow_patterns=patterns))
+    except Exception:  # the client has many
+        return None

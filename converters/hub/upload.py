@@ -130,7 +130,6 @@ class _Publishing:
 
     repo_id: str
     """Without a namespace until the token's user is known."""
-    user: str | None = None
     exists: bool = False
     uploads: dict[str, CommitOperationAdd] = field(default_factory=dict)
     uploads_for: str | None = None
@@ -236,13 +235,11 @@ class _Publishing:
         return len(self.card) if name == CARD and self.card is not None else self.files[name].stat().st_size
 
     def _user(self, api: HfApi) -> str:
-        if self.user is None:
-            asked = str(api.endpoint), str(api.token)
-            if asked not in _users:
-                _users[asked] = str(api.whoami()["name"])
-            self.user = _users[asked]
+        asked = str(api.endpoint), str(api.token)
+        if asked not in _users:
+            _users[asked] = str(api.whoami()["name"])
             self.patience.progress()
-        return self.user
+        return _users[asked]
 
     def _destination(self, api: HfApi) -> tuple[_Held, int | None]:
         """Returns the content of the branch, made where it is missing; with ``create_pr``, of our open pull request."""

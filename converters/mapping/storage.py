@@ -27,31 +27,21 @@ class GoogleTensors(Protocol):
     def tiles(self, name: str, most: int) -> Iterator[Tile]: ...
 
 
-class Piece(Protocol):
-    """Some of a stored tensor's values.
-
-    Pieces of the same ``rows`` follow each other, and fill them together; a piece is valid until the next is asked for.
-    """
-
-    @property
-    def rows(self) -> slice:
-        """Entries of the tensor's first axis."""
-        ...
-
-    def put(self, out: Array) -> None:
-        """Writes the values into ``out``, which holds these rows alone, (rows, …) in C order."""
-        ...
-
-
 @dataclass(frozen=True)
 class Rows:
-    """Whole rows of a tensor."""
+    """Whole rows of a tensor: entries of its first axis."""
 
     rows: slice
     values: Array
 
     def put(self, out: Array) -> None:
+        """Writes the values into ``out``, which holds these rows alone, (rows, …) in C order."""
         out[...] = self.values
+
+
+Piece = Rows | Tile
+"""Some of a stored tensor's values. Those of the same ``rows`` follow each other, and fill them together; one is valid
+until the next is asked for."""
 
 
 @dataclass(frozen=True)
