@@ -86,8 +86,9 @@ def _open(path: Path) -> TensorFile:
     if fits:
         return fits[0].open(path)
     if inside:
-        config = declared(path)
-        return open_source(inside[0]).declared_as(config)
+        said, source = declared(path), open_source(inside[0])
+        source.declare(said)
+        return source
     refuse_pointer(path)
     looked_for = "; ".join(reader.looked_for for reader in READERS)
     raise CheckpointError(f"{path}: not a BiT checkpoint: {_describe(path, head)}.\nLooked for {looked_for}.")

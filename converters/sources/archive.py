@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tarfile
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -41,7 +42,7 @@ CHUNK = 1 << 20
 
 
 class ArchiveSource(TensorFile):
-    """A tar archive of a folder that is a source. Raises CheckpointError for anything broken or unsafe."""
+    """A tar archive of a folder that is a source."""
 
     looked_for = "a .tar.gz of a SavedModel, checkpoint or model folder"
 
@@ -179,8 +180,7 @@ def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, limi
     if content is None:
         raise ValueError(f"member {member.name[:120]!r} is no file")
     with target.open("xb") as file:  # a second member of the same name is an error
-        while chunk := content.read(CHUNK):
-            file.write(chunk)
+        shutil.copyfileobj(content, file, CHUNK)
 
 
 def _innermost(folder: Path) -> Path:

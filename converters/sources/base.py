@@ -10,7 +10,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -97,11 +96,9 @@ class TensorFile(ABC):
         Raises CheckpointError, naming file and tensor, for anything broken or not finite.
         """
 
-    def declared_as(self, config: Declared) -> Self:
-        """The same file, of which the config.json beside it says this."""
-        told = copy(self)
-        told.exact, told.pool_padding = config.exact, config.pool_padding
-        return told
+    def declare(self, said: Declared) -> None:
+        """Takes over what the config.json beside the file says of it."""
+        self.exact, self.pool_padding = said.exact, said.pool_padding
 
     def select(self, names: Collection[str]) -> None:  # noqa: B027 - most readers look at a tensor when it is read
         """Says which tensors will be read; what the others hold is of no account.

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from typing import Any, Self
 
 PIECE = 1 << 22
@@ -24,9 +26,9 @@ class ChecksummedRead:
         self._file = file
         self._digest = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1)
-        self._buffers = [memoryview(bytearray(PIECE)) for _ in range(BUFFERS)]
-        self._hashed: list[Future[Any] | None] = [None] * BUFFERS
-        self._at = self._turn = 0
+        self._buffers = cycle([memoryview(bytearray(PIECE)) for _ in range(BUFFERS)])
+        self._hashing: deque[Future[Any]] = deque()
+        self._at = 0
 
     def until(self, end: int) -> Iterator[memoryview]:
         """Yields the bytes from where the reading is up to ``end``, in pieces, each valid until the next is asked for.
@@ -43,18 +45,17 @@ class ChecksummedRead:
         """Reads the rest, and returns the sha256 of the whole file."""
         while self._read(PIECE):
             pass
-        for task in filter(None, self._hashed):
+        for task in self._hashing:
             task.result()
         return self._digest.hexdigest()
 
     def _read(self, count: int) -> memoryview:
-        task, buffer = self._hashed[self._turn], self._buffers[self._turn]
-        if task is not None:
-            task.result()
+        if len(self._hashing) == BUFFERS:
+            self._hashing.popleft().result()
+        buffer = next(self._buffers)
         piece = buffer[: os.preadv(self._file, [buffer[:count]], self._at)]
-        self._hashed[self._turn] = self._hasher.submit(self._digest.update, piece)
+        self._hashing.append(self._hasher.submit(self._digest.update, piece))
         self._at += len(piece)
-        self._turn = (self._turn + 1) % BUFFERS
         return piece
 
     def __enter__(self) -> Self:

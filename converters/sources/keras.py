@@ -74,10 +74,7 @@ BESIDE_KERNEL = 3
 
 
 class KerasReader(TensorFile):
-    """A Keras ``.h5`` file under the whole names of the ``keras`` column.
-
-    Raises CheckpointError, naming file and tensor, for anything broken, unsafe or not a BiT; UsageError without h5py.
-    """
+    """A Keras ``.h5`` file under the whole names of the ``keras`` column. Raises UsageError without h5py."""
 
     format = "keras-h5"
     scheme = "keras"

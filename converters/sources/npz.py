@@ -88,10 +88,7 @@ class Member:
 
 
 class NpzSource(TensorFile):
-    """An ``.npz`` file: Google's released ones, big_vision's, or any that NumPy saved under names of the table.
-
-    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
-    """
+    """An ``.npz`` file: Google's released ones, big_vision's, or any that NumPy saved under names of the table."""
 
     format = "npz"
     looked_for = "an .npz file (a zip archive of .npy members)"

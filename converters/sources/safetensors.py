@@ -27,10 +27,7 @@ ROW = len('"":{"dtype":"F8_E4M3","shape":[,,,],"data_offsets":[,]},') + 6 * len(
 
 
 class SafetensorsSource(ShardedSource):
-    """``model.safetensors`` of a folder, whole or in shards, or a single file.
-
-    Raises CheckpointError, naming file and tensor, for anything broken, unsafe, not of floats or not finite.
-    """
+    """``model.safetensors`` of a folder, whole or in shards, or a single file."""
 
     format = "safetensors"
     looked_for = "a model folder (model.safetensors)"

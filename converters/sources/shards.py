@@ -118,8 +118,7 @@ class ShardedSource(TensorFile):
         refuse_names(self._tensors, self.path)
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.scheme = nearest(self._tensors, self.schemes)
-        config = declared(folder)
-        self.exact, self.pool_padding = config.exact, config.pool_padding
+        self.declare(declared(folder))
 
     @property
     def files(self) -> Mapping[str, Path]:

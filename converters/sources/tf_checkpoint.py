@@ -38,8 +38,7 @@ class TfCheckpoint(TensorFile):
     """A TensorFlow checkpoint: a folder that holds one, its prefix, or any of its files.
 
     Names are the variables' own: keys in TensorFlow 1, full names in TensorFlow 2; a slot variable of TensorFlow 2 is
-    ``VARIABLE/SLOT``. Raises CheckpointError, naming file and tensor, for anything broken; UsageError without
-    TensorFlow.
+    ``VARIABLE/SLOT``. Raises UsageError without TensorFlow.
     """
 
     format = "tf-checkpoint"

@@ -50,8 +50,7 @@ class Content:
 class TorchBinSource(ShardedSource):
     """``pytorch_model.bin`` of a folder, whole or in shards, or a single file that torch.save wrote.
 
-    A single file may be a training's checkpoint, of which the network is found. Raises CheckpointError, naming file and
-    tensor, for anything broken, unsafe, not of floats or not finite.
+    A single file may be a training's checkpoint, of which the network is found.
     """
 
     format = "torch-bin"

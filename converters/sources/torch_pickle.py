@@ -157,32 +157,26 @@ class Reading:
 
     def value(self) -> Any:
         """Returns the value that the next pickle describes."""
-        machine = _Machine(self.storages)
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []
+        """The stacks below the marks."""
+        self._memo: dict[int, Any] = {}
+        """What was put aside, by number."""
         try:
             for instruction, argument, _ in pickletools.genops(self._stream):
                 self._left -= 1
                 if self._left < 0:
                     raise ValueError(f"more than {MAX_INSTRUCTIONS} instructions")
-                machine.run(instruction.name, argument)
+                self._run(instruction.name, argument)
         except (IndexError, KeyError) as error:
             raise ValueError(f"a damaged pickle: {error!r}") from error
-        return machine.result
+        (value,) = self._stack
+        return value
 
-
-class _Machine:
-    """The stack, the stacks below the marks, and what was put aside by number."""
-
-    def __init__(self, storages: dict[str, Storage]) -> None:
-        self._storages = storages
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
-        self.result: Any = None
-
-    def run(self, instruction: str, argument: Any) -> None:
+    def _run(self, instruction: str, argument: Any) -> None:
         stack = self._stack
         match instruction:
-            case "PROTO" | "FRAME":
+            case "PROTO" | "FRAME" | "STOP":
                 pass
             case _ if instruction in LITERALS:
                 stack.append(argument)
@@ -232,11 +226,9 @@ class _Machine:
                 stack.pop()
             case "BINPERSID":
                 storage = _storage(stack.pop())
-                if self._storages.setdefault(storage.key, storage) != storage:
+                if self.storages.setdefault(storage.key, storage) != storage:
                     raise ValueError(f"two storages of the key {storage.key[:40]}")
                 stack.append(storage)
-            case "STOP":
-                (self.result,) = stack
             case _:
                 raise Forbidden(f"the instruction {instruction}")
 
