@@ -71,23 +71,18 @@ def patient(seconds: float) -> Iterator[None]:
         _patience.reset(token)
 
 
-class Trouble(Exception):
-    """No answer, or one that may be another next time; ``wait``: the seconds that the server asks to wait."""
-
+class _Failed(Exception):
     def __init__(self, problem: str, status: int | None = None, wait: float = 0.0) -> None:
         super().__init__(problem)
-        self.problem = problem
-        self.status = status
-        self.wait = wait
+        self.problem, self.status, self.wait = problem, status, wait
 
 
-class Refusal(Exception):
+class Trouble(_Failed):
+    """No answer, or one that may be another next time; ``wait``: the seconds that the server asks to wait."""
+
+
+class Refusal(_Failed):
     """The server understood and said no; asking again is no use."""
-
-    def __init__(self, problem: str, status: int | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.status = status
 
 
 @dataclass(frozen=True)

@@ -58,16 +58,24 @@ def gather(
     are those of ``upload.publish``: of one token, guarded, and asked again for as long as ``patience`` says. Raises
     HubError where the Hub refuses or cannot be reached.
     """
-    run = _Gathering(
-        name=collection,
-        repositories=tuple(dict.fromkeys(repositories)),
-        private=private,
-        token=token,
-        say=progress or (lambda line: None),
-        patience=patience_with(replace(pace, patience=patience), token),
-    )
-    with guarded(run.patience):
-        return run.to_the_end()
+    patient = patience_with(replace(pace, patience=patience), token)
+    run = _Gathering(collection, tuple(dict.fromkeys(repositories)), private, progress or (lambda line: None), patient)
+    with guarded(patient):
+        while True:  # passes until one comes through
+            try:
+                return run.attempt(client(token))
+            except BitConvertError:
+                raise
+            except Exception as error:
+                answer = meaning(error)
+            problem = one_line(answer.problem)
+            if isinstance(answer, Refusal):
+                remedy = REMEDIES.get(answer.status or 0, "")
+                raise HubError(f"{run.state}: {problem.rstrip('.')}. {remedy}".rstrip()) from None
+            if not patient.pause(Trouble(problem, answer.status, answer.wait), run.say):
+                raise HubError(
+                    f"{run.state}: gave up: {problem}\nRun the same command again to go on from there.", Scope.PASSING
+                )
 
 
 @dataclass
@@ -77,7 +85,6 @@ class _Gathering:
     name: str
     repositories: tuple[str, ...]
     private: bool
-    token: str | None
     say: Callable[[str], None]
     patience: Patience
 
@@ -87,21 +94,12 @@ class _Gathering:
     held: set[str] = field(default_factory=set)
     """The models that are in it."""
 
-    def to_the_end(self) -> Gathered:
-        """Passes until one comes through. Raises HubError after a refusal, or when patience is over."""
-        while True:
-            try:
-                return self._pass(client(self.token))
-            except BitConvertError:
-                raise
-            except Exception as error:
-                answer = meaning(error)
-            if isinstance(answer, Refusal):
-                remedy = REMEDIES.get(answer.status or 0, "")
-                raise HubError(f"{self._what()}: {one_line(answer.problem).rstrip('.')}. {remedy}".rstrip()) from None
-            self._wait(Trouble(one_line(answer.problem), answer.status, answer.wait))
+    @property
+    def state(self) -> str:
+        left = [repository for repository in self.repositories if repository not in self.held]
+        return f"the collection {self.name} lacks {len(left)} of {len(self.repositories)} models"
 
-    def _pass(self, api: HfApi) -> Gathered:
+    def attempt(self, api: HfApi) -> Gathered:
         found = self._collection(api)
         self.held |= {item.item_id for item in found.items if item.item_type == "model"}
         before = self.before = frozenset(self.held) if self.before is None else self.before
@@ -127,14 +125,3 @@ class _Gathering:
             self.slug = found.slug
             self.patience.progress()
         return found
-
-    def _wait(self, trouble: Trouble) -> None:
-        if not self.patience.pause(trouble, self.say):
-            raise HubError(
-                f"{self._what()}: gave up: {trouble.problem}\nRun the same command again to go on from there.",
-                Scope.PASSING,
-            )
-
-    def _what(self) -> str:
-        left = [repository for repository in self.repositories if repository not in self.held]
-        return f"the collection {self.name} lacks {len(left)} of {len(self.repositories)} models"

@@ -100,19 +100,17 @@ def _stale(files: Mapping[str, Path]) -> str:
         return str(error)
 
 
-def same_result(report: Report, published_parity: str, refresh: bool = False) -> bool:
+def same_result(report: Report, published_parity: str | None, refresh: bool = False) -> bool:
     """Whether ``published_parity``, the text of a hub's parity.json, is of the result that ``report`` is of; with
     ``refresh``, and by the same version.
 
     That is a passed report on the same source, for the same --exact and --pool-padding, with files of the
     same digests. Measured figures, which differ in their last digits from machine to machine, do not count.
     """
-    try:
-        published = Report.from_json(published_parity)
-    except ValueError:
+    published = _report(published_parity)
+    if published is None or (refresh and published.release != report.release):
         return False
-    is_current = published.release == report.release or not refresh
-    return published.passed and is_current and _identity(published) == _identity(report)
+    return published.passed and _identity(published) == _identity(report)
 
 
 def our_stale_files(ours: Collection[str], published_parity: str | None, present: Collection[str]) -> tuple[str, ...]:
@@ -122,14 +120,19 @@ def our_stale_files(ours: Collection[str], published_parity: str | None, present
     the hub's file names; files that it does not list are others', and stay. But for a signature: it was of what is
     replaced, and would not hold.
     """
-    if published_parity is None:
-        return ()
-    try:
-        published = Report.from_json(published_parity)
-    except ValueError:
+    published = _report(published_parity)
+    if published is None:
         return ()
     stale = {name for name in (*published.files, SIGNATURE) if _PLAIN_NAME.fullmatch(name)} & {*present}
     return tuple(sorted(stale - {*ours}))
+
+
+def _report(published_parity: str | None) -> Report | None:
+    """The report that a hub has; None where it has none, or another file of that name."""
+    try:
+        return None if published_parity is None else Report.from_json(published_parity)
+    except ValueError:
+        return None
 
 
 def _identity(report: Report) -> tuple[str | None, str, str, dict[str, str]]:

@@ -130,9 +130,9 @@ class _Repository:
         self._refuse_tag(tag, commit)
         made = self._unfinished / commit  # as deep in the repository as its place, so that links lead to the same
         for name, blob in blobs.items():
-            self._place(blob, made / name)
+            _put(blob, made / name, Path("..", "..", "blobs", blob.name))
         for name, path in others.items():
-            self._carry(path, made / name)
+            _put(path, made / name, path.readlink() if path.is_symlink() else None)
         for path in [*made.rglob("*"), made]:
             if not path.is_symlink():
                 fsync(path)
@@ -165,26 +165,6 @@ class _Repository:
         fsync(blob.parent)
         return blob
 
-    def _place(self, blob: Path, place: Path) -> None:
-        """Makes ``place``, at a snapshot's depth, the file of ``blob``: a link, or a copy where there are no links."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            place.symlink_to(Path("..", "..", "blobs", blob.name))
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            shutil.copyfile(blob, place)
-
-    def _carry(self, path: Path, place: Path) -> None:
-        """The same file in another snapshot, at the same depth: its link as it is, or a copy."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(path, place, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            shutil.copyfile(path, place)
-
     def _others(self, parent: str | None, files: Mapping[str, Path]) -> dict[str, Path]:
         """The files of ``parent`` that are not ours: those that this commit neither replaces nor leaves behind."""
         if parent is None:
@@ -200,8 +180,7 @@ class _Repository:
 
     def _holds(self, commit: str, report: Report, refresh: bool) -> bool:
         """Whether the commit is of this result: its parity.json says so, and its files have those digests."""
-        published = self._parity(commit)
-        if published is None or not same_result(report, published, refresh):
+        if not same_result(report, self._parity(commit), refresh):
             return False
         paths = {self._snapshot(commit) / name: digest for name, digest in report.files.items()}
         return all(path.is_file() and known_sha256(path) == digest for path, digest in paths.items())
@@ -297,6 +276,19 @@ def _check_names(repo_id: str, revision: str, tag: str | None) -> None:
             raise UsageError(f"{name!r}: no name for a branch or tag. Choose another {option}.")
     if tag == revision:
         raise UsageError(f"{tag!r}: a tag and a branch of the same name. Choose another --tag.")
+
+
+def _put(file: Path, place: Path, link: Path | None) -> None:
+    """Makes ``place``, at a snapshot's depth, this link to ``file``; a copy where there is none, or are no links."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if link is not None:
+        try:
+            place.symlink_to(link)
+            return
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+    shutil.copyfile(file, place)
 
 
 def _commit_name(digests: Mapping[str, str]) -> str:

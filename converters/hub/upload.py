@@ -297,10 +297,9 @@ class _Publishing:
 
     def _holds(self, api: HfApi, held: _Held) -> bool:
         """Whether this result is there: a passed report on the same source, and the very files that it vouches for."""
-        if held.parity is None or not same_result(self.report, held.parity, self.options.refresh):
-            return False
         return (
-            {*self.report.files, CARD} <= {*held.files}
+            same_result(self.report, held.parity, self.options.refresh)
+            and {*self.report.files, CARD} <= {*held.files}
             and all(self._same(held.files[name], name) for name in self.report.files)
             and self._is_signed(api, held)
         )
