@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -79,22 +79,7 @@ class Entry:
 class Slot:
     """The folder of one URL in the cache."""
 
-    def __init__(self, url: str, name: str) -> None:
-        self._at(cache_folder() / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:DIGITS]}", name)
-
-    @classmethod
-    def all(cls) -> list[Slot]:
-        """Every slot that is there, by name."""
-        found = []
-        with suppress(FileNotFoundError):
-            for folder in sorted(cache_folder().iterdir()):
-                if (match := _FOLDER.fullmatch(folder.name)) and folder.is_dir() and not folder.is_symlink():
-                    slot = cls.__new__(cls)
-                    slot._at(folder, match["name"])
-                    found.append(slot)
-        return found
-
-    def _at(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.name, self.folder = name, folder
         self.partial = self.folder / "partial"
         self._version = self.folder / "partial.json"
@@ -103,7 +88,17 @@ class Slot:
     @classmethod
     def of(cls, address: str) -> Slot:
         """The slot of an http(s) address without credentials; the file keeps the last part of it as its name."""
-        return cls(address, file_name(address))
+        name, digest = file_name(address), hashlib.sha256(address.encode()).hexdigest()
+        return cls(cache_folder() / f"{name}-{digest[:DIGITS]}", name)
+
+    @classmethod
+    def all(cls) -> list[Slot]:
+        """Every slot that is there, by name."""
+        try:
+            folders = [path for path in sorted(cache_folder().iterdir()) if path.is_dir() and not path.is_symlink()]
+        except FileNotFoundError:
+            return []
+        return [cls(folder, found["name"]) for folder in folders if (found := _FOLDER.fullmatch(folder.name))]
 
     @contextmanager
     def locked(self, wait: float = -1) -> Iterator[None]:
@@ -131,13 +126,11 @@ class Slot:
         path, entry = recorded
         try:
             found = path.lstat()
-            if found.st_size != entry.size:
-                return None
-            if found.st_mtime_ns != entry.mtime_ns and sha256(path) != entry.sha256:
-                return None
+            if found.st_size == entry.size and (found.st_mtime_ns == entry.mtime_ns or sha256(path) == entry.sha256):
+                return recorded
         except OSError:
             return None
-        return path, entry
+        return None
 
     def entry(self) -> tuple[Path, Entry] | None:
         """The current version's place and what is recorded of it, whether or not it is there."""

@@ -106,7 +106,7 @@ def cached(
         with _Server(asked, credentials if asked == address else of_mirror, pace) as server:
             if (whole := slot.whole()) and not expected.pinned and _is_current(server, whole[1]):
                 return whole[0]
-            return _Download(server, slot, expected, progress or _silent).run()
+            return _Download(server, slot, expected, progress or (lambda *_: None)).run()
 
 
 class _Server:
@@ -427,7 +427,9 @@ def _context(file: str | None, folder: str | None, *bundles: str | None) -> ssl.
     bundle = next(filter(None, bundles), None)
     if not bundle or file or folder:
         return httpx.create_ssl_context()
-    return ssl.create_default_context(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+    if Path(bundle).is_dir():
+        return ssl.create_default_context(capath=bundle)
+    return ssl.create_default_context(cafile=bundle)
 
 
 def _version(response: httpx.Response) -> Version:
@@ -468,7 +470,3 @@ def _reason(error: Exception) -> str:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """The progress of a call that nobody watches."""

@@ -157,8 +157,10 @@ def downloads(address: str) -> list[Slot]:
 
 def remove_downloads(address: str) -> None:
     """Removes these files from the cache, and a module's links to them."""
+    from converters.download.cache import Slot
+
     slots = downloads(address)
-    for slot in [*slots, _module_slot(address)] if slots and address.endswith("/") else slots:
+    for slot in [*slots, Slot.of(address)] if slots and address.endswith("/") else slots:
         slot.clear()
 
 
@@ -213,7 +215,9 @@ def _repository(address: str) -> tuple[str, str | None] | None:
 
 def _folder(address: str, files: dict[str, Path]) -> Path:
     """Downloaded files under their own names, as links in a folder of the cache."""
-    folder = _module_slot(address).folder / "module"
+    from converters.download.cache import Slot
+
+    folder = Slot.of(address).folder / "module"
     for name, path in files.items():
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -222,10 +226,3 @@ def _folder(address: str, files: dict[str, Path]) -> Path:
         fresh.symlink_to(path)
         fresh.replace(link)
     return folder
-
-
-def _module_slot(address: str) -> Slot:
-    """The place of the links to a module's files."""
-    from converters.download.cache import Slot
-
-    return Slot(address, address.rstrip("/").rpartition("/")[2])

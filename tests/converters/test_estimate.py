@@ -62,7 +62,7 @@ def _empty_cache(tmp_path, monkeypatch):
 
 def held(url: str, content: bytes, tmp_path: Path) -> None:
     """Puts a download into the cache, as one that is whole."""
-    slot = Slot(url, url.rpartition("/")[2])
+    slot = Slot.of(url)
     slot.folder.mkdir(parents=True)
     slot.start(Version())
     slot.partial.write_bytes(content)
