@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 from string import Formatter
@@ -199,18 +199,19 @@ _JAX_STATE = {
 }
 _TORCH_STATE = {"n_averaged": _COUNTER}  # torch.optim.swa_utils.AveragedModel
 
+# Google's released npz files, TensorFlow 1 checkpoints and TF1-Hub modules: big_transfer bit_pytorch/models.py.
+NPZ = Column("npz",
+             root="resnet/root_block/standardized_conv2d/kernel",
+             unit="resnet/block{block}/unit{unit:02d}/",
+             a=("a/group_norm/gamma", "a/group_norm/beta", "a/standardized_conv2d/kernel"),
+             proj="a/proj/standardized_conv2d/kernel",
+             b=("b/group_norm/gamma", "b/group_norm/beta", "b/standardized_conv2d/kernel"),
+             c=("c/group_norm/gamma", "c/group_norm/beta", "c/standardized_conv2d/kernel"),
+             norm=("resnet/group_norm/gamma", "resnet/group_norm/beta"),
+             head=("resnet/head/conv2d/kernel", "resnet/head/conv2d/bias"),
+             prefixes=("", "module/"), numbered=True, dropped=_TF1_STATE)
 COLUMNS = (
-    # Google's released npz files, TensorFlow 1 checkpoints and TF1-Hub modules: big_transfer bit_pytorch/models.py.
-    Column("npz",
-           root="resnet/root_block/standardized_conv2d/kernel",
-           unit="resnet/block{block}/unit{unit:02d}/",
-           a=("a/group_norm/gamma", "a/group_norm/beta", "a/standardized_conv2d/kernel"),
-           proj="a/proj/standardized_conv2d/kernel",
-           b=("b/group_norm/gamma", "b/group_norm/beta", "b/standardized_conv2d/kernel"),
-           c=("c/group_norm/gamma", "c/group_norm/beta", "c/standardized_conv2d/kernel"),
-           norm=("resnet/group_norm/gamma", "resnet/group_norm/beta"),
-           head=("resnet/head/conv2d/kernel", "resnet/head/conv2d/bias"),
-           prefixes=("", "module/"), numbered=True, dropped=_TF1_STATE),
+    NPZ,
     # Keras .h5, whole names: big_transfer bit_tf2/models.py; shortened ones are told by their order (sources/keras.py).
     Column("keras",
            root="resnet/root_block/standardized_conv2d/kernel:0",
@@ -221,16 +222,9 @@ COLUMNS = (
            c=("c/group_norm/gamma:0", "c/group_norm/beta:0", "c/standardized_conv2d/kernel:0"),
            norm=("resnet/group_norm/gamma:0", "resnet/group_norm/beta:0"),
            head=("resnet/head/dense/kernel:0", "resnet/head/dense/bias:0"), numbered=True),
-    # TensorFlow 2 object graphs, the variables' full names: big_transfer bit_tf2/models.py.
-    Column("tf2",
-           root="resnet/root_block/standardized_conv2d/kernel",
-           unit="resnet/block{block}/unit{unit:02d}/",
-           a=("a/group_norm/gamma", "a/group_norm/beta", "a/standardized_conv2d/kernel"),
-           proj="a/proj/standardized_conv2d/kernel",
-           b=("b/group_norm/gamma", "b/group_norm/beta", "b/standardized_conv2d/kernel"),
-           c=("c/group_norm/gamma", "c/group_norm/beta", "c/standardized_conv2d/kernel"),
-           norm=("resnet/group_norm/gamma", "resnet/group_norm/beta"),
-           head=("resnet/head/dense/kernel", "resnet/head/dense/bias"), numbered=True, dropped=_TF2_STATE),
+    # TensorFlow 2 object graphs, the variables' full names: big_transfer bit_tf2/models.py. The head alone is another.
+    replace(NPZ, scheme="tf2", head=("resnet/head/dense/kernel", "resnet/head/dense/bias"), prefixes=("",),
+            dropped=_TF2_STATE),
     # big_vision models/bit_paper.py; the prefixes are those of its utils.py, load_params.
     Column("big_vision",
            root="root_block/conv_root/kernel",
@@ -524,16 +518,10 @@ def _expand(
     inner = slice(len(ROOT), len(ROOT + UNIT))
 
     def fill(part: slice, block: int = 0, unit: int = 0) -> Iterator[tuple[Row, int, int, tuple[str, ...]]]:
-        fields = {
-            "block": block,
-            "unit": unit,
-            "stage": block - 1,
-            "layer": unit - 1,
-            "bit": "bit." if head else "",
-        }
         for row, templates in rows[part]:
             if unit <= 1 or PROJECTION not in row.canonical:
-                yield row, block, unit, tuple(template.format_map(fields) for template in templates)
+                names = (_filled(template, block, unit, "bit." if head else "") for template in templates)
+                yield row, block, unit, tuple(names)
 
     yield from fill(slice(inner.start))
     for block, count in enumerate(units, start=1):
