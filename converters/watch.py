@@ -22,7 +22,7 @@ Identity = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class _Seen:
-    """The state of a file; of a small one, and of one too young for its times to differ, the digest as well."""
+    """The state of a file; of a small one, and of one whose time cannot be relied on, the digest as well."""
 
     identity: Identity
     digest: str | None
@@ -36,7 +36,8 @@ class Watch:
     A large file is known by device, inode, size and the times of its last changes, so that 4 GB are not read twice.
     The time of modification can be set back; that of the inode's change cannot, short of setting the clock: a file
     that was written to and restored, or moved away and back, shows in it. Of a link, both the link and what it leads
-    to count. Files that anything may have touched within the times' resolution are told by their digests.
+    to count. A large file that was touched within the times' resolution is looked at when that is over; where its time
+    is in the future, as another machine's clock may have it, it is told by its digest.
     """
 
     def __init__(self, files: Callable[[], Mapping[str, Path]]) -> None:
@@ -78,6 +79,9 @@ def _seen(path: Path, before: _Seen | None = None) -> _Seen | None:
     """Returns the state of a file, with its digest where ``before`` has one; None where it cannot be read."""
     try:
         identity, size, young = _identity(path)
+        if young and size > SMALL and before is None:
+            time.sleep(YOUNG / 1e9)  # shorter than reading it
+            identity, size, young = _identity(path)
         wanted = size <= SMALL or young if before is None else before.digest is not None
         return _Seen(identity, sha256(path) if wanted else None)
     except OSError:

@@ -127,6 +127,8 @@ class Correspondence:
     """Computes, from the source, the values that must be stored."""
     stored: Callable[[], Array]
     """Reads the values that are stored."""
+    holds: Callable[[Array], bool] = lambda stored: False
+    """Whether stored values are the expected ones, bit for bit, where that can be known without an array of these."""
 
 
 @dataclass(frozen=True)

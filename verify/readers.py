@@ -13,6 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,7 +81,7 @@ class _TorchReader:
         """One image or a batch through the model, contiguous NCHW."""
         with self._running() as model, _tapped(model, self.trunk) as taken:
             output = model(self._tensor(images))
-            if self._has_head():
+            if self._has_head:
                 taken["logits"] = _logits(output)
         return taken
 
@@ -111,6 +112,7 @@ class _TorchReader:
     def _load(self) -> torch.nn.Module:
         raise NotImplementedError
 
+    @cached_property
     def _has_head(self) -> bool:
         """Whether the model gives logits: known from elsewhere, or as config.json has it."""
         return self._declares_head() if self._knows_head is None else self._knows_head
@@ -146,7 +148,7 @@ class BitRefReader(_TorchReader):
 
         config = BitConfig.from_pretrained(self.folder)
         self._override(config)
-        model = BitForImageClassification if self._has_head() else BitModel
+        model = BitForImageClassification if self._has_head else BitModel
         loaded: torch.nn.Module = model.from_pretrained(self.folder, config=config, dtype=torch.float32)
         return loaded
 
@@ -212,7 +214,7 @@ class TransformersReader(_StockReader):
     def _plain(self) -> torch.nn.Module:
         from transformers import AutoModel, AutoModelForImageClassification
 
-        loader = AutoModelForImageClassification if self._has_head() else AutoModel
+        loader = AutoModelForImageClassification if self._has_head else AutoModel
         with quiet():
             model, loading = loader.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=False, output_loading_info=True

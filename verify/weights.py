@@ -109,6 +109,8 @@ def _held(pair: Correspondence) -> tuple[Array, str]:
 
 
 def _compared(pair: Correspondence, stored: Array, found: str) -> StoredTensor:
+    if pair.holds(stored):
+        return StoredTensor(pair, "", found, found)
     expected = pair.expected()
     misfit = stored_misfit(expected, stored)
     return StoredTensor(pair, misfit, found, digest(expected) if misfit else found)

@@ -273,7 +273,10 @@ class Folder:
         def expected() -> Array:
             return self.storage.values(parameter, self.source.read(name))
 
-        return Correspondence(name, target, expected, lambda: self.weights.read(target))
+        def holds(stored: Array) -> bool:
+            return self.storage.holds(parameter, self.source, stored)
+
+        return Correspondence(name, target, expected, lambda: self.weights.read(target), holds)
 
 
 class RoundedSource:
@@ -309,6 +312,7 @@ class RemappedReader(BitRefReader):
         model.load_state_dict(self._target.bit_ref_state(), assign=True)
         return model
 
+    @cached_property
     def _has_head(self) -> bool:
         return bool(self._target.bit_ref_config()["num_labels"])
 

@@ -1,7 +1,8 @@
 """The stored form of a source's tensors: the one place where layout, exactness and dtype come together.
 
 source, parameter → ``Storage.pieces()`` → rows of the stored tensor, which whoever writes it asks for
-a whole array     → ``Storage.values()`` → the whole stored tensor, which an audit compares
+source, parameter → ``Storage.holds()`` → whether a stored tensor is that one, which an audit asks
+a whole array     → ``Storage.values()`` → the whole stored tensor
 a whole array     → ``Storage.kept()`` → what the stored tensor keeps of it, which an audit computes with
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from converters.mapping.dtypes import DTYPES, round_to, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, Array, Exact, Layout, scaled
 from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
-from converters.mapping.tiles import Tile
+from converters.mapping.tiles import OUTPUTS, Tile
 
 
 class GoogleTensors(Protocol):
@@ -37,6 +38,11 @@ class Rows:
     def put(self, out: Array) -> None:
         """Writes the values into ``out``, which holds these rows alone, (rows, …) in C order."""
         out[...] = self.values
+
+    def equals(self, stored: Array) -> bool:
+        """Whether ``stored``, these rows alone, has the very bits that ``put`` would write."""
+        bits = f"u{self.values.itemsize}"
+        return bool(np.array_equal(stored.view(bits), self.values.view(bits)))
 
 
 Piece = Rows | Tile
@@ -99,6 +105,15 @@ class Storage:
                 yield Tile(tile.inputs, tile.rows, round_to(values, self.dtype))
         else:
             yield from rows_of(self.values(parameter, source.read(name)), most)
+
+    def holds(self, parameter: Parameter, source: GoogleTensors, stored: Array) -> bool:
+        """Whether ``stored``, C-contiguous, is the stored tensor of the source, bit for bit. No copy of it is made.
+
+        Raises CheckpointError as ``pieces`` does.
+        """
+        if stored.shape != self.shape(parameter) or stored.dtype != DTYPES[self.dtype].storage:
+            return False
+        return all(piece.equals(stored[piece.rows]) for piece in self.pieces(parameter, source, OUTPUTS))
 
 
 def rows_of(values: Array, most: int) -> Iterator[Rows]:

@@ -39,9 +39,19 @@ class Tile:
 
     def put(self, out: Array) -> None:
         """Transposes into ``out``, (outputs, inputs, window) in C order, which holds the rows of this tile alone."""
+        np.copyto(*self._both(out))
+
+    def equals(self, stored: Array) -> bool:
+        """Whether ``stored``, the rows that ``put`` would fill, has the very bits of this tile."""
+        held, values = self._both(stored)
+        bits = f"u{values.itemsize}"
+        return bool(np.array_equal(held.view(bits), values.view(bits)))
+
+    def _both(self, rows: Array) -> tuple[Array, Array]:
+        """The part of these rows that the tile is, and its values, in one shape: (outputs, inputs · window)."""
         inputs, window, outputs = self.values.shape
-        place = out.reshape(outputs, -1)[:, self.inputs.start * window : self.inputs.stop * window]
-        np.copyto(place, self.values.reshape(inputs * window, outputs).T)
+        part = rows.reshape(outputs, -1)[:, self.inputs.start * window : self.inputs.stop * window]
+        return part, self.values.reshape(inputs * window, outputs).T
 
 
 def empty_tiles(inputs: int, window: int, outputs: int, most: int, dtype: npt.DTypeLike) -> Iterator[Tile]:

@@ -161,7 +161,7 @@ class Reading:
         self._below: list[list[Any]] = []
         """The stacks below the marks."""
         self._memo: dict[int, Any] = {}
-        """What was put aside, by number."""
+        """Values that were put aside, by number."""
         try:
             for instruction, argument, _ in pickletools.genops(self._stream):
                 self._left -= 1

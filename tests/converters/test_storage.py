@@ -67,6 +67,33 @@ def test_pieces_end_to_end_are_what_the_layout_stores(tmp_path, tensors, saver, 
         assert source.sha256 == hashlib.sha256((tmp_path / "model.npz").read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("exact", ["bits", "logits"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_tensor_is_held_where_no_bit_of_it_is_another(tmp_path, tensors, layout, exact, dtype):
+    np.savez(tmp_path / "model.npz", **tensors)
+    storage, random = Storage(layout, exact, dtype), np.random.default_rng(0)
+    with open_checkpoint(tmp_path / "model.npz") as source:
+        for parameter in parameters(source.architecture):
+            values = storage.values(parameter, source.read(parameter.names[GOOGLE]))
+            assert storage.holds(parameter, source, values)
+            other = values.copy()
+            other.reshape(-1).view(f"u{other.itemsize}")[random.integers(other.size)] ^= 1
+            assert not storage.holds(parameter, source, other)
+            assert not storage.holds(parameter, source, values[..., None])
+            assert not storage.holds(parameter, source, values.view(f"i{values.itemsize}"))
+
+
+def test_zeros_of_another_sign_are_other_values(tmp_path, tensors):
+    np.savez(tmp_path / "model.npz", **{name: np.zeros_like(values) for name, values in tensors.items()})
+    storage = Storage()
+    with open_checkpoint(tmp_path / "model.npz") as source:
+        for parameter in parameters(source.architecture):
+            zeros = np.zeros(storage.shape(parameter), np.float32)
+            assert storage.holds(parameter, source, zeros)
+            assert not storage.holds(parameter, source, -zeros)
+
+
 @pytest.mark.parametrize("name", [HEAD, "resnet/block2/unit01/b/standardized_conv2d/kernel", "resnet/group_norm/beta"])
 @pytest.mark.parametrize("fault", ["a bit", "not finite"])
 def test_a_broken_tensor_is_refused_however_it_is_read(tmp_path, tensors, name, fault):

@@ -93,6 +93,17 @@ def test_a_change_within_the_resolution_of_the_times_is_named(weights, monkeypat
     assert watch.changes() == REPLACED
 
 
+def test_a_large_file_that_was_just_written_is_known_by_its_times(tmp_path, monkeypatch):
+    """They are waited for, which is shorter than reading 4 GB twice."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(SMALL + 1))
+    monkeypatch.setattr("converters.watch.sha256", lambda path: pytest.fail("it was read"))
+    watch = Watch(lambda: loaded_files(tmp_path))
+    assert watch.changes() == {}
+    path.touch()
+    assert watch.changes() == REPLACED
+
+
 def test_a_link_that_leads_elsewhere_and_back_is_named(weights, old):
     blob = weights.rename(weights.with_name(".blob"))
     weights.symlink_to(blob)
