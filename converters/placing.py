@@ -37,7 +37,7 @@ def refuse_place(place: Path, force: bool) -> None:
         raise UsageError(f"{place}: is a mount point, which cannot be replaced. Choose a folder in it with --output.")
     if force and any(place.resolve() in (here, *here.parents) for here in _needed_folders()):
         raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
-    if force and (repository := _repository_in(place)) is not None:
+    if force and (repository := next(place.rglob(".git"), None)) is not None:
         raise UsageError(
             f"{place}: holds a git repository, {repository}, and is not replaced. Choose another --output."
         )
@@ -159,14 +159,6 @@ def _needed_folders() -> Iterator[Path]:
     yield Path.cwd()
     with suppress(RuntimeError):  # a user without a home
         yield Path.home()
-
-
-def _repository_in(place: Path) -> Path | None:
-    """The first .git, a folder or a file, at any depth."""
-    for folder, folders, files in os.walk(place):
-        if ".git" in (*folders, *files):
-            return Path(folder, ".git")
-    return None
 
 
 def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, int]:
