@@ -192,20 +192,18 @@ class KerasReader(TensorFile):
 
     def _refuse_code(self) -> None:
         """A Lambda layer is a function that was pickled: what it computes is not known, and it is never run."""
-        text = self._config()
-        pending = [json.loads(text)] if text else []
-        while pending:
-            value = pending.pop()
-            if isinstance(value, dict):
-                if value.get("class_name") == CODE:
-                    name = str((value.get("config") or {}).get("name", ""))[:60]
-                    raise CheckpointError(
-                        f"{self.path}: its layer {name} is a Lambda, Python code that is never run.\n"
-                        "Save the model without it, or as a SavedModel: model.save(FOLDER, save_format='tf')."
-                    )
-                pending += value.values()
-            elif isinstance(value, list):
-                pending += value
+
+        def refuse(layer: dict[str, Any]) -> dict[str, Any]:
+            if layer.get("class_name") == CODE:
+                name = str((layer.get("config") or {}).get("name", ""))[:60]
+                raise CheckpointError(
+                    f"{self.path}: its layer {name} is a Lambda, Python code that is never run.\n"
+                    "Save the model without it, or as a SavedModel: model.save(FOLDER, save_format='tf')."
+                )
+            return layer
+
+        if text := self._config():
+            json.loads(text, object_hook=refuse)
 
     def _refuse_contradiction(self) -> None:
         """Without names nothing but the values tells scales, which begin at one, from biases, which begin at zero."""

@@ -102,19 +102,18 @@ class ShardedSource(TensorFile):
             return cls(path, folder, [whole])
         shards = shards_of(index)
         source = cls(path, folder, [folder / name for name in sorted(set(shards.values()))])
-        compare_shards(shards, source._owners, index)
+        compare_shards(shards, {name: tensor.file.name for name, tensor in source._tensors.items()}, index)
         return source
 
     def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
         super().__init__(path)
         self._files = files
         self._tensors: dict[str, StoredTensor] = {}
-        self._owners: dict[str, str] = {}
         for file in files:
             for name, tensor in self._load(file).items():
                 if name in self._tensors:
                     raise CheckpointError(f"{self.path}: {name} is in two shards. Download it again.")
-                self._tensors[name], self._owners[name] = tensor, file.name
+                self._tensors[name] = tensor
         refuse_names(self._tensors, self.path)
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.scheme = nearest(self._tensors, self.schemes)

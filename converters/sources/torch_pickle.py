@@ -192,14 +192,9 @@ class Reading:
             case "TUPLE":
                 items = self._marked()
                 self._stack.append(tuple(items))
-            case "TUPLE1":
-                stack.append((stack.pop(),))
-            case "TUPLE2":
-                second, first = stack.pop(), stack.pop()
-                stack.append((first, second))
-            case "TUPLE3":
-                third, second, first = stack.pop(), stack.pop(), stack.pop()
-                stack.append((first, second, third))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                last = [stack.pop() for _ in range(int(instruction[-1]))]
+                stack.append(tuple(reversed(last)))
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
                 _set(stack[-1], [key, value])
