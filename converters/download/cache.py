@@ -38,10 +38,10 @@ DIGITS = 16
 MAX_RECORD = 1 << 16
 """Bytes of a record that are read."""
 _FOLDER = re.compile(rf"(?P<name>.+)-[0-9a-f]{{{DIGITS}}}")
-Text = Annotated[str, msgspec.Meta(max_length=1000, pattern="^[ -~]*$")]
+Text = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"\A[ -~]*\Z")]
 """As ``answers.mark`` takes it from a server."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)

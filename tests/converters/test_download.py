@@ -697,6 +697,13 @@ def test_a_record_that_cannot_be_read_is_thrown_away(server, cache, record):
     assert len(server.requests) == 2
 
 
+def test_a_record_of_what_no_header_can_hold_is_thrown_away(server, cache):
+    record = cached(server.url(PATH), **QUICK).parents[1] / "entry.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "etag": "x\n"}))
+    assert cached(server.url(PATH), **QUICK).read_bytes() == DATA
+    assert len(server.requests) == 2
+
+
 # A host that never answered
 
 
