@@ -138,10 +138,9 @@ class _Publishing:
     """A commit was asked for, and whether it was made is not known."""
     doubted: bool = False
     """Some commit that was asked for may still be made, late."""
-    made: bool = False
-    """This run made a commit, and the Hub said so."""
     landed: Publication | None = None
-    compared: bool = False
+    unchecked: bool = False
+    """This run made that commit, and the Hub's checksums are still to be compared."""
     refused: Refusal | None = None
     """A refusal of the commit, kept while a look makes sure that it was not made."""
     taken: set[str] = field(default_factory=set)
@@ -196,9 +195,9 @@ class _Publishing:
             held, number = self._destination(api)
             self.landed = self._already_there(api, held, number) or self._commit(api, held, number)
             self.patience.progress()
-        if self.made and not self.compared:
+        if self.unchecked:
             self._compare(api, self.landed)
-            self.compared = True
+            self.unchecked = False
             self.patience.progress()
         if self.options.tag is not None:
             self._tag_commit(api, self.options.tag, self.landed.commit)
@@ -368,7 +367,7 @@ class _Publishing:
         if opens and self.doubted and (first := self._our_pull_request(api)):
             held, number = first
             return self._result(held.revision, held.commit or made.oid, number, changed=True)
-        self.asked, self.made = False, True
+        self.asked, self.unchecked = False, True
         wait_in_place()  # a later attempt would find the commit there, and would call it somebody else's
         number = made.pr_num if opens else number
         return self._result(f"refs/pr/{number}" if number else held.revision, made.oid, number, changed=True)

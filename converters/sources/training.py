@@ -93,8 +93,8 @@ def _candidates(content: Any) -> Iterator[_Candidate]:
         waiting += [((*keys, key), inner) for key, inner in items if isinstance(inner, dict | list | tuple)]
         if isinstance(value, dict):
             candidate = _Candidate(keys, value)
-            names = [name for name, inner in value.items() if isinstance(inner, Tensor)]
-            if len(names) > FEWEST and all(isinstance(name, str) for name in names):
+            tensors = candidate.tensors
+            if len(tensors) > FEWEST and all(isinstance(name, str) for name in tensors):
                 yield candidate
 
 
