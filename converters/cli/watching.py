@@ -98,12 +98,12 @@ class Watch:
     def steps(self, job: Work, attempt: int = 1) -> Iterator[Progress]:
         """The progress of an attempt in this process, as events. Inside, what libraries print is lost."""
         with redirect_stdout(StringIO()):
-            yield Steps(_Sender(self), job.name, attempt)
+            yield Steps(self, job.name, attempt)
 
     @contextmanager
     def alone(self, job: Job, progress: Progress) -> Iterator[Progress]:
         """The same of the only job of a run, beside what shows its progress."""
-        steps = Steps(_Sender(self), job.name, 1)
+        steps = Steps(self, job.name, 1)
 
         def both(what: str, done: int, total: int) -> None:
             progress(what, done, total)
@@ -116,13 +116,6 @@ class Watch:
         """The only job has come to its end."""
         self(Event(job.name, result.state, result.seconds, error=str(result.error or ""), host=here()))
         self.add(result)
-
-
-@dataclass
-class _Sender:
-    """The connection of ``Steps``, in this process."""
-
-    send: Listener
 
 
 def local_engine(

@@ -7,10 +7,11 @@ Of several, those that transformers and timm prefer are opened: safetensors befo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mode
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
@@ -19,32 +20,25 @@ from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_maco
 from converters.mapping.dtypes import DTYPES
 from converters.sources.npz import NpzSource
 from converters.sources.safetensors import tensors_of
-from converters.sources.shards import compare_shards, shards_of
+from converters.sources.shards import StoredTensor, compare_shards, shards_of
 from converters.sources.torch_bin import TorchBinSource
 
 Array = npt.NDArray[Any]
 
 
-class Weights(Protocol):
+@dataclass(frozen=True)
+class Weights:
     """The weights that a folder stores."""
 
-    is_npz: bool
+    file_names: Sequence[str]
+    """The names of the files that they are in, and of their index."""
+    shapes: Mapping[str, tuple[int, ...]]
     dtype: str
     """The dtype of all tensors; the commonest, where they differ."""
-
-    @property
-    def file_names(self) -> Sequence[str]:
-        """The names of the files that they are in, and of their index."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
-
-    def read(self, name: str) -> Array:
-        """The stored values; of bfloat16, which NumPy lacks, the uint16 bits."""
-        ...
-
-    def close(self) -> None: ...
+    read: Callable[[str], Array]
+    """Gives the stored values; of bfloat16, which NumPy lacks, the uint16 bits."""
+    close: Callable[[], None] = lambda: None
+    is_npz: bool = False
 
 
 def open_weights(folder: Path) -> Weights:
@@ -59,7 +53,8 @@ def open_weights(folder: Path) -> Weights:
         raise CheckpointError(
             f"{folder}: holds no {WEIGHTS}, {INDEX}, {TORCH_WEIGHTS} or single .npz. Give a converted model folder."
         )
-    return _Npz(found[0])
+    source = NpzSource.open(found[0])
+    return Weights([*source.files], source.shapes, "float32", source.read, source.close, is_npz=True)
 
 
 def open_file(file: Path) -> Weights:
@@ -68,71 +63,40 @@ def open_file(file: Path) -> Weights:
         refuse_special(file)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}, not a file of weights. Remove it.") from error
-    return _Torch(file) if file.suffix == ".bin" else _Safetensors([file])
+    return _torch(file) if file.suffix == ".bin" else _safetensors({file: tensors_of(file)})
 
 
 def open_index(index: Path) -> Weights:
     """The shards of an index. Raises CheckpointError where one cannot be read, or the index does not fit them."""
     if index.name == TORCH_INDEX:
-        return _Torch(index)
-    homes = _shards(index)
-    weights = _Safetensors([index.parent / name for name in sorted(set(homes.values()))], [index.name])
-    compare_shards(homes, weights.homes, index)
-    return weights
-
-
-class _Npz(NpzSource):
-    is_npz = True
-    dtype = "float32"
-
-    @property
-    def file_names(self) -> list[str]:
-        return list(self.files)
-
-
-class _Safetensors:
-    is_npz = False
-
-    def __init__(self, files: Sequence[Path], index: Sequence[str] = ()) -> None:
-        held = {file: tensors_of(file) for file in files}
-        self.file_names = [*(file.name for file in files), *index]
-        self.homes = {name: file.name for file, tensors in held.items() for name in tensors}
-        self._tensors = {name: tensor for tensors in held.values() for name, tensor in tensors.items()}
-        self.dtype = _dtype([tensor.dtype for tensor in self._tensors.values()], files[0].parent)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tensor.shape for name, tensor in self._tensors.items()}
-
-    def read(self, name: str) -> Array:
-        return self._tensors[name].stored(name)
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-class _Torch:
-    is_npz = False
-
-    def __init__(self, file: Path) -> None:
-        self._source = TorchBinSource.open(file)
-        if self._source.is_training:
+        return _torch(index)
+    homes = shards_of(index)
+    for file in homes.values():
+        if not file.endswith(".safetensors"):
             raise CheckpointError(
-                f"{file}: holds more than a state dict, which libraries do not look into. "
-                "Save the network's state_dict() alone with torch.save."
+                f"{index}: names the shard {file!r}, which is no safetensors. Download the folder again."
             )
-        self.file_names = [*self._source.files, *([file.name] if file.name == TORCH_INDEX else [])]
-        self.dtype = _dtype(self._source.codes.values(), file.parent)
+    shards = {index.parent / name: tensors_of(index.parent / name) for name in sorted(set(homes.values()))}
+    compare_shards(homes, {name: file.name for file, tensors in shards.items() for name in tensors}, index)
+    return _safetensors(shards, index.name)
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return dict(self._source.shapes)
 
-    def read(self, name: str) -> Array:
-        return self._source.stored(name)
+def _safetensors(held: Mapping[Path, Mapping[str, StoredTensor]], *index: str) -> Weights:
+    tensors = {name: tensor for each in held.values() for name, tensor in each.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    dtype = _dtype([tensor.dtype for tensor in tensors.values()], next(iter(held)).parent)
+    return Weights([*(file.name for file in held), *index], shapes, dtype, lambda name: tensors[name].stored(name))
 
-    def close(self) -> None:
-        self._source.close()
+
+def _torch(file: Path) -> Weights:
+    source = TorchBinSource.open(file)
+    if source.is_training:
+        raise CheckpointError(
+            f"{file}: holds more than a state dict, which libraries do not look into. "
+            "Save the network's state_dict() alone with torch.save."
+        )
+    names = [*source.files, *([file.name] if file.name == TORCH_INDEX else [])]
+    return Weights(names, source.shapes, _dtype(source.codes.values(), file.parent), source.stored, source.close)
 
 
 def _dtype(codes: Iterable[str], folder: Path) -> str:
@@ -143,13 +107,3 @@ def _dtype(codes: Iterable[str], folder: Path) -> str:
     if odd_codes:
         raise CheckpointError(f"{folder}: stores {odd_codes[0]}, not one of {', '.join(known)}. Convert it again.")
     return known[mode(codes)] if codes else "float32"
-
-
-def _shards(index: Path) -> dict[str, str]:
-    homes = shards_of(index)
-    for file in homes.values():
-        if not file.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index}: names the shard {file!r}, which is no safetensors. Download the folder again."
-            )
-    return homes

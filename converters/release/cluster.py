@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -161,23 +162,14 @@ class Cluster:
             self._listen(Event(**event[1]["event"]))
 
 
-class _Told:
-    """The connection of ``Steps``, on a worker of Dask."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-
-    def send(self, event: Event) -> None:
-        from dataclasses import asdict
-
-        from distributed import get_worker
-
-        get_worker().log_event(self._topic, {"event": asdict(event)})
-
-
 def attempted(job: Work, attempt: int, topic: str) -> Result | Later:
     """Makes an attempt, on a worker."""
+    from distributed import get_worker
+
     from converters.release.one import release_one, share_gates
 
+    def tell(event: Event) -> None:
+        get_worker().log_event(topic, {"event": asdict(event)})
+
     share_gates()
-    return release_one(job, Steps(_Told(topic), job.name, attempt), waits=False)
+    return release_one(job, Steps(tell, job.name, attempt), waits=False)

@@ -14,10 +14,9 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Protocol
 
 from converters.failures import Terminated, terminable
-from converters.release.events import DOWNLOADING, Event, phase_of
+from converters.release.events import DOWNLOADING, Event, Listener, phase_of
 from converters.release.job import Work
 
 BETWEEN = 1.0
@@ -48,15 +47,8 @@ def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None], de
     share_gates()
     while (asked := jobs.get()) is not None:
         attempt, job = asked
-        steps = Steps(connection, job.name, attempt)
+        steps = Steps(connection.send, job.name, attempt)
         connection.send(release_one(job, steps, waits=False, tell=_say_traceback if debug else None))
-
-
-class Telling(Protocol):
-    """Something that takes events to where they are listened to."""
-
-    def send(self, event: Event, /) -> None:
-        """Sends one."""
 
 
 class Steps:
@@ -65,8 +57,8 @@ class Steps:
     The end of the last step is that of the attempt.
     """
 
-    def __init__(self, connection: Telling, name: str, attempt: int) -> None:
-        self._connection, self._name, self._attempt = connection, name, attempt
+    def __init__(self, tell: Listener, name: str, attempt: int) -> None:
+        self._tell, self._name, self._attempt = tell, name, attempt
         self._step, self._told, self._begun = "", 0.0, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -80,7 +72,7 @@ class Steps:
             self._send(step, bytes=done if step == DOWNLOADING else None)
 
     def _send(self, step: str, seconds: float | None = None, bytes: int | None = None) -> None:
-        self._connection.send(Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here()))
+        self._tell(Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here()))
 
 
 def here() -> str:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -86,7 +85,7 @@ def test_lines_tell_the_time_and_why_something_is_done_again():
 
 def test_steps_begin_and_end_as_events_whatever_tensor_they_are_at():
     sent: list[Event] = []
-    steps = Steps(SimpleNamespace(send=sent.append), "a", 2)
+    steps = Steps(sent.append, "a", 2)
     for what in ("writing a.b", "writing c.d", "verifying NumPy float64, image 1 of 2", "publishing"):
         steps(what, 0, 1)
     assert [(event.step, event.seconds is None, event.attempt) for event in sent] == [
