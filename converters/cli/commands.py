@@ -18,7 +18,7 @@ from converters.errors import UsageError
 from converters.failures import terminable
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-KEY = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -132,7 +132,7 @@ def _cache() -> click.Command:
 )
 @SOURCE(
     "--plan",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     metavar="FILE",
     help="Convert and publish what this TOML file names, instead of --variant; other options are defaults of it.",
 )
@@ -152,16 +152,9 @@ def _cache() -> click.Command:
     "--layout",
     type=click.Choice(choices.LAYOUTS),
     default="transformers",
-    show_default=True,
     help="How the folder is laid out: for a library, under Google's PyTorch names, or as Google's npz.",
 )
-@OUTPUT(
-    "--dtype",
-    type=click.Choice(choices.DTYPES),
-    default="float32",
-    show_default=True,
-    help="What the values are stored in.",
-)
+@OUTPUT("--dtype", type=click.Choice(choices.DTYPES), default="float32", help="What the values are stored in.")
 @OUTPUT(
     "--max-shard-size",
     type=Size(),
@@ -172,7 +165,6 @@ def _cache() -> click.Command:
     "--exact",
     type=click.Choice(choices.EXACT),
     default="bits",
-    show_default=True,
     help="Keep the source's bits, or make stock libraries give the exact logits.",
 )
 @POOL_PADDING
@@ -185,7 +177,7 @@ def _cache() -> click.Command:
 @ORACLES
 @OUTPUT(
     "--sign-key",
-    type=KEY,
+    type=EXISTING_FILE,
     metavar="FILE",
     help="Sign the folder with this private key (P-256, P-384 or P-521, PEM): adds model.sig.",
 )
@@ -215,14 +207,13 @@ def _cache() -> click.Command:
     "--patience",
     type=click.FloatRange(min=0),
     default=choices.PATIENCE,
-    show_default=True,
     metavar="SECONDS",
     help="How long a server that asks to wait is waited for.",
 )
 @OFFLINE
 @TOKEN
 @OUTPUT("--refresh", is_flag=True, help="Renew card and report of what another version of bit-convert made.")
-@RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Processes that work at once; or auto.")
+@RUN("--jobs", type=Jobs(), default=1, metavar="N", help="Processes that work at once; or auto.")
 @RUN(
     "--scheduler",
     metavar="ADDRESS",
@@ -284,11 +275,11 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @SOURCE(
     "--plan",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     metavar="FILE",
     help="Audit what the [[audit]] tables of this TOML file name, instead of TARGET.",
 )
-@RUN("--jobs", type=Jobs(), default=1, show_default=True, metavar="N", help="Targets audited at once; or auto.")
+@RUN("--jobs", type=Jobs(), default=1, metavar="N", help="Targets audited at once; or auto.")
 @SOURCE(
     "--against",
     metavar="SOURCE",
@@ -298,7 +289,7 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
 @VERIFICATION(
     "--check",
     "check_report",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     metavar="PARITY_JSON",
     help="Run nothing: hold this report against its own figures, the files and, with --against, the checkpoint.",
 )
@@ -314,7 +305,6 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     type=FOLDER,
     default=Path("parity"),
     metavar="DIR",
-    show_default=True,
     help="Where parity.json and parity.html go, or comparison.html.",
 )
 @POOL_PADDING
@@ -329,7 +319,6 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     "--inputs",
     type=click.Choice(choices.INPUTS),
     default="default",
-    show_default=True,
     help="Noise bright and dim; or also more seeds, impulses, odd sizes, extreme values, and images run in a batch.",
 )
 @VERIFICATION(
@@ -344,7 +333,6 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     "--compute",
     type=click.Choice(choices.COMPUTE),
     default="float32",
-    show_default=True,
     help="What the folder is run in; each is judged by its own limits.",
 )
 @VERIFICATION(
@@ -357,20 +345,18 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
 @VERIFICATION(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Of the data set only N images, spread evenly over it."
 )
-@VERIFICATION("--device", type=click.Choice(choices.DEVICES), default="cpu", show_default=True, help="Where it is run.")
+@VERIFICATION("--device", type=click.Choice(choices.DEVICES), default="cpu", help="Where it is run.")
 @ORACLES
 @VERIFICATION(
-    "--verify-key", type=KEY, metavar="FILE", help="The public key (PEM) by which the folder's model.sig must hold."
+    "--verify-key",
+    type=EXISTING_FILE,
+    metavar="FILE",
+    help="The public key (PEM) by which the folder's model.sig must hold.",
 )
 @OFFLINE
 @TOKEN
 @OUTPUT("--json", "as_json", is_flag=True, help="The report as JSON on stdout instead of text.")
-@OUTPUT(
-    "--markdown",
-    "as_markdown",
-    is_flag=True,
-    help="Badge and figures as Markdown on stdout, to show others.",
-)
+@OUTPUT("--markdown", "as_markdown", is_flag=True, help="Badge and figures as Markdown on stdout, to show others.")
 @QUIET
 @VERBOSE
 @DEBUG
