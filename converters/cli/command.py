@@ -39,8 +39,8 @@ ENVIRONMENT = {
 class Option(click.Option):
     """An option of one of GROUPS, which shows its default where its help does not say it in other words."""
 
-    def __init__(self, *names: Any, group: str = "Run", help: str = "", **attributes: Any) -> None:
-        super().__init__(*names, help=help, show_default="[default: " not in help, **attributes)
+    def __init__(self, names: Any = None, *, group: str = "Run", help: str = "", **attributes: Any) -> None:
+        super().__init__(names, help=help, show_default="[default: " not in help, **attributes)
         self.group = group
 
 

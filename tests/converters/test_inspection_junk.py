@@ -15,8 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from converters.auditing.inspection.fates import Fields, Notes
-from converters.auditing.inspection.model_fields import ATTRIBUTES, FOLLOWED, MODEL_FIELDS, REDIRECTS, inspect_model
-from converters.auditing.inspection.plain_fields import inspect_plain
+from converters.auditing.inspection.model_fields import (
+    ATTRIBUTES,
+    FOLLOWED,
+    MODEL_FIELDS,
+    REDIRECTS,
+    inspect_model,
+    inspect_plain,
+)  # fmt: skip
 from converters.auditing.inspection.processor_fields import IDLE, PROCESSOR_FIELDS, inspect_processor
 from converters.auditing.inspection.timm_fields import ARGUMENTS, RECIPE_FIELDS, TIMM_FIELDS, inspect_timm
 from converters.catalogue.variants import find

@@ -6,9 +6,8 @@
     *.toml, tables.py    fields and files that are told by their names alone
     folder_files.py      files
     records.py           parity.json, provenance.json, model.sig
-    model_fields.py      config.json as transformers reads it
+    model_fields.py      config.json as transformers reads it, or no library
     timm_fields.py       config.json as timm reads it
-    plain_fields.py      config.json that no library reads
     label_fields.py      the names of the classes
     processor_fields.py  image processors
 
@@ -22,8 +21,7 @@ from pathlib import Path
 
 from converters.auditing.inspection.fates import Fields, Notes
 from converters.auditing.inspection.folder_files import inspect_files
-from converters.auditing.inspection.model_fields import inspect_model
-from converters.auditing.inspection.plain_fields import inspect_plain
+from converters.auditing.inspection.model_fields import inspect_model, inspect_plain
 from converters.auditing.inspection.processor_fields import inspect_processors
 from converters.auditing.inspection.records import Digest, inspect_records
 from converters.auditing.inspection.timm_fields import inspect_timm

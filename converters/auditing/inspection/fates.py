@@ -21,14 +21,8 @@ MAX_LISTED = 200
 """Unknown fields of one file that are noted one by one; of more, their number."""
 
 
-class _Absent:
-    """The value of a missing field."""
-
-    def __repr__(self) -> str:
-        return "absent"
-
-
-ABSENT = _Absent()
+ABSENT: Any = object()
+"""The value of a missing field."""
 
 
 def shown(value: Any) -> str:
@@ -116,7 +110,7 @@ class Notes:
     def must(self, place: str, expected: str, found: str, reason: str = "") -> bool:
         """Notes what must be so, as short texts; whether it is."""
         self.expectations.append(Expectation(place, expected, found))
-        self._note(Inspected(place, "compared", reason or f"must be {expected}"))
+        self.inspected.append(Inspected(place, "compared", reason or f"must be {expected}"))
         return expected == found
 
     def fulfil(self, place: str, expected: str, found: Any, fulfilled: bool) -> bool:
@@ -124,10 +118,10 @@ class Notes:
         return self.must(place, expected, expected if fulfilled else shown(found))
 
     def harmless(self, place: str, reason: str) -> None:
-        self._note(Inspected(place, "no effect", reason))
+        self.inspected.append(Inspected(place, "no effect", reason))
 
     def unknown(self, place: str, reason: str = "nobody knows what it changes") -> None:
-        self._note(Inspected(place, "unknown", reason))
+        self.inspected.append(Inspected(place, "unknown", reason))
 
     def mislead(self, why: str) -> None:
         """Notes why no library may be given the folder; the first reason stays."""
@@ -136,9 +130,6 @@ class Notes:
     def may_note(self) -> bool:
         """Whether more of what is wrong is still worth naming."""
         return sum(not each.met for each in self.expectations[-MAX_LISTED:]) < MAX_LISTED
-
-    def _note(self, inspected: Inspected) -> None:
-        self.inspected.append(inspected)
 
 
 class Fields:
@@ -160,9 +151,23 @@ class Fields:
         self._left.pop(key, None)
         return self.content.get(key, default)
 
-    def equal(self, key: str, wanted: Any, default: Any = ABSENT) -> bool:
+    def must(self, key: str, expected: str, found: str, reason: str = "", *, misleads: str = "") -> bool:
+        """As ``Notes.must``; ``misleads`` is why no library may be given a folder with another value here."""
+        is_met = self.notes.must(self.place(key), expected, found, reason)
+        if misleads and not is_met:
+            self.notes.mislead(f"{self.place(key)} {misleads}")
+        return is_met
+
+    def fulfil(self, key: str, expected: str, found: Any, fulfilled: bool, *, misleads: str = "") -> bool:
+        """As ``Notes.fulfil``, and ``must``."""
+        return self.must(key, expected, expected if fulfilled else shown(found), misleads=misleads)
+
+    def equal(self, key: str, wanted: Any, default: Any = ABSENT, *, misleads: str = "") -> bool:
         """Compares a field, a missing one as what the library takes instead: its ``default``."""
-        return self.notes.must(self.place(key), shown(wanted), shown(self.take(key, default)))
+        return self.must(key, shown(wanted), shown(self.take(key, default)), misleads=misleads)
+
+    def harmless(self, key: str, reason: str) -> None:
+        self.notes.harmless(self.place(key), reason)
 
     def one_of(self, key: str, wanted: Collection[Any]) -> bool:
         """Compares a field that may have several values, or be missing."""
@@ -172,7 +177,7 @@ class Fields:
         texts = [shown(each) for each in wanted]
         expected = texts[0] if len(texts) == 1 else "one of " + ", ".join(texts)
         found = shown(value)
-        return self.notes.must(self.place(key), expected, expected if found in texts else found)
+        return self.must(key, expected, expected if found in texts else found)
 
     def none_of(self, keys: Mapping[str, Collection[Any]], why: str) -> None:
         """Fields that a loader follows elsewhere: each must be missing, or one of its few idle values."""
@@ -181,8 +186,7 @@ class Fields:
                 continue
             value = self.take(key)
             is_idle = any(shown(value) == shown(each) for each in idle)
-            if not self.notes.fulfil(self.place(key), "absent", value, is_idle):
-                self.notes.mislead(f"{self.place(key)} {why}")
+            self.fulfil(key, "absent", value, is_idle, misleads=why)
 
     def rest(self, table: Mapping[str, NoEffect], attributes: Collection[str] = (), owner: str = "") -> None:
         """Notes the fields that were not read: without effect, an attribute of the library's own class, or unknown."""
@@ -192,7 +196,7 @@ class Fields:
             if key in table:
                 self._without_effect(key, value, table[key])
             elif key in attributes or (key.startswith("__") and key.endswith("__")):
-                self.notes.must(self.place(key), f"absent: it replaces what {owner} has under that name", shown(value))
+                self.must(key, f"absent: it replaces what {owner} has under that name", shown(value))
             else:
                 unknown += 1
                 if unknown <= MAX_LISTED:
@@ -207,10 +211,10 @@ class Fields:
             if key in table:
                 self._without_effect(key, value, table[key])
             elif self.notes.may_note():
-                self.notes.must(self.place(key), f"absent: {why}", shown(value))
+                self.must(key, f"absent: {why}", shown(value))
 
     def _without_effect(self, key: str, value: Any, row: NoEffect) -> None:
         if row.kind.takes(value):
-            self.notes.harmless(self.place(key), row.reason)
+            self.harmless(key, row.reason)
         else:
-            self.notes.must(self.place(key), row.kind.name, shown(value))
+            self.must(key, row.kind.name, shown(value))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.auditing.inspection.fates import MAX_LISTED, Fields, NoEffect, Notes, short_name, shown
-from converters.auditing.inspection.tables import table, words
+from converters.auditing.inspection.tables import table
 from converters.errors import CheckpointError
 from converters.files import (
     CONFIG,
@@ -46,10 +46,10 @@ ADAPTERS = ("adapter_config.json", "adapter_model.*")
 DISTRIBUTED = ("shard-?????-model-?????-of-?????.safetensors", ".metadata", "*.distcp")
 """transformers distributed/checkpoint.py is_sharded_checkpoint: read instead of the weights."""
 _TABLE = table("folder_files")
-CODE, WEIGHT_ENDINGS = ([f"*.{ending}" for ending in words(_TABLE[kind])] for kind in ("code", "weights"))
-FOR_PEOPLE = words(_TABLE["people"])
+CODE, WEIGHT_ENDINGS = ([f"*.{ending}" for ending in _TABLE[kind].split()] for kind in ("code", "weights"))
+FOR_PEOPLE = _TABLE["people"].split()
 NO_EFFECT, FOLDERS = (
-    {name: row["reason"] for row in _TABLE["no_effect"] for name in words(row.get(kind, ""))}
+    {name: row["reason"] for row in _TABLE["no_effect"] for name in row.get(kind, "").split()}
     for kind in ("files", "folders")
 )
 _PEOPLE = "for people: no loader opens it"

@@ -72,7 +72,7 @@ def inspect_names(fields: Fields, key: str, found: list[Any], set_name: str) -> 
         fields.notes.must(f"{fields.place(key)} {index}", _quoted(wanted[index].name), _quoted(label))
     right = f"the labels of {set_name}"
     if not wrong or len(wrong) > WRONG:
-        fields.notes.must(fields.place(key), right, f"{right}, but for {len(wrong)}" if wrong else right)
+        fields.must(key, right, f"{right}, but for {len(wrong)}" if wrong else right)
 
 
 def fits(found: Any, label: Label, unique: str, index: int | None = None) -> bool:
@@ -156,7 +156,7 @@ def _inspect_inverse(fields: Fields, listed: list[Any]) -> None:
     if back is None:
         return
     wrong = next(_wrong_numbers(back, listed), None)
-    fields.notes.must(fields.place("label2id"), "the inverse of id2label", wrong or "the inverse of id2label")
+    fields.must("label2id", "the inverse of id2label", wrong or "the inverse of id2label")
 
 
 def _wrong_numbers(back: Any, listed: list[Any]) -> Iterator[str]:
@@ -184,9 +184,9 @@ def _inspect_headless(fields: Fields) -> None:
         if value is ABSENT:
             continue
         if takes:
-            fields.notes.harmless(fields.place(name), HEADLESS)
-        elif not fields.notes.must(fields.place(name), "labels", shown(value)):
-            fields.notes.mislead(f"{fields.place(name)} makes a library build what it is not")
+            fields.harmless(name, HEADLESS)
+        else:
+            fields.must(name, "labels", shown(value), misleads="makes a library build what it is not")
 
 
 def _wrong_kinds(back: Mapping[str, Any]) -> Iterator[bool]:

@@ -1,19 +1,20 @@
 """config.json as transformers reads it: what a source demands of it, what redirects the loader, what changes nothing.
 
-config.json, Plan → ``inspect_model()`` → Notes
+config.json, Plan → ``inspect_model()``, or of a layout that no library loads by itself ``inspect_plain()`` → Notes
 
 File and function names are those of transformers 5.24; version 4 is named where it differs.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from converters.auditing.inspection.fates import ABSENT, Fields, is_int, shown
 from converters.auditing.inspection.label_fields import inspect_labels
-from converters.auditing.inspection.tables import idle_values, table, without_effect, words
-from converters.folder.config import model_config
+from converters.auditing.inspection.tables import idle_values, table, without_effect
+from converters.folder.config import model_config, plain_config
 from converters.folder.plan import Plan
 
 DEFAULTS: Mapping[str, Any] = {
@@ -39,9 +40,10 @@ SIZES = ("num_channels", "embedding_size", "depths")
 
 _TABLE = table("model_fields")
 REDIRECTS, FOLLOWED = idle_values(_TABLE["redirects"]), idle_values(_TABLE["followed"])
-ATTRIBUTES = frozenset(words(_TABLE["attributes"]))
+ATTRIBUTES = frozenset(_TABLE["attributes"].split())
 MODEL_FIELDS = without_effect(_TABLE["no_effect"])
 
+LABELS = ("id2label", "label2id", "num_labels")
 DTYPES = {"float": "float32", "half": "float16"}
 """Other names that PyTorch has for what values are stored in."""
 
@@ -57,6 +59,24 @@ def inspect_model(fields: Fields, plan: Plan) -> None:
     fields.one_of("return_dict", [True])
     _inspect_stages(fields, plan)
     fields.rest(MODEL_FIELDS, ATTRIBUTES, "transformers' BitConfig")
+
+
+def inspect_plain(fields: Fields, plan: Plan) -> None:
+    """Notes every field of a config.json that no library reads: what it says must be right, and it need not say it.
+
+    One that claims to be of transformers would load other names than are stored.
+    """
+    follow_nothing(fields)
+    fields.none_of({"model_type": (), "architectures": (None,), "pretrained_cfg": ()}, "is followed by a loader")
+    wanted = json.loads(json.dumps(plain_config(plan)))
+    for name in sorted(wanted.keys() & fields.content.keys() - {*LABELS, "problem_type", "dtype"}):
+        fields.equal(name, wanted[name])
+    inspect_dtype(fields, plan.storage.dtype)
+    if "problem_type" in fields:
+        inspect_problem(fields, plan)
+    if any(name in fields for name in LABELS):
+        inspect_labels(fields, plan)
+    fields.rest(MODEL_FIELDS)
 
 
 def follow_nothing(fields: Fields) -> None:
@@ -75,7 +95,7 @@ def _inspect_network(fields: Fields, plan: Plan) -> None:
     sizes, factor = fields.take("hidden_sizes", HIDDEN_SIZES), fields.take("width_factor", 1)
     place = fields.place("hidden_sizes") + " × width_factor"
     sized.append(fields.notes.must(place, shown(wanted["hidden_sizes"]), shown(_product(sizes, factor))))
-    sized.append(fields.notes.must(fields.place("width_factor"), "1", shown(factor), "the last norm is not widened"))
+    sized.append(fields.must("width_factor", "1", shown(factor), "the last norm is not widened"))
     if not all(sized):
         fields.notes.mislead(f"{fields.file} describes another network than the weights are of")
 
@@ -115,9 +135,7 @@ def inspect_problem(fields: Fields, plan: Plan) -> None:
         fields.one_of("problem_type", PROBLEMS)
         return
     found = fields.take("problem_type", None)
-    fields.notes.must(
-        fields.place("problem_type"), shown(wanted), shown(UNDECLARED_PROBLEM if found is None else found)
-    )
+    fields.must("problem_type", shown(wanted), shown(UNDECLARED_PROBLEM if found is None else found))
 
 
 def _inspect_stages(fields: Fields, plan: Plan) -> None:
@@ -127,9 +145,7 @@ def _inspect_stages(fields: Fields, plan: Plan) -> None:
         fields.equal("stage_names", names)
     features, indices = fields.take("out_features"), fields.take("out_indices")
     if features not in (ABSENT, None):
-        fields.notes.fulfil(
-            fields.place("out_features"), f"some of {shown(names)}", features, _ordered(features, names)
-        )
+        fields.fulfil("out_features", f"some of {shown(names)}", features, _ordered(features, names))
     if indices not in (ABSENT, None):
         places = (
             [index % len(names) if is_int(index) and -len(names) <= index < len(names) else -1 for index in indices]
@@ -138,7 +154,7 @@ def _inspect_stages(fields: Fields, plan: Plan) -> None:
         )
         chosen = [names[place] for place in places]
         agree = -1 not in places and _ordered(chosen, names) and features in (ABSENT, None, chosen)
-        fields.notes.fulfil(fields.place("out_indices"), "the numbers of stages", indices, agree)
+        fields.fulfil("out_indices", "the numbers of stages", indices, agree)
 
 
 def _ordered(chosen: Any, names: list[str]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.auditing.inspection.fates import ABSENT, BOOLEAN, Fields, Notes, is_int, is_number, shown
-from converters.auditing.inspection.tables import idle_values, table, without_effect, words
+from converters.auditing.inspection.tables import idle_values, table, without_effect
 from converters.catalogue.variants import RESAMPLE, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR, read_json
 from converters.folder.config import preprocessor_config
@@ -47,7 +47,7 @@ RANGE = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_st
 
 _TABLE = table("processor_fields")
 IDLE = idle_values(_TABLE["idle"])
-ATTRIBUTES = frozenset(words(_TABLE["attributes"]))
+ATTRIBUTES = frozenset(_TABLE["attributes"].split())
 PROCESSOR_FIELDS = without_effect(_TABLE["no_effect"])
 
 SIZE_KEYS = ({"height", "width"}, {"shortest_edge"})
@@ -113,7 +113,7 @@ def _slopes(values: Mapping[str, Any]) -> list[float] | None:
 
 def _equal(fields: Fields, name: str, wanted: Any, found: Any) -> None:
     fields.take(name)
-    fields.notes.must(fields.place(name), shown(wanted), shown(found))
+    fields.must(name, shown(wanted), shown(found))
 
 
 def _inspect_recipe(fields: Fields, plan: Plan, wanted: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -130,16 +130,15 @@ def _inspect_recipe(fields: Fields, plan: Plan, wanted: Mapping[str, Any], value
         if name not in fields:
             continue
         fields.take(name)
-        if not used and _is_size(values[name], 1):
-            fields.notes.harmless(fields.place(name), "transformers image_processing_backends.py: the step is left out")
-        elif not (_is_size(values[name], SMALLEST) if used else False):
-            fields.notes.must(fields.place(name), f"sides of {SMALLEST} to {LARGEST} pixels", shown(values[name]))
-        elif not known:
-            fields.notes.fulfil(fields.place(name), f"sides of {SMALLEST} to {LARGEST} pixels", values[name], True)
+        fits = used and _is_size(values[name], SMALLEST)
+        if not used and _is_size(values[name]):
+            fields.harmless(name, "transformers image_processing_backends.py: the step is left out")
+        elif not (known and fits):
+            fields.fulfil(name, f"sides of {SMALLEST} to {LARGEST} pixels", values[name], fits)
     if not known:
         for name in ("do_resize", "do_center_crop"):
             if name in fields:
-                fields.notes.fulfil(fields.place(name), BOOLEAN.name, fields.take(name), BOOLEAN.takes(values[name]))
+                fields.fulfil(name, BOOLEAN.name, fields.take(name), BOOLEAN.takes(values[name]))
         fields.one_of("resample", [2, 0, 1, 3, 4, 5, *RESAMPLE])
 
 
@@ -167,17 +166,9 @@ def _is_size(value: Any, smallest: int = 1) -> bool:
 def _is_usable(values: Mapping[str, Any]) -> bool:
     """Whether pixels can be computed in little time."""
     plain = all(isinstance(values[name], bool) for name in DEFAULTS if name.startswith("do_"))
-    numbers = [values["rescale_factor"], *values["image_mean"], *values["image_std"]]
+    filters = is_int(values["resample"]) and 0 <= values["resample"] <= 5
     sides = [*values["size"].values(), *values["crop_size"].values()]
-    return (
-        plain
-        and len(values["image_mean"]) == len(values["image_std"]) == 3
-        and all(map(is_number, numbers))
-        and all(values["image_std"])
-        and is_int(values["resample"])
-        and 0 <= values["resample"] <= 5
-        and max(sides) <= TRIED
-    )
+    return plain and _slopes(values) is not None and filters and max(sides) <= TRIED
 
 
 def _pixels(values: Mapping[str, Any], recipe: Preprocessing) -> str:

@@ -1,6 +1,6 @@
 """The tables of this package: fields and files that are told by their names, in a TOML file beside the module.
 
-TOML → ``table()`` → rows → ``without_effect()``, ``idle_values()``, ``words()``
+TOML → ``table()`` → rows → ``without_effect()``, ``idle_values()``
 
 A list of names is one text, parted by spaces and line ends.
 """
@@ -21,16 +21,12 @@ def table(name: str) -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def words(text: str) -> list[str]:
-    return text.split()
-
-
 def without_effect(rows: Iterable[Mapping[str, Any]]) -> dict[str, NoEffect]:
     """Field → why it changes nothing."""
     return {
         name: NoEffect(row["reason"], KINDS[row.get("kind", "anything")], row.get("sample", "bit-convert"))
         for row in rows
-        for name in words(row["names"])
+        for name in row["names"].split()
     }
 
 

@@ -39,6 +39,7 @@ RECIPE: Mapping[str, Any] = {
 }
 """The fields of image preparation, and the values of missing ones: models/_pretrained.py PretrainedCfg."""
 UNDECLARED_CLASSES = 1000
+ANOTHER = "is another network than the weights are of"
 FILTERS = ("bilinear", "bicubic", "nearest", "box", "hamming", "lanczos", "random")
 CROPS = ("center", "squash", "border")
 
@@ -88,15 +89,14 @@ def inspect_timm(fields: Fields, plan: Plan) -> None:
         _inspect_flat(fields, plan)
         return
     if not isinstance(cfg, dict):
-        fields.notes.must(fields.place("pretrained_cfg"), "an object", shown(cfg))
-        fields.notes.mislead(f"{fields.place('pretrained_cfg')} is none")
+        fields.must("pretrained_cfg", "an object", shown(cfg), misleads="is none")
         cfg = {}
     inner = Fields(fields.notes, fields.file, cfg, "pretrained_cfg.")
     holder = fields if "num_classes" in fields else inner
     _inspect_classes(holder, plan)
     if holder is fields and "num_classes" in inner:
         inner.take("num_classes")
-        fields.notes.harmless(inner.place("num_classes"), "timm models/_hub.py _parse_model_cfg replaces it")
+        inner.harmless("num_classes", "timm models/_hub.py _parse_model_cfg replaces it")
     _inspect_names(fields, inner, plan)
     _inspect_arguments(fields, plan)
     _inspect_recipe(inner, plan)
@@ -117,8 +117,7 @@ def inspect_architecture(fields: Fields, architecture: Architecture) -> None:
         text = short(RENAMED.get(base, base))
     else:
         text = shown(found)
-    if not fields.notes.must(fields.place("architecture"), wanted, text):
-        fields.notes.mislead(f"{fields.place('architecture')} is another network than the weights are of")
+    fields.must("architecture", wanted, text, misleads=ANOTHER)
 
 
 def registered_name(architecture: Architecture) -> str:
@@ -140,8 +139,7 @@ def _inspect_flat(fields: Fields, plan: Plan) -> None:
 
 
 def _inspect_classes(fields: Fields, plan: Plan) -> None:
-    if not fields.equal("num_classes", plan.architecture.classes or 0, UNDECLARED_CLASSES):
-        fields.notes.mislead(f"{fields.place('num_classes')} is another network than the weights are of")
+    fields.equal("num_classes", plan.architecture.classes or 0, UNDECLARED_CLASSES, misleads=ANOTHER)
 
 
 def _inspect_names(outer: Fields, inner: Fields, plan: Plan) -> None:
@@ -188,8 +186,7 @@ def _inspect_arguments(fields: Fields, plan: Plan) -> None:
         return
     given = fields.take("model_args")
     if not isinstance(given, dict):
-        fields.notes.must(fields.place("model_args"), "an object", shown(given))
-        fields.notes.mislead(f"{fields.place('model_args')} is none")
+        fields.must("model_args", "an object", shown(given), misleads="is none")
         return
     before = len(fields.notes.expectations)
     inner = Fields(fields.notes, fields.file, given, "model_args.")
@@ -197,7 +194,7 @@ def _inspect_arguments(fields: Fields, plan: Plan) -> None:
         inner.one_of(name, [value])
     inner.rest_refused(ARGUMENT_FIELDS, "timm's ResNetV2 takes no other")
     if not all(each.met for each in fields.notes.expectations[before:]):
-        fields.notes.mislead(f"{fields.place('model_args')} is another network than the weights are of")
+        fields.notes.mislead(f"{fields.place('model_args')} {ANOTHER}")
 
 
 def _inspect_recipe(fields: Fields, plan: Plan) -> None:
@@ -214,14 +211,14 @@ def _inspect_recipe(fields: Fields, plan: Plan) -> None:
     wanted = _wanted_recipe(plan)
     for name in RECIPE:
         if name in wanted:
-            fields.notes.must(fields.place(name), shown(wanted[name]), shown(values[name]))
+            fields.must(name, shown(wanted[name]), shown(values[name]))
     if plan.variant is None:
         _inspect_plausible(fields, values)
     size, share = fields.take("test_input_size", None), fields.take("test_crop_pct", None)
     for name, found, same in (("test_input_size", size, "input_size"), ("test_crop_pct", share, "crop_pct")):
         if found is not None:
             takes = shown(_rounded(found)) == shown(wanted[same]) if plan.variant else _plausible(same, _rounded(found))
-            fields.notes.fulfil(fields.place(name), f"as {same}", found, takes)
+            fields.fulfil(name, f"as {same}", found, takes)
     fields.rest_refused(RECIPE_FIELDS, "timm's PretrainedCfg has no such field")
 
 
@@ -238,7 +235,7 @@ def _inspect_plausible(fields: Fields, values: Mapping[str, Any]) -> None:
         expected = (
             f"3 channels and sides of {SMALLEST} to {LARGEST} pixels" if name == "input_size" else "one of timm's"
         )
-        fields.notes.fulfil(fields.place(name), expected, values[name], _plausible(name, values[name]))
+        fields.fulfil(name, expected, values[name], _plausible(name, values[name]))
 
 
 def _plausible(name: str, value: Any) -> bool:
