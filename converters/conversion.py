@@ -166,7 +166,8 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
         if report is not None:
             (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
         files = report.files if report else {n: written.get(n) or sha256(folder / n) for n in model_files(folder)}
-        (folder / PROVENANCE).write_text(Provenance.of(plan, files, source, uri, VERSION).text(), encoding="utf-8")
+        provenance = Provenance.of(plan, files, source, uri, VERSION).content()
+        (folder / PROVENANCE).write_text(json_text(provenance), encoding="utf-8")
         (folder / CARD).write_text(card.render(plan, source, report, VERSION), encoding="utf-8")
         # By force also where every file of ours is there: something beside them was not.
         made = replaces or not (place.exists() and _same_files(folder, place))

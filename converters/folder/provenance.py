@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Self
 
 from converters.errors import CheckpointError
-from converters.files import PROVENANCE, json_text, read_json
+from converters.files import PROVENANCE, read_json
 from converters.folder.plan import Plan
 from converters.mapping.storage import Storage
 from converters.redaction import printable
@@ -36,30 +36,19 @@ Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The checkpoint, as it is written down."""
-
-    sha256: str
-    name: str = ""
-    """The name of the file or folder, without the path to it."""
-    uri: str = ""
-    """The address it was fetched from, without credentials; empty for what lay on this machine."""
-
-    def descriptor(self) -> dict[str, Any]:
-        """A ResourceDescriptor of in-toto."""
-        said = {"name": self.name, "uri": self.uri}
-        return {key: value for key, value in said.items() if value} | {"digest": {"sha256": self.sha256}}
-
-
-@dataclass(frozen=True)
 class Provenance:
     """The facts that provenance.json states."""
 
     files: Mapping[str, str]
     """Name → sha256 of what makes the folder a model."""
     options: Mapping[str, str | int]
-    origin: Origin
     version: str
+    sha256: str
+    """The checkpoint's."""
+    name: str
+    """The name of its file or folder, without the path to it."""
+    uri: str
+    """The address it was fetched from, without credentials; empty for what lay on this machine."""
 
     @classmethod
     def of(cls, plan: Plan, files: Mapping[str, str], source: GoogleView, uri: str, version: str) -> Self:
@@ -68,7 +57,7 @@ class Provenance:
             options["max-shard-size"] = plan.storage.max_shard_size
         if plan.variant is not None:
             options["variant"] = plan.variant.name
-        return cls(files, options, Origin(source.sha256, printable(PurePath(source.path).name), uri), version)
+        return cls(files, options, version, source.sha256, printable(PurePath(source.path).name), uri)
 
     @classmethod
     def said(cls, content: Content) -> Self:
@@ -76,15 +65,13 @@ class Provenance:
         definition = _at(content, "predicate", "buildDefinition")
         options, held = _at(definition, "externalParameters"), _at(definition, "resolvedDependencies", 0)
         told = {name: _at(options, name) for name, kind in TOLD.items() if isinstance(_at(options, name), kind)}
-        origin = Origin(_text(held, "digest", "sha256"), _text(held, "name"), _text(held, "uri"))
+        origin = _text(held, "digest", "sha256"), _text(held, "name"), _text(held, "uri")
         version = _text(content, "predicate", "runDetails", "builder", "version", "bit-convert")
-        return cls(_files(_at(content, "subject")), told, origin, version)
-
-    def text(self) -> str:
-        return json_text(self.content())
+        return cls(_files(_at(content, "subject")), told, version, *origin)
 
     def content(self) -> dict[str, Any]:
         """The statement."""
+        source = {key: value for key, value in (("name", self.name), ("uri", self.uri)) if value}
         return {
             "_type": STATEMENT,
             "subject": [{"name": name, "digest": {"sha256": self.files[name]}} for name in sorted(self.files)],
@@ -93,7 +80,7 @@ class Provenance:
                 "buildDefinition": {
                     "buildType": BUILD_TYPE,
                     "externalParameters": dict(self.options),
-                    "resolvedDependencies": [self.origin.descriptor()],
+                    "resolvedDependencies": [{**source, "digest": {"sha256": self.sha256}}],
                 },
                 "runDetails": {"builder": {"id": BUILDER, "version": {"bit-convert": self.version}}},
             },
@@ -125,9 +112,7 @@ def differences(
     """
     content = content or {}
     said = Provenance.said(content)
-    wanted = replace(
-        said, files=files, origin=replace(said.origin, sha256=sha256), options={**said.options, **options}
-    ).content()
+    wanted = replace(said, files=files, sha256=sha256, options={**said.options, **options}).content()
     must, found = dict(_leaves(wanted)), dict(_leaves(content))
     places = [*must, *(place for place in found if place not in must)]
     pairs = ((place, must.get(place, ABSENT), found.get(place, ABSENT)) for place in places)

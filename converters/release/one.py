@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from converters.conversion import Conversion, convert, publish
 from converters.digests import read_again, result_name
@@ -42,19 +43,21 @@ def release_one(
     try:
         if isinstance(job, AuditJob):
             with nullcontext() if waits else postponing(IN_PLACE):
-                return _audited(job, progress, start)
-        with (
-            _locked(job, waits, progress),
-            nullcontext() if waits else postponing(IN_PLACE),
-            read_again() if job.recheck else nullcontext(),
-        ):
-            return _released(job, progress, bars, start, tell)
+                result = _audited(job, progress)
+        else:
+            with (
+                _locked(job, waits, progress),
+                nullcontext() if waits else postponing(IN_PLACE),
+                read_again() if job.recheck else nullcontext(),
+            ):
+                result = _released(job, progress, bars, tell)
     except Busy:
         return Later("another run is at it", BUSY, asked=False)
     except Postponed as wait:
         return Later(str(wait), wait.seconds, asked=True)
     except Exception as error:
-        return _failed(job.name, None, error, start, tell)
+        result = _failed(job.name, None, error, tell)
+    return replace(result, seconds=time.monotonic() - start)
 
 
 def share_gates() -> None:
@@ -62,7 +65,7 @@ def share_gates() -> None:
     gates.share(cache_folder() / "gates")
 
 
-def _audited(job: AuditJob, progress: Progress, start: float) -> Result:
+def _audited(job: AuditJob, progress: Progress) -> Result:
     """A target's audit, as ``bit-verify`` makes it; whatever its verdict, it has come to a good end."""
     from converters.auditing.audits import audit_target, write_report
     from converters.auditing.named_source import named_by
@@ -74,14 +77,12 @@ def _audited(job: AuditJob, progress: Progress, start: float) -> Result:
         raise UsageError(f"{job.name}: against which checkpoint? It names none: say it with --against.")
     report = audit_target(folder, against, job.options, progress)
     write_report(report, job.report, shlex.join(["bit-verify", job.name, "--against", printable(against)]))
-    seconds = time.monotonic() - start
-    return Result(job.name, State.AUDITED, audit=report, against=printable(against), seconds=seconds)
+    return Result(job.name, State.AUDITED, audit=report, against=printable(against))
 
 
-def _released(job: Job, progress: Progress, bars: bool, start: float, tell: Callable[[], None] | None) -> Result:
+def _released(job: Job, progress: Progress, bars: bool, tell: Callable[[], None] | None) -> Result:
     if job.discard and (publication := discarding.published_before(job)) is not None:
-        seconds = time.monotonic() - start
-        return Result(job.name, State.UNCHANGED, publication=publication, seconds=seconds, discarded=True)
+        return Result(job.name, State.UNCHANGED, publication=publication, discarded=True)
     name, conversion = job.name, None
     try:
         conversion = convert(job.request, progress)
@@ -90,27 +91,20 @@ def _released(job: Job, progress: Progress, bars: bool, start: float, tell: Call
     except Postponed:
         raise
     except Exception as error:
-        return _failed(name, conversion, error, start, tell)
-    state = _state(job, conversion, publication is not None and publication.changed)
+        return _failed(name, conversion, error, tell)
+    state = State.CONVERTED if conversion.made else State.UNCHANGED
+    if publication is not None and publication.changed:
+        state = State.PUBLISHED
     size = conversion.bytes
     if job.discard and publication is not None:
         discarding.discard(job, conversion, publication)
-    seconds = time.monotonic() - start
-    return Result(name, state, conversion, publication, seconds=seconds, bytes=size, discarded=job.discard)
+    return Result(name, state, conversion, publication, bytes=size, discarded=job.discard)
 
 
-def _failed(
-    name: str, conversion: Conversion | None, error: Exception, start: float, tell: Callable[[], None] | None
-) -> Result:
+def _failed(name: str, conversion: Conversion | None, error: Exception, tell: Callable[[], None] | None) -> Result:
     if tell is not None:
         tell()
-    return Result(name, State.FAILED, conversion, error=failure_of(error), seconds=time.monotonic() - start)
-
-
-def _state(job: Job, conversion: Conversion, changed: bool) -> State:
-    if job.publish is not None and changed:
-        return State.PUBLISHED
-    return State.CONVERTED if conversion.made else State.UNCHANGED
+    return Result(name, State.FAILED, conversion, error=failure_of(error))
 
 
 @contextmanager

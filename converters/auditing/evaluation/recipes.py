@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -43,19 +44,11 @@ class Recipe:
     """Google's recipe."""
 
     def to_json(self) -> str:
-        content = asdict(self)
-        if self.preprocessing is not None:
-            content["preprocessing"]["size"] = dict(self.preprocessing.size)
-        return json.dumps(content, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        content: dict[str, Any] = json.loads(text)
-        found = content.pop("preprocessing")
-        if found is not None:
-            lists = {name: tuple(found[name]) for name in ("crop", "mean", "std") if found[name] is not None}
-            found = Preprocessing(**{**found, **lists})
-        return cls(**content, preprocessing=found)
+        return msgspec.convert(json.loads(text), cls)
 
 
 def google(preprocessing: Preprocessing) -> Recipe:

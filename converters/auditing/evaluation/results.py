@@ -17,13 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from converters.auditing.evaluation.datasets import LabelledImage
 from converters.errors import UsageError
 from converters.files import cache_folder
 from verify.evaluation import Prediction
 
 FOLDER = "evaluations"
-VERSION = 1
+VERSION = 2
 """Another number where lines mean something else."""
 
 
@@ -62,7 +64,7 @@ class Results:
         Raises UsageError where the cache cannot be written.
         """
         made = dict(results)
-        lines = b"".join(map(_line, made, made.values()))
+        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in made.items())
         if not lines:
             return
         try:
@@ -92,19 +94,9 @@ def identity_of(image: LabelledImage) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _line(identity: str, result: Result) -> bytes:
-    found = result.prediction
-    cells = [identity, result.sha256, list(found.classes), found.margin, found.range, result.other_pixels]
-    return json.dumps(cells).encode() + b"\n"
-
-
 def _parsed(line: bytes) -> tuple[str, Result] | None:
     """A line's identity and result; None of one that is not whole."""
-    import msgspec
-
     try:
-        cells = msgspec.json.decode(line, type=tuple[str, str, tuple[int, ...], float | None, float, bool])
+        return msgspec.json.decode(line, type=tuple[str, Result])
     except msgspec.MsgspecError:
         return None
-    identity, sha256, classes, margin, spread, other = cells
-    return identity, Result(Prediction(classes, margin, spread), sha256, other)

@@ -110,7 +110,7 @@ def _inspect_provenance(notes: Notes, folder: Path, plan: Plan, weights: Weights
     there = {name: digest(folder / name) for name in recorded if name not in pickles}
     gone = {name: sha for name, sha in said.files.items() if name not in there and not (folder / name).exists()}
     files = gone | there  # whether a file may be missing, the loader decides
-    origin = _origin(folder, said.origin.sha256, sha256)
+    origin = _origin(folder, said.sha256, sha256)
     found = provenance.differences(content, files, origin, provenance.options_of(plan.storage, plan.pool_padding))
     for place, wanted, value in found:
         if notes.may_note():
@@ -118,8 +118,8 @@ def _inspect_provenance(notes: Notes, folder: Path, plan: Plan, weights: Weights
     if not found:
         what = "what follows from files, source and options"
         notes.must(PROVENANCE, what, what, "each subject's sha256, the source's, and the options that the folder shows")
-    where = short_name(said.origin.uri or said.origin.name)
-    if sha256 and said.origin.sha256 == origin != sha256:
+    where = short_name(said.uri or said.name)
+    if sha256 and said.sha256 == origin != sha256:
         notes.harmless(f"{PROVENANCE} origin", f"another file than the source, with tensors to be compared: {where}")
     else:
         notes.harmless(f"{PROVENANCE} origin", f"the converter's word: the source was {where}; its sha256 is compared")
