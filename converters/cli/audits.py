@@ -6,7 +6,7 @@ targets or a plan → AuditJob … → engine → Result …, a line each, or on
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from converters.catalogue.variants import named
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json
 from converters.cli.watching import Watch, local_engine
+from converters.cli.words import missing_source
 from converters.download.locations import variant_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.options import AuditOptions
 from converters.placing import refuse_unwritable
-from converters.release.audit_plan import read_audits, with_places
+from converters.release.audit_plan import with_places
 from converters.release.estimate import BASE_MEMORY, memory_of
 from converters.release.job import AuditJob, Result
 
@@ -31,20 +32,13 @@ WORST = ("failed", "error", "inconclusive", "passed")
 """Verdicts, the worst first; an error is a target that could not be audited."""
 
 
-def planned_audits(plan: Path, report_folder: Path, typed: Mapping[str, Any]) -> list[AuditJob]:
-    """Those of a plan's ``[[audit]]`` tables."""
-    return read_audits(plan, report_folder, typed)
-
-
 def typed_audits(
     targets: Sequence[str], against: str | None, report_folder: Path, options: AuditOptions
 ) -> list[AuditJob]:
-    """Those of the command line. Raises UsageError for a folder that names no checkpoint where none is given."""
+    """The jobs of the command line. Raises UsageError for a folder that names no checkpoint where none is given."""
     if against is None:
         for target in (target for target in targets if "://" not in target and Path(target).is_dir()):
             if named_by(Path(target)) is None:
-                from converters.cli.words import missing_source
-
                 raise missing_source(target)
     return with_places((AuditJob(target, against, options, Path()) for target in targets), report_folder)
 

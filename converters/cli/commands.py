@@ -380,7 +380,7 @@ def verify(
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
     """
-    from converters.cli.runs import Output, check, compare_reports
+    from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run
     from converters.cli.token import used
     from converters.options import AuditOptions, taken
@@ -393,19 +393,22 @@ def verify(
                 raise UsageError(
                     "--compare reads two reports and runs nothing. Leave out everything else but --report."
                 )
-            return compare_reports(compare, report_folder, audit, output)
+            from converters.cli.comparing import compare as compared
+
+            return compared(compare, report_folder, audit.offline, output)
         if check_report is not None:
             if len(targets) > 1 or plan is not None:
                 raise UsageError("--check holds one report against one folder. Leave out the others, and --plan.")
             return check(check_report, target, against, audit, output)
         if plan is None and len(targets) < 2:
             return run(target, against, report_folder, audit, output)
-        from converters.cli.audits import audit_all, planned_audits, typed_audits
+        from converters.cli.audits import audit_all, typed_audits
+        from converters.release.audit_plan import read_audits
 
         if plan is None:
             found = typed_audits(targets, against, report_folder, audit)
         elif targets or against or audit.variant:
             raise UsageError("a plan names targets and what they are of. Leave out TARGET, --against and --variant.")
         else:
-            found = planned_audits(plan, report_folder, _typed(options, AUDITS))
+            found = read_audits(plan, report_folder, _typed(options, AUDITS))
         return audit_all(found, report_folder, jobs, output)

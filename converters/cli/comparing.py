@@ -16,6 +16,7 @@ from converters.auditing.report_check import listed, read_report
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say_json, say_styled
 from converters.cli.progress import shown
+from converters.cli.words import command_line
 from converters.download.locations import identity, report_of
 from converters.errors import ParityError, UsageError
 from converters.files import COMPARISON_PAGE, PARITY
@@ -33,7 +34,7 @@ PLACES = (PARITY, f"parity/{PARITY}")
 """The places of a report in a folder: beside a model, and where ``bit-verify`` leaves it."""
 
 
-def compare(given: Sequence[str], report_folder: Path, offline: bool, output: Output, command: str) -> int:
+def compare(given: Sequence[str], report_folder: Path, offline: bool, output: Output) -> int:
     """Says two reports side by side; returns 0 where both passed.
 
     Raises UsageError for one that is missing, unreadable or contradicts itself, HubError where it cannot be fetched.
@@ -45,7 +46,7 @@ def compare(given: Sequence[str], report_folder: Path, offline: bool, output: Ou
         one, other = (_report(each, offline, progress) for each in given)
     found = compared(one, other)
     status = 0 if found.passed else ParityError.exit_status
-    write_texts({COMPARISON_PAGE: render(found, command)}, report_folder)
+    write_texts({COMPARISON_PAGE: render(found, command_line("bit-verify"))}, report_folder)
     if output.as_json:
         reports = [
             {"given": printable(place), "report": json.loads(report.to_json())}

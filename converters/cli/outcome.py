@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from converters.auditing.audits import VERSION
 from converters.choices import JSON_SCHEMA
-from converters.cli import planning
 from converters.cli.output import say, say_json_list, say_styled
 from converters.errors import BitConvertError
 from converters.release.job import Result, State
@@ -71,8 +70,15 @@ class Outcome:
             }
             say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
         elif estimate is not None and self._states[State.PLANNED]:
-            planning.say_estimate(estimate)
+            _say_estimate(estimate)
         return status
+
+
+def _say_estimate(estimate: Estimate) -> None:
+    rows = estimate.lines()
+    widest = max(map(len, rows))
+    for name, text in rows.items():
+        say(f"{name.ljust(widest)}  {text}")
 
 
 def _say(result: Result, alone: bool) -> None:

@@ -39,7 +39,7 @@ def _watcher(title: str, quiet: bool, verbose: bool) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if quiet:
-        yield _nothing
+        yield lambda *_: None
     elif verbose or not console.is_terminal:
         lines = Lines(title, verbose)
         try:
@@ -70,7 +70,8 @@ class Lines:
             wait = BETWEEN if phase != self._told else LONGEST
             if now - self._last >= wait:
                 self._told, self._last = phase, now
-                self._say(f"{what}{_after(amount(what, done, total, now - self._begun, self._first))}")
+                done_so_far = amount(what, done, total, now - self._begun, self._first)
+                self._say(", ".join(filter(None, (what, done_so_far))))
 
     def end(self) -> None:
         """The step that was begun is done."""
@@ -100,14 +101,6 @@ def amount(what: str, done: int, total: int, seconds: float, first: int = 0) -> 
     parts += [f"{size(speed)}/s"] if seconds >= 1 else []
     left = (total - done) / speed if speed and total else None
     return ", ".join([*parts, f"{clock(left)} left"] if left is not None and seconds >= 1 else parts)
-
-
-def _after(text: str) -> str:
-    return f", {text}" if text else ""
-
-
-def _nothing(what: str, done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 @contextmanager

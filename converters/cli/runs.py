@@ -8,22 +8,21 @@ A failure ends one job, not the run: the others go on, and the exit status is th
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from converters.auditing.audits import audit_target, write_report
 from converters.catalogue import variants
-from converters.cli import planning
+from converters.cli.gathering import Collections
 from converters.cli.outcome import Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
 from converters.cli.watching import Watch, local_engine, record_folder
+from converters.cli.words import command_line, missing_source
 from converters.conversion import Request, plan_of
 from converters.download.locations import checkpoint_of, locate, target_of, variant_of
 from converters.errors import ParityError, UsageError
@@ -35,9 +34,10 @@ from converters.placing import refuse_unwritable
 from converters.redaction import printable
 from converters.release.discarding import Shared
 from converters.release.engine import Engine
-from converters.release.estimate import estimate
+from converters.release.estimate import estimate, weights_of
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
+from converters.release.plan import read_plan
 from converters.release.pool import cores
 from converters.release.shard import Shard
 from converters.sources import open_checkpoint
@@ -114,11 +114,12 @@ class Run:
 def convert_all(run: Run) -> int:
     """Does all that the options ask for; returns the exit status."""
     every = _jobs(run)
-    jobs = planning.part(every, run.shard)
+    jobs = run.shard.part(every, _weight) if run.shard else every
     expected = estimate(jobs) if run.dry_run or not run.shown.quiet else None
     outcome = Outcome(run.shown, many=len(jobs) != 1)
-    if expected is not None and not run.shown.quiet:
-        planning.warn_of_disk(expected, (run.release.jobs or cores()) if run.release.discard else 0)
+    if expected is not None and not run.shown.quiet:  # nothing is refused for it: there may yet be room
+        for warning in expected.shortages((run.release.jobs or cores()) if run.release.discard else 0):
+            say(f"bit-convert: {warning}", err=True)
     if run.dry_run:
         for job in jobs:
             outcome.add(_planned(job, run))
@@ -144,12 +145,12 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
         events=run.release.events,
         shown=many and not output.quiet,
         verbose=output.verbose,
-        command=_command_line("bit-convert"),
+        command=command_line("bit-convert"),
     )
 
 
 def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
-    collections = planning.Collections(jobs, quiet=run.shown.quiet, patience=run.publish.patience)
+    collections = Collections(jobs, quiet=run.shown.quiet, patience=run.publish.patience)
     if len(jobs) == 1 and run.release.scheduler is None:
         result = _alone(jobs[0], run, watch)
         outcome.add(result)
@@ -193,8 +194,6 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     if target is None:
         raise UsageError("nothing to audit. Give a folder and --against SOURCE, or --check PARITY_JSON.")
     if against is None:
-        from converters.cli.words import missing_source
-
         raise missing_source(target)
     refuse_unwritable(report_folder, "--report")
     variant_of(against)
@@ -202,16 +201,23 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     with shown(target, output.quiet, output.verbose) as progress:
         report = audit_target(target, against, options, progress)
     replaced = _replaced(report_folder / PARITY)
-    write_report(report, report_folder, _command_line("bit-verify"))
-    if output.as_json:
-        say_json(json.loads(report.to_json()))
-    elif output.as_markdown:
-        say(_markdown(report), nl=False)
-    else:
+    write_report(report, report_folder, command_line("bit-verify"))
+    if not _said(report, output):
         from converters.cli import summary
 
         say_styled(summary.render_report(report, report_folder / PARITY_PAGE, replaced))
     return 0 if report else ParityError.exit_status
+
+
+def _said(report: Report, output: Output, **more: object) -> bool:
+    """Says the report itself where that is what stdout is for; whether it is."""
+    if output.as_json:
+        say_json(json.loads(report.to_json()) | more)
+    elif output.as_markdown:
+        from verify.report.markdown import document
+
+        say(document(report, command_line("bit-verify")), nl=False)
+    return output.as_json or output.as_markdown
 
 
 def _replaced(parity: Path) -> str:
@@ -228,17 +234,6 @@ def _replaced(parity: Path) -> str:
     return f", in place of one that said {held.verdict}, against {checkpoint}"
 
 
-def _markdown(report: Report) -> str:
-    from verify.report.markdown import document
-
-    return document(report, _command_line("bit-verify"))
-
-
-def _command_line(command: str) -> str:
-    """Returns the command line as the user typed it, without the credentials in a URL."""
-    return shlex.join([command, *map(printable, sys.argv[1:])])
-
-
 def check(parity: Path, target: str | None, against: str | None, options: AuditOptions, output: Output) -> int:
     """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
     from converters.auditing import report_check
@@ -253,28 +248,17 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
             known = variants.find_one(options.variant)
         found = report_check.check(parity, folder, source, known, options.pool_padding, options.verify_key)
     report = found.report
-    if output.as_json:
-        content = json.loads(report.to_json()) | {"checked": found.to_json()}
-        say_json(content)
-    elif output.as_markdown:
-        say(_markdown(report), nl=False)
-    else:
+    if not _said(report, output, checked=found.to_json()):
         say(f"{parity}: holds ({found.what}); {report.verdict}: {report.reason}")
         say(f"This compares {found.proves}." if found.against_source else f"This proves {found.proves}.")
     return 0 if report else ParityError.exit_status
 
 
-def compare_reports(given: Sequence[str], report_folder: Path, options: AuditOptions, output: Output) -> int:
-    """``bit-verify --compare``: two reports side by side."""
-    from converters.cli.comparing import compare
-
-    return compare(given, report_folder, options.offline, output, _command_line("bit-verify"))
-
-
 def _jobs(run: Run) -> list[Job]:
-    command = _command_line("bit-convert")
+    command = command_line("bit-convert")
     if run.plan is not None:
-        return planning.jobs_of_plan(run.plan, run.typed, run.release, command)
+        planned = [each.job for each in read_plan(run.plan, run.typed, command)]
+        return [replace(job, discard=run.release.discard, recheck=run.release.recheck) for job in planned]
     to = run.publish if run.push else None
     todo = partial(Job, publish=to, discard=run.release.discard, recheck=run.release.recheck)
     if run.variant is None:
@@ -284,6 +268,10 @@ def _jobs(run: Run) -> list[Job]:
         option = "--checkpoint" if run.checkpoint else "--repo-id"
         raise UsageError(f"{run.variant} names {len(found)} variants, but {option} is for one. Name one variant.")
     return [todo(Request(variant, run.checkpoint, run.output, run.how, command)) for variant in found]
+
+
+def _weight(job: Job) -> int:
+    return weights_of(job.request.variant.network) if job.request.variant else 0
 
 
 def _planned(job: Job, run: Run) -> Result:

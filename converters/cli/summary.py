@@ -36,7 +36,8 @@ def render(conversion: Conversion, publication: Publication | None, version: str
         console.print(_shown(f"{conversion.plan.name}: {_one_line(conversion, publication)}"), soft_wrap=True)
     else:
         console.print(_table(conversion, publication, version))
-        console.print(_how_to_load(conversion), soft_wrap=True)
+        lines = loading_here(conversion.plan, str(conversion.folder))
+        console.print(_shown("\n".join(["", *lines, ""])), soft_wrap=True)
         console.print(_conclusion(conversion), soft_wrap=True)
     return _text(console)
 
@@ -44,9 +45,7 @@ def render(conversion: Conversion, publication: Publication | None, version: str
 def render_report(report: Report, page: Path, replaced: str = "") -> str:
     """The text for an audit, whose report is ``page``; ``replaced`` says what that replaces."""
     console = _console()
-    table = Table(title=f"{_shown(report.title)} · {report.verdict}", show_header=False, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _names_and_texts(f"{_shown(report.title)} · {report.verdict}")
     table.add_row("what it means", _shown(meaning(report)))
     if not report.faults:
         table.add_row("why", _shown(report.reason))
@@ -54,7 +53,12 @@ def render_report(report: Report, page: Path, replaced: str = "") -> str:
         table.add_row("fault", _shown(fault))
     if len(report.faults) > FAULTS:
         table.add_row("", f"{len(report.faults) - FAULTS} more, in the report")
-    _add_report(table, report)
+    _add_tensors(table, report)
+    for reader in report.readers:
+        table.add_row(_reader_name(reader), _reader_line(reader))
+    declared = report.readers[0]
+    if declared.real_top1 is not None and report.real_images:
+        table.add_row("top-1 agreement", f"{declared.real_top1} of {report.real_images} real images")
     for each in report.inspected:
         if each.place == SIGNATURE:
             met = all(expectation.met for expectation in report.expectations if expectation.place == SIGNATURE)
@@ -102,6 +106,13 @@ def _console() -> Console:
     return Console(file=StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False)
 
 
+def _names_and_texts(title: str) -> Table:
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
 def _text(console: Console) -> str:
     output: StringIO = console.file  # type: ignore[assignment]
     return output.getvalue()
@@ -120,9 +131,7 @@ def _one_line(conversion: Conversion, publication: Publication | None) -> str:
 
 def _table(conversion: Conversion, publication: Publication | None, version: str) -> Table:
     plan, report = conversion.plan, conversion.report
-    table = Table(title=f"{plan.name} · bit-convert {version}", show_header=False, title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _names_and_texts(f"{plan.name} · bit-convert {version}")
     if report is not None:
         table.add_row("what it means", _shown(meaning(report)))
     table.add_row("architecture", str(plan.architecture))
@@ -151,15 +160,6 @@ def _conclusion(conversion: Conversion) -> str:
     error = error_in_words(report.ratio, declared.name)
     checkpoint = "its checkpoint" + ("" if report.dtype == "float32" else f", rounded to {report.dtype},")
     return f"[green]{report.verdict}[/]: {conversion.plan.name} computes what {checkpoint} computes; error is {error}"
-
-
-def _add_report(table: Table, report: Report) -> None:
-    _add_tensors(table, report)
-    for reader in report.readers:
-        table.add_row(_reader_name(reader), _reader_line(reader))
-    declared = report.readers[0]
-    if declared.real_top1 is not None and report.real_images:
-        table.add_row("top-1 agreement", f"{declared.real_top1} of {report.real_images} real images")
 
 
 def _add_tensors(table: Table, report: Report) -> None:
@@ -212,7 +212,3 @@ def _add_held_out(table: Table, found: HeldOutReport, labels: list[str] | None) 
 def _published(publication: Publication) -> str:
     state = "" if publication.changed else " (nothing new)"
     return f"{publication.repo_id}@{publication.revision} {publication.commit[:12]}{state}, {publication.url}"
-
-
-def _how_to_load(conversion: Conversion) -> str:
-    return _shown("\n" + "\n".join(loading_here(conversion.plan, str(conversion.folder))) + "\n")

@@ -1,8 +1,9 @@
-"""Words without an option, and words that are missing."""
+"""The words of a command line: those without an option, those that are missing, and all of them as a text."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from converters.catalogue.variants import find, named
 from converters.download.locations import is_checkpoint
 from converters.errors import UsageError
+from converters.redaction import printable
 
 
 def with_source(word: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,3 +39,8 @@ def missing_source(target: str) -> UsageError:
         f"{target}: against which checkpoint? Its card names {name}:\n"
         + shlex.join(["bit-verify", target, "--against", name])
     )
+
+
+def command_line(command: str) -> str:
+    """Returns the command line as the user typed it, without the credentials in a URL."""
+    return shlex.join([command, *map(printable, sys.argv[1:])])

@@ -10,13 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from converters.catalogue.variants import Variant, find_one
-from converters.errors import UsageError
 from converters.options import AuditOptions, taken
 from converters.release.job import AuditJob
-from converters.release.located_toml import read
-from converters.release.plan_keys import AUDITS, checked
-from converters.release.plan_settings import Settings
+from converters.release.plan_keys import AUDITS
+from converters.release.plan_settings import Settings, settings_of
 
 
 def read_audits(path: Path, report_folder: Path, typed: Mapping[str, Any] | None = None) -> list[AuditJob]:
@@ -25,11 +22,7 @@ def read_audits(path: Path, report_folder: Path, typed: Mapping[str, Any] | None
     A target with fields, such as ``hf://me/{name}``, stands for one of each variant of its table. Raises UsageError,
     with file, line and key, for whatever is wrong with the plan.
     """
-    document = read(path)
-    found = checked(document, AUDITS)
-    if not found.tables:
-        raise UsageError(f"{path}:1: audit: the plan has none. Write an [[audit]] table with a target.")
-    tables = (Settings(document, place, own, typed or {}, found.defaults) for place, own in found.tables)
+    tables = settings_of(path, AUDITS, typed, "an [[audit]] table with a target")
     return with_places((job for settings in tables for job in _audits(settings)), report_folder)
 
 
@@ -54,19 +47,11 @@ def _audits(settings: Settings) -> Iterator[AuditJob]:
     if settings["target"] is None:
         raise settings.error("target", "is missing. Give a folder, or hf://NAMESPACE/NAME.")
     is_template = any("{" in target for target in settings["target"])
-    variants = settings.variants() if is_template else (_variant(settings),)
-    for variant in variants:
+    one = "names several for one target. Name one, or write {name} in the target."
+    for variant in settings.variants() if is_template else (settings.variant(one),):
         values = settings.filled(variant) | {"variant": variant.name if variant else None}
         with settings.speaking():
             options = taken(AuditOptions, values)
         against = settings["against"] or (variant.name if variant else None)
         for target in values["target"]:
             yield AuditJob(target, against, options, Path())
-
-
-def _variant(settings: Settings) -> Variant | None:
-    patterns = settings["variant"] or ()
-    if len(patterns) > 1:
-        raise settings.error("variant", "names several for one target. Name one, or write {name} in the target.")
-    with settings.speaking():
-        return find_one(patterns[0]) if patterns else None

@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from converters.catalogue.variants import Variant, find_one
+from converters.catalogue.variants import Variant
 from converters.conversion import DEFAULT_OUTPUT, Request
 from converters.errors import UsageError
 from converters.options import ConvertOptions, PublishOptions, taken
 from converters.release.job import Job
-from converters.release.located_toml import Document, Place, read
-from converters.release.plan_keys import RELEASES, checked
-from converters.release.plan_settings import Settings
+from converters.release.plan_keys import RELEASES
+from converters.release.plan_settings import Settings, settings_of
 
 MAX_JOBS = 100_000
 
@@ -41,19 +40,15 @@ def read_plan(path: Path, typed: Mapping[str, Any] | None = None, command: str =
     ``typed`` are options that were given beside it, by field, ``push`` among them; ``command`` repeats the run. Raises
     UsageError, with file, line and key, for whatever is wrong with the plan.
     """
-    document = read(path)
-    found = checked(document, RELEASES)
-    if not found.tables:
-        raise UsageError(f"{path}:1: release: the plan has none. Write a [[release]] table with a variant.")
     planned: list[Planned] = []
-    once = _Once(document)
-    for place, own in found.tables:
-        settings = Settings(document, place, own, typed or {}, found.defaults)
+    once = _Once()
+    for settings in settings_of(path, RELEASES, typed, "a [[release]] table with a variant"):
         for each in _planned(settings, command):
-            once.add(place, each)
+            once.add(settings, each)
             planned.append(each)
             if len(planned) > MAX_JOBS:
-                raise document.error(place, f"release: more than {MAX_JOBS:,} models. Make several plans of it.")
+                message = f"release: more than {MAX_JOBS:,} models. Make several plans of it."
+                raise settings.document.error(settings.place, message)
     return planned
 
 
@@ -68,11 +63,7 @@ def _variants(settings: Settings) -> tuple[Variant | None, ...]:
     """The variants of a table; of a checkpoint the one that it is said to be, or None."""
     if settings["checkpoint"] is None:
         return settings.variants()
-    patterns = settings["variant"] or ()
-    if len(patterns) > 1:
-        raise settings.error("variant", "names several, but the checkpoint is one. Name one.")
-    with settings.speaking():
-        return (find_one(patterns[0]) if patterns else None,)
+    return (settings.variant("names several, but the checkpoint is one. Name one."),)
 
 
 def _job(settings: Settings, variant: Variant | None, command: str) -> Job:
@@ -102,31 +93,31 @@ def _output(settings: Settings, variant: Variant | None, filled: Mapping[str, An
 class _Once:
     """The folders and repositories of a plan, none of which two of its models may have."""
 
-    document: Document
     folders: dict[Path, Planned] = field(default_factory=dict)
     around: dict[Path, Planned] = field(default_factory=dict)
     """The folders that the folders are in."""
     repositories: dict[tuple[str, ...], Planned] = field(default_factory=dict)
 
-    def add(self, place: Place, each: Planned) -> None:
+    def add(self, settings: Settings, each: Planned) -> None:
         """Raises UsageError, with both lines, for a folder or a revision of a repository that is another's."""
         variant = each.job.request.variant
         folder = Path(os.path.abspath(each.job.request.place(variant.repository_name if variant else "")))
         other = next((self.folders[path] for path in (folder, *folder.parents) if path in self.folders), None)
         if other := other or self.around.get(folder):
-            raise self._twice(place, "output", each, other, f"write {folder}")
+            raise _twice(settings, "output", each, other, f"write {folder}")
         self.folders[folder] = each
         self.around.update(dict.fromkeys(folder.parents, each))
         if each.job.publish is not None:
             target = _target(each.job.publish, variant)
             if other := self.repositories.get(target):
-                raise self._twice(place, "repo_id", each, other, f"publish to {target[1]}, {target[2]}")
+                raise _twice(settings, "repo_id", each, other, f"publish to {target[1]}, {target[2]}")
             self.repositories[target] = each
 
-    def _twice(self, place: Place, key: str, each: Planned, other: Planned, what: str) -> UsageError:
-        both = f"{each.job.name} and {other.job.name} (line {other.line})"
-        message = f"{key}: {both} would both {what}. Give one of them another {key}, such as one with {{layout}}."
-        return self.document.error((*place, key), message)
+
+def _twice(settings: Settings, key: str, each: Planned, other: Planned, what: str) -> UsageError:
+    both = f"{each.job.name} and {other.job.name} (line {other.line})"
+    message = f"{key}: {both} would both {what}. Give one of them another {key}, such as one with {{layout}}."
+    return settings.document.error((*settings.place, key), message)
 
 
 def _target(publish: PublishOptions, variant: Variant | None) -> tuple[str, ...]:

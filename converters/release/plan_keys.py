@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,23 @@ WORDS = {"oracles": "oracle", "runners": "runner"}
 """Options that are given once a value, by the field that holds all of them."""
 
 
+def _only(kinds: tuple[type, ...], otherwise: str) -> Kind:
+    """Takes values of these very types, so that a boolean is no number."""
+
+    def taken(value: Any) -> Any:
+        if type(value) not in kinds:
+            raise UsageError(f"{value!r} {otherwise}")
+        return value
+
+    return taken
+
+
+_flag = _only((bool,), "is neither true nor false.")
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise UsageError(f"{value!r} is no text. Write it in quotes.")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{value!r} is neither true nor false.")
     return value
 
 
@@ -42,22 +50,8 @@ def _texts(value: Any) -> tuple[str, ...]:
     return (_text(value),)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{value!r} is no number.")
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UsageError(f"{value!r} is no whole number.")
-    return value
-
-
 def _size(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UsageError(f"{value!r} is no size such as 800000000 or '5GB'.")
-    return as_size(value)
+    return as_size(_only((int, str), "is no size such as 800000000 or '5GB'.")(value))
 
 
 def _path(value: Any) -> Path:
@@ -73,8 +67,8 @@ KINDS: Mapping[str, Kind] = {
     "bool": _flag,
     "Path": _path,
     "tuple[str, ...]": _texts,
-    "int": _count,
-    "float": _number,
+    "int": _only((int,), "is no whole number."),
+    "float": _only((int, float), "is no number."),
 }
 """The kind of value, by the annotation of an option's field without ``| None``; of any other it is a text."""
 
@@ -91,19 +85,18 @@ def _keys(*options: type, **others: Kind) -> dict[str, Kind]:
     return {**found, **others}
 
 
-def _of_releases(**others: Kind) -> dict[str, Kind]:
-    keys = _keys(ConvertOptions, PublishOptions, max_shard_size=_size, **others)
-    return {key: kind for key, kind in keys.items() if key not in ONLY_AUDITS}
-
-
+_OF_RELEASES = _keys(
+    ConvertOptions,
+    PublishOptions,
+    max_shard_size=_size,
+    variant=_texts,
+    exclude=_texts,
+    checkpoint=_address,
+    output=_path,
+    push=_flag,
+)
 KEYS: Mapping[str, Mapping[str, Kind]] = {
-    RELEASES: _of_releases(
-        variant=_texts,
-        exclude=_texts,
-        checkpoint=_address,
-        output=_path,
-        push=_flag,
-    ),
+    RELEASES: {key: kind for key, kind in _OF_RELEASES.items() if key not in ONLY_AUDITS},
     AUDITS: _keys(AuditOptions, variant=_texts, exclude=_texts, target=_texts, against=_address),
 }
 """The keys of the tables of each name."""
@@ -111,17 +104,12 @@ OF_ONE = ("variant", "checkpoint", "target", "against")
 """Keys that are for one table, and no defaults."""
 
 
-@dataclass(frozen=True)
-class Tables:
-    """The tables of one name, each key's value an option's."""
-
-    defaults: Mapping[str, Any]
-    tables: tuple[tuple[Place, Mapping[str, Any]], ...]
-    """The place of each, and what it says itself."""
+Tables = list[tuple[Place, Mapping[str, Any]]]
+"""The place of each, and what it says itself, each key's value an option's."""
 
 
-def checked(document: Document, name: str) -> Tables:
-    """The tables called ``name``, RELEASES or AUDITS, and of the defaults what concerns them.
+def checked(document: Document, name: str) -> tuple[Mapping[str, Any], Tables]:
+    """Of the defaults what concerns the tables called ``name``, RELEASES or AUDITS, and these.
 
     Raises UsageError for a table or a key that no plan has, and for a value of another type, wherever it stands.
     """
@@ -133,15 +121,15 @@ def checked(document: Document, name: str) -> Tables:
     common = {key: kind for known in KEYS.values() for key, kind in known.items() if key not in OF_ONE}
     values = _values(document, (DEFAULTS,), defaults, common)
     found = {kind: _tables(document, kind) for kind in KEYS}
-    return Tables({key: value for key, value in values.items() if key in KEYS[name]}, found[name])
+    return {key: value for key, value in values.items() if key in KEYS[name]}, found[name]
 
 
-def _tables(document: Document, name: str) -> tuple[tuple[Place, Mapping[str, Any]], ...]:
+def _tables(document: Document, name: str) -> Tables:
     tables = document.content.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise document.error((name,), f"{name}: is no array of tables. Write [[{name}]].")
     places: list[Place] = [(name, index) for index in range(len(tables))]
-    return tuple((p, _values(document, p, t, KEYS[name])) for p, t in zip(places, tables, strict=True))
+    return [(p, _values(document, p, t, KEYS[name])) for p, t in zip(places, tables, strict=True)]
 
 
 def _values(

@@ -14,10 +14,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from converters.catalogue.variants import Variant, find
+from converters.catalogue.variants import Variant, find, find_one
 from converters.errors import UsageError
-from converters.release.located_toml import Document, Place
-from converters.release.plan_keys import DEFAULTS, WORDS, nearest
+from converters.release.located_toml import Document, Place, read
+from converters.release.plan_keys import DEFAULTS, WORDS, checked, nearest
 
 TEMPLATES = ("output", "repo_id", "revision", "tag", "collection", "target")
 """Keys that may hold fields in braces."""
@@ -25,6 +25,18 @@ PLAIN_FIELDS = {"layout": "transformers", "dtype": "float32", "exact": "bits"}
 """Fields of templates that are options, and what these are by default."""
 FIELDS = ("namespace", "name", "architecture", "format", *PLAIN_FIELDS)
 _OPTION = re.compile(r"--(no-)?([a-z][a-z-]*)")
+
+
+def settings_of(path: Path, name: str, typed: Mapping[str, Any] | None, wanted: str) -> list[Settings]:
+    """Those of a plan's tables called ``name``, of which there must be one: ``wanted``.
+
+    Raises UsageError, with file, line and key, for whatever is wrong with the plan.
+    """
+    document = read(path)
+    defaults, tables = checked(document, name)
+    if not tables:
+        raise UsageError(f"{path}:1: {name}: the plan has none. Write {wanted}.")
+    return [Settings(document, place, own, typed or {}, defaults) for place, own in tables]
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,14 @@ class Settings:
         if not left:
             raise self.error("exclude", f"leaves none of {len(found)} variants.")
         return tuple(left)
+
+    def variant(self, several: str) -> Variant | None:
+        """The one that ``variant`` names, if it names one. Raises UsageError, with ``several``, for more."""
+        patterns = self["variant"] or ()
+        if len(patterns) > 1:
+            raise self.error("variant", several)
+        with self.speaking():
+            return find_one(patterns[0]) if patterns else None
 
     def filled(self, variant: Variant | None) -> dict[str, Any]:
         """The values by field of the options, templates filled for ``variant``.

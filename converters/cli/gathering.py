@@ -1,52 +1,19 @@
-"""The jobs of a run, what they will take, and the collections that gather what was published of them.
+"""The collections of the Hub that gather what a run published.
 
-options → ``jobs_of_plan()``, ``part()`` → jobs → ``estimate_lines()``, ``warn_of_disk()``; results → ``Collections``
+results → ``Collections`` → what came of each collection
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from converters.cli.output import say
 from converters.cli.progress import shown
 from converters.errors import BitConvertError
 from converters.failures import failure_of
-from converters.options import ReleaseOptions
-from converters.release.estimate import Estimate, weights_of
 from converters.release.job import Job, Result
-from converters.release.plan import read_plan
-from converters.release.shard import Shard
-
-
-def jobs_of_plan(path: Path, typed: Mapping[str, Any], release: ReleaseOptions, command: str) -> list[Job]:
-    """The jobs of a plan, under the options that were typed beside it. Raises UsageError as ``read_plan``."""
-    planned = [each.job for each in read_plan(path, typed, command)]
-    return [replace(job, discard=release.discard, recheck=release.recheck) for job in planned]
-
-
-def part(jobs: list[Job], shard: Shard | None) -> list[Job]:
-    """The jobs of a shard, of which all are of about the same size."""
-    return jobs if shard is None else shard.part(jobs, _weight)
-
-
-def _weight(job: Job) -> int:
-    return weights_of(job.request.variant.network) if job.request.variant else 0
-
-
-def say_estimate(estimate: Estimate) -> None:
-    rows = estimate.lines()
-    widest = max(map(len, rows))
-    for name, text in rows.items():
-        say(f"{name.ljust(widest)}  {text}")
-
-
-def warn_of_disk(estimate: Estimate, discarding: int) -> None:
-    """Too little room is said in advance; nothing is refused for it, as it may yet be made."""
-    for warning in estimate.shortages(discarding):
-        say(f"bit-convert: {warning}", err=True)
 
 
 class Collections:
