@@ -58,6 +58,7 @@ def audit_folder(
     from verify.auditing import AuditSettings, audit
     from verify.images import IMAGES
 
+    asked = options if isinstance(options, AuditOptions) else AuditOptions()  # what a conversion has no option for
     with (
         openable(folder) as path,
         Folder(
@@ -68,10 +69,11 @@ def audit_folder(
             pool_padding=options.pool_padding,
             digests=digests or {},
             as_loaded=as_loaded,
-            verify_key=options.verify_key if isinstance(options, AuditOptions) else None,
+            verify_key=asked.verify_key,
         ) as target,
     ):
-        evaluation = _evaluation(target, options)
+        # Made now, so that a data set that is none is refused before anything runs.
+        evaluation = Evaluation(target, asked.dataset, asked.limit) if asked.dataset else None
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
         noise = IMAGES[options.inputs]()
         noise += _images_of_the_graph(target.plan, noise)
@@ -87,7 +89,7 @@ def audit_folder(
                     OracleRequest(name, MAKERS[name], required=name in options.oracles)
                     for name in oracles_of(source, options.oracles)
                 ],
-                device=options.device if isinstance(options, AuditOptions) else "cpu",
+                device=asked.device,
                 version=VERSION,
                 held_out=lambda: held_out(target),
                 evaluation=lambda: evaluation.run(progress) if evaluation else None,
@@ -96,13 +98,6 @@ def audit_folder(
             progress=lambda what, done, total: progress(f"verifying {what}", done, total),
         )
         return printable_values(report)
-
-
-def _evaluation(target: Folder, options: Proof) -> Evaluation | None:
-    """The evaluation that an audit is asked for; the data set is looked at before anything runs."""
-    if not isinstance(options, AuditOptions) or options.dataset is None:
-        return None
-    return Evaluation(target, options.dataset, options.limit)
 
 
 def _of_the_checkpoint(changes: Mapping[str, str]) -> dict[str, str]:

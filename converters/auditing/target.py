@@ -134,19 +134,16 @@ class Folder:
         themselves, a copy that holds what was read of it; gone when this is closed."""
         if self.misleading or self.weights.file_names[0].endswith(".safetensors"):
             return self.folder
-        import torch
-        from safetensors.torch import save_file
+        from ml_dtypes import bfloat16
+        from safetensors.numpy import save_file
 
         copy = self._copy.enter_context(temporary_folder("bit-verify-"))
         for path in self.folder.glob("*.json"):
             if path.is_file() and not path.name.endswith(".index.json"):
                 shutil.copy(path, copy)
-        tensors: dict[str, Tensor] = {}
-        for name in self.weights.shapes:
-            stored = self.weights.read(name)
-            is_bfloat16 = stored.dtype == DTYPES["bfloat16"].storage
-            values = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16) if is_bfloat16 else None
-            tensors[name] = torch.from_numpy(stored) if values is None else values
+        stored = {name: self.weights.read(name) for name in self.weights.shapes}
+        bits = DTYPES["bfloat16"].storage
+        tensors = {name: values.view(bfloat16) if values.dtype == bits else values for name, values in stored.items()}
         save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
         return copy
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,26 +211,20 @@ class EventLines:
         self._tell(f"{moment} {event.model}: {step}{again}{took}{reason}")
 
 
-@dataclass
 class LiveTable:
     """The models that are being worked at, and how many have come to which end."""
 
-    total: int
-    height: Callable[[], int]
-    now: Callable[[], float] = time.time
-    _running: dict[str, Running] = field(default_factory=dict, init=False)
-    _ended: Counter[str] = field(default_factory=Counter, init=False)
-    _begun: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._begun = self.now()
+    def __init__(self, total: int, height: Callable[[], int], now: Callable[[], float] = time.time) -> None:
+        self.total, self.height, self.now = total, height, now
+        self._running: dict[str, Running] = {}
+        self._ended: Counter[str] = Counter()
+        self._begun = now()
 
     def __call__(self, event: Event) -> None:
-        if event.step in ENDS:
+        if event.step in ENDS or event.step in PUT_BACK:
             self._running.pop(event.model, None)
-            self._ended[event.step] += 1
-        elif event.step in PUT_BACK:
-            self._running.pop(event.model, None)
+            if event.step in ENDS:
+                self._ended[event.step] += 1
         elif event.seconds is None:
             self._step(event)
 

@@ -90,7 +90,8 @@ class Engine:
         while self._waiting or self._running:
             yield from self._admit()
             if self._running:
-                for number, outcome in self.workers.ended(self._pause()):
+                may_begin_more = self.stopped is None and self._waiting
+                for number, outcome in self.workers.ended(LOOK if may_begin_more else None):
                     yield from self._end(self._running.pop(number), outcome)
             elif self._waiting:
                 with interruptible():
@@ -130,12 +131,6 @@ class Engine:
         self._running[task.number] = task
         self.listen(Event(task.job.name, "started", attempt=task.attempt))
         self.workers.begin(task.number, task.attempt, task.job)
-
-    def _pause(self) -> float | None:
-        """Seconds after which another attempt may be begun though none has ended; None for never."""
-        if self.stopped is not None or not self._waiting:
-            return None
-        return LOOK
 
     def _end(self, task: Task, outcome: Outcome) -> Iterator[Result]:
         if isinstance(outcome, Result):

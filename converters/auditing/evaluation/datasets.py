@@ -125,9 +125,10 @@ def _rows(place: Path) -> list[tuple[int, str, str]]:
         raise UsageError(
             f"{place}: cannot be read as a CSV: {getattr(error, 'strerror', None) or error}. Give paths and labels."
         ) from error
-    first, second = _columns(cells[0][1]) if cells else (0, 1)
-    if cells and _is_header(cells[0][1]):
+    named = _named_columns(cells[0][1]) if cells else None
+    if named is not None:
         del cells[0]
+    first, second = named or (0, 1)
     for line, row in cells:
         if max(first, second) >= len(row) or not row[first] or not row[second]:
             raise UsageError(f"{place}: line {line}: needs a path and a label.")
@@ -136,14 +137,8 @@ def _rows(place: Path) -> list[tuple[int, str, str]]:
     return [(line, row[first], row[second]) for line, row in cells]
 
 
-def _is_header(row: list[str]) -> bool:
+def _named_columns(row: list[str]) -> tuple[int, int] | None:
+    """The columns of path and label as a header names them; None of a row that is none."""
     lower = [cell.lower() for cell in row]
-    return any(cell in PATHS for cell in lower) and any(cell in LABELS for cell in lower)
-
-
-def _columns(row: list[str]) -> tuple[int, int]:
-    """The columns of path and label: as a header names them, or the first two."""
-    lower = [cell.lower() for cell in row]
-    if not _is_header(row):
-        return 0, 1
-    return (next(index for index, cell in enumerate(lower) if cell in names) for names in (PATHS, LABELS))  # type: ignore[return-value]
+    path, label = (next((at for at, cell in enumerate(lower) if cell in names), None) for names in (PATHS, LABELS))
+    return None if path is None or label is None else (path, label)
