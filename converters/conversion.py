@@ -51,10 +51,12 @@ class Request:
     command: str = ""
     """The command that repeats it, for the page of a conversion that did not pass."""
 
-    def place(self, name: str) -> Path:
-        """The folder to make of a model of this name."""
+    def place(self, name: str = "") -> Path:
+        """The folder to make of a model of this name, by default the variant's."""
         if self.checkpoint is not None and self.output is not None:
             return self.output
+        if not name and self.variant is not None:
+            name = self.variant.repository_name
         return (self.output or DEFAULT_OUTPUT) / name
 
 
@@ -121,7 +123,7 @@ def convert(request: Request, progress: Progress) -> Conversion:
     """
     variant, options = request.variant, request.options
     if variant is not None or request.output is not None:  # what is wrong with the folder is said before a download
-        asked = request.place(variant.repository_name if variant else "")
+        asked = request.place()
         refuse_place(asked, options.force)
         if not asked.exists():
             refuse_unwritable(asked.parent, "--output")

@@ -21,9 +21,9 @@ from converters.download.locations import variant_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.options import AuditOptions
 from converters.placing import refuse_unwritable
-from converters.release.audit_plan import with_places
 from converters.release.estimate import BASE_MEMORY, memory_of
 from converters.release.job import AuditJob, Result
+from converters.release.plan import with_places
 
 if TYPE_CHECKING:
     from converters.cli.runs import Output

@@ -5,8 +5,10 @@ words → ``Command.main`` → the command's function → exit status
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -34,6 +36,10 @@ ENVIRONMENT = {
     "HTTPS_PROXY, SSL_CERT_FILE": "A proxy, and whom to trust.",
     "TMPDIR": "Where archives are unpacked.",
 }
+
+
+TOKEN_VARIABLE = "HF_TOKEN"
+"""Read by huggingface_hub, also in the processes that a run starts."""
 
 
 class Option(click.Option):
@@ -105,6 +111,31 @@ class Command(click.Command):
             with formatter.section(title):
                 formatter.write_dl(list(entries.items()), col_max=max(24, min(64, formatter.width - BESIDE)))
         formatter.write(f"\nGuide: {GUIDE}\n")
+
+
+@contextmanager
+def using(token: str | None) -> Iterator[None]:
+    """Inside, the Hub is asked with ``token``, which nothing that is printed or written shows; None changes nothing.
+
+    Raises UsageError for what can be no token.
+    """
+    if token is None:
+        yield
+        return
+    from converters.redaction import remember_secret
+
+    remember_secret(token)
+    if not token.isascii() or not token.isprintable() or not token.strip() or " " in token:
+        raise UsageError(f"--token has characters that no token has. Give the token itself, or set {TOKEN_VARIABLE}.")
+    before = os.environ.get(TOKEN_VARIABLE)
+    os.environ[TOKEN_VARIABLE] = token
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[TOKEN_VARIABLE]
+        else:
+            os.environ[TOKEN_VARIABLE] = before
 
 
 def _remember_addresses(words: Sequence[str]) -> None:

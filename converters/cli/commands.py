@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from converters import choices
-from converters.cli.command import COMPLETION, DEBUG, QUIET, VERBOSE, VERSION, Command, options_of
+from converters.cli.command import COMPLETION, DEBUG, QUIET, VERBOSE, VERSION, Command, options_of, using
 from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
 from converters.failures import terminable
@@ -253,9 +253,8 @@ def convert(name_or_path: str | None, list_only: bool, token: str | None, **opti
     if options["plan"] is not None:
         options["typed"] = _typed(options, RELEASES)
     from converters.cli.runs import Run, convert_all
-    from converters.cli.token import used
 
-    with used(token), guarded_libraries(), terminable():
+    with using(token), guarded_libraries(), terminable():
         return convert_all(Run.of(options))
 
 
@@ -382,12 +381,11 @@ def verify(
     """
     from converters.cli.runs import Output, check
     from converters.cli.runs import verify as run
-    from converters.cli.token import used
     from converters.options import AuditOptions, taken
 
     audit, output = taken(AuditOptions, options), taken(Output, options)
     target = targets[0] if targets else None
-    with used(token), guarded_libraries(), terminable():
+    with using(token), guarded_libraries(), terminable():
         if compare is not None:
             if targets or against or plan is not None or check_report is not None:
                 raise UsageError(
@@ -403,7 +401,7 @@ def verify(
         if plan is None and len(targets) < 2:
             return run(target, against, report_folder, audit, output)
         from converters.cli.audits import audit_all, typed_audits
-        from converters.release.audit_plan import read_audits
+        from converters.release.plan import read_audits
 
         if plan is None:
             found = typed_audits(targets, against, report_folder, audit)

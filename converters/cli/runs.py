@@ -34,7 +34,7 @@ from converters.placing import refuse_unwritable
 from converters.redaction import printable
 from converters.release.discarding import Shared
 from converters.release.engine import Engine
-from converters.release.estimate import estimate, weights_of
+from converters.release.estimate import estimate, memory_expected, weights_of
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
 from converters.release.plan import read_plan
@@ -184,9 +184,9 @@ def _engine(jobs: list[Job], run: Run, watch: Watch) -> Engine:
         from converters.release.cluster import Cluster
 
         return Engine(jobs, Cluster(run.release.scheduler, watch), watch, run.publish.patience)
-    from converters.release.memory import expected
-
-    return local_engine(jobs, run.release.jobs, watch, expected, debug=run.shown.debug, patience=run.publish.patience)
+    return local_engine(
+        jobs, run.release.jobs, watch, memory_expected, debug=run.shown.debug, patience=run.publish.patience
+    )
 
 
 def verify(target: str | None, against: str | None, report_folder: Path, options: AuditOptions, output: Output) -> int:

@@ -128,13 +128,13 @@ def local_engine(
     patience: float = PATIENCE,
 ) -> Engine:
     """An engine on this machine: in ``count`` processes (0: one a core), or for one in this process."""
-    from converters.release.memory import available
+    from converters.release.estimate import memory_available
     from converters.release.pool import Pool, cores
     from converters.release.workers import Here
 
     count = min(count or cores(), len(jobs))
     if count > 1:
-        return Engine(jobs, Pool(count, watch, debug=debug), watch, patience, memory=memory, budget=available())
+        return Engine(jobs, Pool(count, watch, debug=debug), watch, patience, memory=memory, budget=memory_available())
     here = Here(watch.steps, bars=False, tell=say_traceback if debug else None)
     return Engine(jobs, here, watch, patience)
 

@@ -6,6 +6,7 @@ Job … → ``estimate()`` → Estimate: models, bytes, disk, memory, requests, 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +33,8 @@ CONVERTED_SECONDS = (1.0, 2.0)
 (Zen 3): R50x1 8, R101x1 12, R50x3 33 to 40; R152x4 181 on a busy machine, unverified 7
 (docs/conversion-speed.md). Products and passes over the weights both grow with the weights, so that one rate serves."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+CGROUP = Path("/sys/fs/cgroup")
 
 REQUESTS = 9
 """Requests to the Hub for a model that is not there yet; 1 for one that is."""
@@ -64,6 +67,37 @@ def memory_of(architecture: Architecture, verify: bool) -> int:
     8,050, and in an audit that drops each kernel when it has been used 5,950 (docs/speed.md).
     """
     return BASE_MEMORY + 2 * weights_of(architecture) if verify else STREAM_MEMORY
+
+
+def memory_expected(job: Job) -> int:
+    """Bytes that an attempt at a job takes at most; of a checkpoint that is no variant, as its size lets expect."""
+    variant, verify = job.request.variant, job.request.options.verify
+    if variant is not None:
+        return memory_of(variant.network, verify)
+    size = bytes_of(Path(job.request.checkpoint or ""))
+    return BASE_MEMORY + 2 * size if verify else STREAM_MEMORY
+
+
+def memory_available() -> float:
+    """Bytes that this process and its children may still take; infinite where the system does not say."""
+    return min(_memory_free(), _left_in_group())
+
+
+def _memory_free() -> float:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError):
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float("inf")
+
+
+def _left_in_group() -> float:
+    """Bytes that are left of a container's limit (cgroup v2)."""
+    with suppress(OSError, ValueError):
+        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
+        return limit - int((CGROUP / "memory.current").read_text(encoding="ascii"))
+    return float("inf")
 
 
 def seconds_of(architecture: Architecture, verify: bool) -> float:
@@ -186,7 +220,7 @@ def _part(job: Job) -> _Part:
     network = variant.network if variant else None
     source, fetch, cached = _source(job)
     whole = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
-    place = request.place(variant.repository_name if variant else "")
+    place = request.place()
     return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub, network)
 
 

@@ -1,6 +1,7 @@
-"""A plan: what to release, in which layouts and under which names, as a TOML file.
+"""A plan: what to release, in which layouts and under which names, and what to audit, as a TOML file.
 
     file → ``[defaults]`` and ``[[release]]`` tables → ``Settings`` of each table → variants → Job …
+    file → ``[defaults]`` and ``[[audit]]`` tables → ``Settings`` of each table → targets → AuditJob …
 
 A key is an option's word with underscores, and means what the option means. What a ``[[release]]`` says wins over the
 command line, and that over ``[defaults]``. Each error names the file, the line and the key.
@@ -9,17 +10,17 @@ command line, and that over ``[defaults]``. Each error names the file, the line 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from converters.catalogue.variants import Variant
 from converters.conversion import DEFAULT_OUTPUT, Request
 from converters.errors import UsageError
-from converters.options import ConvertOptions, PublishOptions, taken
-from converters.release.job import Job
-from converters.release.plan_keys import RELEASES
+from converters.options import AuditOptions, ConvertOptions, PublishOptions, taken
+from converters.release.job import AuditJob, Job
+from converters.release.plan_keys import AUDITS, RELEASES
 from converters.release.plan_settings import Settings, settings_of
 
 MAX_JOBS = 100_000
@@ -101,7 +102,7 @@ class _Once:
     def add(self, settings: Settings, each: Planned) -> None:
         """Raises UsageError, with both lines, for a folder or a revision of a repository that is another's."""
         variant = each.job.request.variant
-        folder = Path(os.path.abspath(each.job.request.place(variant.repository_name if variant else "")))
+        folder = Path(os.path.abspath(each.job.request.place()))
         other = next((self.folders[path] for path in (folder, *folder.parents) if path in self.folders), None)
         if other := other or self.around.get(folder):
             raise _twice(settings, "output", each, other, f"write {folder}")
@@ -126,3 +127,44 @@ def _target(publish: PublishOptions, variant: Variant | None) -> tuple[str, ...]
     repository = publish.repo_id or f"{publish.namespace or '(the token’s user)'}/{name}"
     revision = "a pull request" if publish.create_pr else publish.revision or "main"
     return os.path.abspath(publish.hub) if publish.hub else "", repository.lower(), revision
+
+
+def read_audits(path: Path, report_folder: Path, typed: Mapping[str, Any] | None = None) -> list[AuditJob]:
+    """The audits of a plan, in its order, each with a folder of its own below ``report_folder``.
+
+    A target with fields, such as ``hf://me/{name}``, stands for one of each variant of its table. Raises UsageError,
+    with file, line and key, for whatever is wrong with the plan.
+    """
+    tables = settings_of(path, AUDITS, typed, "an [[audit]] table with a target")
+    return with_places((job for settings in tables for job in _audits(settings)), report_folder)
+
+
+def with_places(jobs: Iterable[AuditJob], report_folder: Path) -> list[AuditJob]:
+    """The jobs with a folder each for its report, called like the target; one of a name that is taken is numbered."""
+    names: dict[str, int] = {}
+    placed = []
+    for job in jobs:
+        name = _place_of(job.target)
+        names[name] = names.get(name, 0) + 1
+        placed.append(replace(job, report=report_folder / (name if names[name] == 1 else f"{name}-{names[name]}")))
+    return placed
+
+
+def _place_of(target: str) -> str:
+    if "://" in target:
+        return target.partition("://")[2].replace("/", "-").replace("@", "-") or "target"
+    return Path(target).resolve().name or "target"
+
+
+def _audits(settings: Settings) -> Iterator[AuditJob]:
+    if settings["target"] is None:
+        raise settings.error("target", "is missing. Give a folder, or hf://NAMESPACE/NAME.")
+    is_template = any("{" in target for target in settings["target"])
+    one = "names several for one target. Name one, or write {name} in the target."
+    for variant in settings.variants() if is_template else (settings.variant(one),):
+        values = settings.filled(variant) | {"variant": variant.name if variant else None}
+        with settings.speaking():
+            options = taken(AuditOptions, values)
+        against = settings["against"] or (variant.name if variant else None)
+        for target in values["target"]:
+            yield AuditJob(target, against, options, Path())

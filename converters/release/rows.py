@@ -148,10 +148,8 @@ def waiting(jobs: Iterable[Job], folder: Path) -> list[Row]:
 
 def _place(job: Job, folder: Path) -> str:
     """The folder to make, where its name is known before the checkpoint is."""
-    variant, output = job.request.variant, job.request.output
-    if variant is None and output is None:
-        return ""
-    return relative(job.request.place(variant.repository_name if variant else ""), folder)
+    request = job.request
+    return relative(request.place(), folder) if request.variant or request.output else ""
 
 
 def after(row: Row, event: Event) -> Row:

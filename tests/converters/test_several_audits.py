@@ -14,8 +14,8 @@ from converters.auditing.named_source import named_by
 from converters.catalogue.variants import find
 from converters.cli.commands import verify
 from converters.errors import UsageError
-from converters.release.audit_plan import read_audits
 from converters.release.job import AuditJob
+from converters.release.plan import read_audits
 from tests.command_line import refused, run
 
 pytestmark = pytest.mark.slow
