@@ -16,12 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.auditing.evaluation.recipes import (
-    declared_preprocessing,
-    timm_data,
-    timm_pixels,
-    transformers_pixels,
-)
+from converters.auditing.evaluation.recipes import declared_preprocessing, timm_data, timm_pixels, transformers_pixels
 from converters.catalogue.variants import Preprocessing
 from converters.files import CONFIG, PREPROCESSOR, read_json
 from converters.folder.plan import Plan

@@ -73,7 +73,7 @@ class Folder:
         as_loaded: bool = False,
         verify_key: Path | None = None,
     ) -> None:
-        self.folder, self.source = folder, source
+        self.folder, self.path, self.source = folder, str(folder), source
         self._watch = Watch(lambda: loaded_files(folder))
         self._variant, self._pool_padding, self._as_loaded = variant, pool_padding, as_loaded
         self._verify_key = verify_key
@@ -81,7 +81,9 @@ class Folder:
         self._copy = ExitStack()
         self._wanted = parameters(source.architecture)
         self.weights: Weights = open_weights(folder)
+        self.parameters = self.weights.shapes
         self.form = self._recognise()
+        self.layout = self.form.name
         needed = self.form.name in STOCK or (folder / CONFIG).is_file()
         self.config = read_json(folder / CONFIG) if needed else {}
         self.dtype = self.weights.dtype
@@ -147,14 +149,6 @@ class Folder:
         save_file(tensors, copy / WEIGHTS, metadata={"format": "pt"})
         return copy
 
-    @property
-    def path(self) -> str:
-        return str(self.folder)
-
-    @property
-    def layout(self) -> str:
-        return self.form.name
-
     @cached_property
     def readers(self) -> Sequence[Reader]:
         """Chosen when they are first asked for: by then the folder has been inspected."""
@@ -207,10 +201,6 @@ class Folder:
         stored, same = self.weights.read(name), Storage(self.layout, "bits", self.dtype)
         larger = replace(same, exact="logits").values(row, values)
         return np.array_equal(stored, larger) and not np.array_equal(stored, same.values(row, values))
-
-    @cached_property
-    def parameters(self) -> Mapping[str, tuple[int, ...]]:
-        return self.weights.shapes
 
     @cached_property
     def correspondences(self) -> Sequence[Correspondence]:

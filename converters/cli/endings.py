@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from converters.cli.output import OutputClosed, say, say_json, say_traceback
-from converters.errors import (
-    INTERRUPTED,
-    OUTPUT_CLOSED,
-    TERMINATED,
-    BitConvertError,
-    UsageError,
-)
+from converters.errors import INTERRUPTED, OUTPUT_CLOSED, TERMINATED, BitConvertError, UsageError
 from converters.failures import Terminated, failure_of, version_and_issues
 
 
@@ -42,11 +37,9 @@ class Ending:
         except OutputClosed:
             return OUTPUT_CLOSED
         except SystemExit:
-            if (
-                sys.stdout is not stdout
-            ):  # click puts another in its place where it cannot print --help, and ends with 1
-                return OUTPUT_CLOSED
-            raise
+            if sys.stdout is stdout:
+                raise
+            return OUTPUT_CLOSED  # click puts another in its place where it cannot print --help, and ends with 1
         except Exception as error:
             return self.with_error(failure_of(error))
 
@@ -58,9 +51,7 @@ class Ending:
             say_traceback()
         say(f"{self.name}: {message}", err=True)
         if self.as_json:
-            try:
+            with suppress(OutputClosed, UsageError):
                 version, _ = version_and_issues()
                 say_json({"release": version, "exit_status": status, "error": message, **self.empty})
-            except (OutputClosed, UsageError):
-                return status
         return status

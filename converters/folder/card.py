@@ -41,7 +41,6 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         version=version,
         metadata=_metadata(plan, report),
         input=plan.preprocessing.in_words,
-        classes=_classes(plan),
         parameters=sum(math.prod(each.shape) for each in parameters(plan.architecture)),
         macs=_macs(plan),
         accuracy=list(facts.accuracy(plan, report)),
@@ -57,7 +56,6 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         parity=markdown.summary(report) if report else "",
         against=_against(plan, source),
         stock=_stock(report, plan),
-        label_note=_label_note(plan),
     )
 
 
@@ -82,23 +80,6 @@ def _macs(plan: Plan) -> str:
     total = plan.architecture.multiply_accumulates(height, width)
     amount = f"{total / 1e9:.3g} G" if total >= 1e9 else f"{total / 1e6:.3g} M"
     return f"{amount} at {height} × {width} pixels"
-
-
-def _classes(plan: Plan) -> str:
-    names = plan.labels
-    count = plan.architecture.classes
-    return f"{count}" if names is None else f"{count}: {names[0]} … {names[-1]}"
-
-
-def _label_note(plan: Plan) -> str:
-    if plan.architecture.classes is None or plan.labels is not None:
-        return ""
-    reason = (
-        "no list of this data set's classes ships with bit-convert"
-        if plan.variant
-        else "the checkpoint does not say what its classes are, and no name of the catalogue was given with `--variant`"
-    )
-    return f"The classes are called `LABEL_n`: {reason}."
 
 
 def _against(plan: Plan, source: GoogleView) -> str:
@@ -126,17 +107,11 @@ def _stock(report: Report | None, plan: Plan) -> str:
     changed = report.real_images - stock.real_top1 if stock.real_top1 is not None else 0
     if changed:
         moves += f" and changes {changed} of {report.real_images} predictions on real images"
-    return f"{moves}, and everything else is exact.{_remedies(plan)}"
-
-
-def _remedies(plan: Plan) -> str:
-    remedy = stock_remedy(plan, FOLDER)
-    if not remedy:
-        return ""
-    return (
-        f" `{remedy}` makes the loaded model exact. Converted with `--exact logits`, stock libraries are exact as they"
-        " are."
-    )
+    text = f"{moves}, and everything else is exact."
+    if remedy := stock_remedy(plan, FOLDER):
+        text += f" `{remedy}` makes the loaded model exact."
+        text += " Converted with `--exact logits`, stock libraries are exact as they are."
+    return text
 
 
 @cache

@@ -88,7 +88,7 @@ def timm_config(plan: Plan) -> dict[str, Any]:
             "custom_load": False,
             "input_size": [3, side, side],
             "fixed_input_size": False,
-            "interpolation": _filter(recipe),
+            "interpolation": next(name for name, number in RESAMPLE.items() if number == recipe.resample),
             "crop_pct": side / shortest if shortest else 1.0,
             "crop_mode": "center" if shortest else "squash",
             "mean": list(recipe.mean),
@@ -139,7 +139,3 @@ def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
 def _square(size: Mapping[str, int]) -> dict[str, int]:
     edge = size.get("shortest_edge")
     return {"height": edge, "width": edge} if edge else dict(size)
-
-
-def _filter(recipe: Preprocessing) -> str:
-    return next(name for name, number in RESAMPLE.items() if number == recipe.resample)

@@ -118,7 +118,8 @@ class Evaluation:
         images = self.listing.images
         known = [{image for image in images if self._known(side, image)} for side in sides]
         missing = [image for image in images if not all(image in of_side for of_side in known)]
-        done, size = len(images) - len(missing), BATCH_CUDA if self._on_gpu else BATCH
+        done = len(images) - len(missing)
+        size = BATCH_CUDA if any(" on cuda" in reader.name for reader in self.target.readers[:1]) else BATCH
         progress(STEP, done, len(images))
         if not missing:
             return
@@ -127,10 +128,6 @@ class Evaluation:
                 self._add(batch, sides)
                 done += len(batch)
                 progress(STEP, done, len(images))
-
-    @property
-    def _on_gpu(self) -> bool:
-        return any(" on cuda" in reader.name for reader in self.target.readers[:1])
 
     def _add(self, batch: Sequence[Prepared], sides: list[_Side]) -> None:
         """Runs what is missing of a batch; a target that cannot be run is given up."""

@@ -69,10 +69,7 @@ ARGUMENTS: Mapping[str, Any] = {
 """Fields of model_args that the network is built with, and their only values for a BiT: models/resnetv2.py ResNetV2."""
 _TABLE = table("timm_fields")
 ARGUMENT_FIELDS, RECIPE_FIELDS = without_effect(_TABLE["arguments"]), without_effect(_TABLE["recipe"])
-TIMM_FIELDS = {
-    "transformers_version": MODEL_FIELDS["transformers_version"],
-    **without_effect(_TABLE["no_effect"]),
-}
+TIMM_FIELDS = {"transformers_version": MODEL_FIELDS["transformers_version"], **without_effect(_TABLE["no_effect"])}
 
 PARTS = {"first_conv": "stem.conv", "classifier": "head.fc"}
 """Layers that timm models/_builder.py load_pretrained adapts or leaves out for other channels, other classes or
