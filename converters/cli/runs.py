@@ -83,10 +83,9 @@ class Run:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Run:
         """Raises UsageError where options contradict each other."""
-        how, publish = taken(ConvertOptions, options), taken(PublishOptions, options)
         parts = {
-            "how": how,
-            "publish": publish,
+            "how": taken(ConvertOptions, options),
+            "publish": taken(PublishOptions, options),
             "release": taken(ReleaseOptions, options),
             "shown": taken(Output, options),
             "shard": Shard.of(options["shard"]) if options.get("shard") else None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from converters.files import SIGNATURE, fsync, parse_json, read_json, sha256
 from converters.placing import temporary_folder, workspace
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from model_signing import signing
     from model_signing.hashing import Config
 
@@ -141,47 +140,38 @@ def public_half(key: Path) -> bytes:
     Raises UsageError where the file holds none that can sign, or the library is not installed.
     """
     require()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    private: object = None
+    def load(content: bytes) -> object:
+        return load_pem_private_key(content, None).public_key()
+
+    remedy = f"Make one: openssl ecparam -name prime256v1 -genkey -noout -out {key.name}"
     try:
-        private = load_pem_private_key(key.read_bytes(), None)
+        return _public_key(key, "private", load, remedy)
     except TypeError:
         raise UsageError(f"{key}: is encrypted. Give --sign-key a key without a password.") from None
-    except (OSError, ValueError, UnsupportedAlgorithm):
-        pass
-    if not isinstance(private, EllipticCurvePrivateKey) or private.curve.name not in CURVES:
-        raise UsageError(
-            f"{key}: holds no private key of P-256, P-384 or P-521 in PEM.\n"
-            f"Make one: openssl ecparam -name prime256v1 -genkey -noout -out {key.name}"
-        )
-    return _pem(private.public_key())
 
 
 def public_key(key: Path) -> bytes:
     """The public key of a PEM file, in PEM. Raises UsageError as ``public_half`` does."""
     require()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    public: object = None
-    with suppress(OSError, ValueError, UnsupportedAlgorithm):
-        public = load_pem_public_key(key.read_bytes())
-    if not isinstance(public, EllipticCurvePublicKey) or public.curve.name not in CURVES:
-        raise UsageError(
-            f"{key}: holds no public key of P-256, P-384 or P-521 in PEM.\n"
-            f"A private key's is made with: openssl ec -in KEY -pubout -out {key.name}"
-        )
-    return _pem(public)
+    remedy = f"A private key's is made with: openssl ec -in KEY -pubout -out {key.name}"
+    return _public_key(key, "public", load_pem_public_key, remedy)
 
 
-def _pem(key: EllipticCurvePublicKey) -> bytes:
+def _public_key(key: Path, kind: str, load: Callable[[bytes], object], remedy: str) -> bytes:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    found: object = None
+    with suppress(OSError, ValueError, UnsupportedAlgorithm):
+        found = load(key.read_bytes())
+    if not isinstance(found, EllipticCurvePublicKey) or found.curve.name not in CURVES:
+        raise UsageError(f"{key}: holds no {kind} key of P-256, P-384 or P-521 in PEM.\n{remedy}")
+    return found.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _hashing() -> Config:

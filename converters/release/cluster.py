@@ -131,18 +131,15 @@ class Cluster:
     def _workers(self) -> list[str]:
         """The addresses of all workers; none while the scheduler cannot be reached, which is tried again."""
         if self._client is None or self._client.status != "running":
-            self._client = self._again()
+            self._client = None
+            with suppress(HubError):
+                self._client = self._connected(LOOK)
         if self._client is None:
             return []
         try:
             return list(self._client.scheduler_info(n_workers=-1)["workers"])
         except Exception:  # whatever the connection ends with
             return []
-
-    def _again(self) -> Client | None:
-        with suppress(HubError):
-            return self._connected(LOOK)
-        return None
 
     def _connected(self, seconds: float) -> Client:
         try:

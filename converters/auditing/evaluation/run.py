@@ -116,8 +116,7 @@ class Evaluation:
 
     def _evaluate(self, sides: list[_Side], own: Recipe, recipe: Recipe | None, progress: Progress) -> None:
         images = self.listing.images
-        known = [{image for image in images if self._known(side, image)} for side in sides]
-        missing = [image for image in images if not all(image in of_side for of_side in known)]
+        missing = [image for image in images if not all(self._known(side, image) for side in sides)]
         done = len(images) - len(missing)
         size = BATCH_CUDA if any(" on cuda" in reader.name for reader in self.target.readers[:1]) else BATCH
         progress(STEP, done, len(images))

@@ -29,7 +29,6 @@ from converters.files import (
     model_files,
     read_json,
 )
-from converters.files import sha256 as sha256_of
 from converters.folder import provenance, signature
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights
@@ -49,13 +48,7 @@ Digest = Callable[[Path], str]
 
 
 def inspect_records(
-    notes: Notes,
-    folder: Path,
-    plan: Plan,
-    weights: Weights,
-    sha256: str,
-    verify_key: Path | None,
-    digest: Digest = sha256_of,
+    notes: Notes, folder: Path, plan: Plan, weights: Weights, sha256: str, verify_key: Path | None, digest: Digest
 ) -> None:
     """``sha256`` is the source's, or empty where it is not known; ``verify_key`` a file that holds a public key;
     ``digest`` gives the sha256 of a file of the folder.
