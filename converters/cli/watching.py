@@ -152,13 +152,21 @@ def record_folder(jobs: Sequence[Job]) -> Path:
 @contextmanager
 def _shown(total: int, verbose: bool) -> Iterator[Listener]:
     from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
     console = Console(stderr=True)
     if verbose or not console.is_terminal:
         yield EventLines(verbose)
-    else:
-        with _table(total, console) as table:
-            yield table
+        return
+
+    def show(text: str) -> None:
+        console.print(Text.from_ansi(text.rstrip("\n")), soft_wrap=True)
+
+    table = LiveTable(total, lambda: console.height)
+    live = Live(table, console=console, transient=True, redirect_stdout=False, refresh_per_second=4)
+    with live, above(show):
+        yield table
 
 
 @dataclass
@@ -265,21 +273,6 @@ class LiveTable:
             at = Running(event.step, event.time, event.time)
         at.attempt, at.bytes = event.attempt, event.bytes if event.step == BYTES else None
         self._running[event.model] = at
-
-
-@contextmanager
-def _table(total: int, console: Any) -> Iterator[Listener]:
-    from rich.live import Live
-    from rich.text import Text
-
-    table = LiveTable(total, lambda: console.height)
-
-    def show(text: str) -> None:
-        console.print(Text.from_ansi(text.rstrip("\n")), soft_wrap=True)
-
-    live = Live(table, console=console, transient=True, redirect_stdout=False, refresh_per_second=4)
-    with live, above(show):
-        yield table
 
 
 def _warn(line: str) -> None:

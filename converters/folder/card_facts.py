@@ -13,7 +13,7 @@ from typing import Any
 
 from converters.catalogue.variants import Variant
 from converters.folder.plan import Plan
-from verify.report.parity import HeldOutReport, Report
+from verify.report.parity import Report
 
 DIGITS = """\
 1,437 of the 1,797 images of handwritten digits that scikit-learn ships; the 360 others were held out. They are the
@@ -40,7 +40,7 @@ _CITED = re.compile(r"([\w.-]+/[\w.-]+)@(\w+) ([\w./-]+)")
 
 def accuracy(plan: Plan, report: Report | None) -> Iterator[tuple[str, str]]:
     """Yields rows: what was measured on held-out images, or else what the catalogue has of the checkpoint."""
-    variant, found = plan.variant, _held_out(report)
+    variant, found = plan.variant, report.held_out if report is not None else None
     if found is not None:
         right, of = found.target_right, found.images
         yield "accuracy", f"{right} of {of} held-out images ({right / of:.2%}); the checkpoint {found.source_right}"
@@ -56,7 +56,7 @@ def evaluations(plan: Plan, report: Report | None) -> dict[str, Any]:
     """
     from huggingface_hub import EvalResult
 
-    variant, found = plan.variant, _held_out(report)
+    variant, found = plan.variant, report.held_out if report is not None else None
     said: dict[str, Any]
     if found is not None:
         said = {**HELD_OUT, "metric_value": found.target_right / found.images}
@@ -64,7 +64,8 @@ def evaluations(plan: Plan, report: Report | None) -> dict[str, Any]:
         return {}
     else:
         cited = _CITED.search(variant.top1_source or "")
-        source = {"source_name": variant.top1_source, "source_url": _address(cited)} if cited else {}
+        address = cited.expand(r"https://github.com/\1/blob/\2/\3") if cited else None
+        source = {"source_name": variant.top1_source, "source_url": address} if address else {}
         of = {"dataset_type": variant.datasets[-1], "dataset_name": _evaluated_on(variant)}
         said = {**of, **source, "metric_value": variant.top1 / 100}
     said["metric_value"] = round(said["metric_value"], 5)
@@ -103,21 +104,10 @@ def training_data(plan: Plan) -> str:
     first, *then = names or ["data that the catalogue does not know"]
     text = f"Trained on {first}" + "".join(f", then on {name}" for name in then)
     if "vtab/" in variant.name:
-        text += f", then on 1,000 images of the VTAB task {_task(variant)}"
+        task = re.sub(r".*-run\d+-", "", variant.name)
+        text += f", then on 1,000 images of the VTAB task {task}"
     return f"{text}, by Google. The data are not part of this repository."
-
-
-def _held_out(report: Report | None) -> HeldOutReport | None:
-    return report.held_out if report is not None else None
 
 
 def _evaluated_on(variant: Variant) -> str:
     return DATA_SETS.get(variant.datasets[-1], variant.datasets[-1])
-
-
-def _task(variant: Variant) -> str:
-    return re.sub(r".*-run\d+-", "", variant.name)
-
-
-def _address(cited: re.Match[str]) -> str:
-    return f"https://github.com/{cited[1]}/blob/{cited[2]}/{cited[3]}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -63,8 +63,7 @@ def _options(options: Any) -> Iterator[Words]:
     """Yields the options that have another value than the default, as the command line spells them."""
     for field in fields(options):
         value = getattr(options, field.name)
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if value != default:
+        if value != field.default:
             option = SPELT.get(field.name, "--" + field.name.replace("_", "-"))
             for each in value if isinstance(value, tuple) else (value,):
                 yield (option,) if isinstance(each, bool) else (option, str(each))
