@@ -52,8 +52,6 @@ class Proof:
     """None: as the checkpoint has it."""
     images: Path | None = None
     """A directory of photographs."""
-    inputs: str = "default"
-    """A key of ``verify.images.IMAGES``."""
     oracles: tuple[str, ...] = ()
     """Keys of ``verify.oracles.agreement.MAKERS``."""
     offline: bool = False
@@ -61,7 +59,6 @@ class Proof:
     def __post_init__(self) -> None:
         if self.pool_padding is not None:
             _refuse_unknown("--pool-padding", self.pool_padding, POOL_PADDINGS)
-        _refuse_unknown("--inputs", self.inputs, INPUTS)
         for name in self.oracles:
             _refuse_unknown("--oracle", name, ORACLES)
         if self.images is not None and not self.images.is_dir():
@@ -110,6 +107,8 @@ class AuditOptions(Proof):
 
     variant: str | None = None
     """The checkpoint's variant, where its name is not one."""
+    inputs: str = "default"
+    """A key of ``verify.images.IMAGES``."""
     runners: tuple[str, ...] = ()
     """Keys of ``converters.auditing.target.RUNNERS``."""
     compute: str = "float32"
@@ -123,6 +122,7 @@ class AuditOptions(Proof):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_unknown("--inputs", self.inputs, INPUTS)
         for name in self.runners:
             _refuse_unknown("--runner", name, RUNNERS)
         _refuse_unknown("--compute", self.compute, COMPUTE)

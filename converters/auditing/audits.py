@@ -75,7 +75,7 @@ def audit_folder(
         # Made now, so that a data set that is none is refused before anything runs.
         evaluation = Evaluation(target, asked.dataset, asked.limit) if asked.dataset else None
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
-        noise = IMAGES[options.inputs]()
+        noise = IMAGES[asked.inputs]()
         noise += _images_of_the_graph(target.plan, noise)
         report = audit(
             target,

@@ -73,10 +73,6 @@ KINDS: Mapping[str, Kind] = {
 """The kind of value, by the annotation of an option's field without ``| None``; of any other it is a text."""
 
 
-ONLY_AUDITS = ("inputs",)
-"""Fields of a proof for which a conversion has no option."""
-
-
 def _keys(*options: type, **others: Kind) -> dict[str, Kind]:
     every = (field for kind in options for field in fields(kind))
     found = {
@@ -85,18 +81,17 @@ def _keys(*options: type, **others: Kind) -> dict[str, Kind]:
     return {**found, **others}
 
 
-_OF_RELEASES = _keys(
-    ConvertOptions,
-    PublishOptions,
-    max_shard_size=_size,
-    variant=_texts,
-    exclude=_texts,
-    checkpoint=_address,
-    output=_path,
-    push=_flag,
-)
 KEYS: Mapping[str, Mapping[str, Kind]] = {
-    RELEASES: {key: kind for key, kind in _OF_RELEASES.items() if key not in ONLY_AUDITS},
+    RELEASES: _keys(
+        ConvertOptions,
+        PublishOptions,
+        max_shard_size=_size,
+        variant=_texts,
+        exclude=_texts,
+        checkpoint=_address,
+        output=_path,
+        push=_flag,
+    ),
     AUDITS: _keys(AuditOptions, variant=_texts, exclude=_texts, target=_texts, against=_address),
 }
 """The keys of the tables of each name."""
