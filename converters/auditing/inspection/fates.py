@@ -151,6 +151,14 @@ class Fields:
         self._left.pop(key, None)
         return self.content.get(key, default)
 
+    def inner(self, key: str) -> Fields:
+        """The fields of the object that a field holds; none of anything else, which misleads."""
+        value = self.take(key)
+        if not isinstance(value, dict):
+            self.must(key, "an object", shown(value), misleads="is none")
+            value = {}
+        return Fields(self.notes, self.file, value, f"{key}.")
+
     def must(self, key: str, expected: str, found: str, reason: str = "", *, misleads: str = "") -> bool:
         """As ``Notes.must``; ``misleads`` is why no library may be given a folder with another value here."""
         is_met = self.notes.must(self.place(key), expected, found, reason)

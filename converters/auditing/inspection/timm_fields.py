@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from converters.auditing.inspection.fates import ABSENT, Fields, is_int, is_number, short, shown
+from converters.auditing.inspection.fates import Fields, is_int, is_number, short, shown
 from converters.auditing.inspection.label_fields import fits, in_order, inspect_names
 from converters.auditing.inspection.model_fields import (
     MODEL_FIELDS,
@@ -81,14 +81,10 @@ def inspect_timm(fields: Fields, plan: Plan) -> None:
     """Notes every field of a config.json in timm's layout."""
     follow_nothing(fields)
     inspect_architecture(fields, plan.architecture)
-    cfg = fields.take("pretrained_cfg") if "pretrained_cfg" in fields else ABSENT
-    if cfg is ABSENT:
+    if "pretrained_cfg" not in fields:
         _inspect_flat(fields, plan)
         return
-    if not isinstance(cfg, dict):
-        fields.must("pretrained_cfg", "an object", shown(cfg), misleads="is none")
-        cfg = {}
-    inner = Fields(fields.notes, fields.file, cfg, "pretrained_cfg.")
+    inner = fields.inner("pretrained_cfg")
     holder = fields if "num_classes" in fields else inner
     _inspect_classes(holder, plan)
     if holder is fields and "num_classes" in inner:
@@ -152,15 +148,13 @@ def _inspect_names(outer: Fields, inner: Fields, plan: Plan) -> None:
     if told is None:
         return
     listed, variant = in_order(names), plan.variant
-    place = holder.place("label_descriptions")
     if listed is None or variant is None or variant.labels is None or not isinstance(told, dict):
-        holder.notes.harmless(place, RECIPE_FIELDS["label_descriptions"].reason)
+        holder.harmless("label_descriptions", RECIPE_FIELDS["label_descriptions"].reason)
         return
     classes = zip(listed, labels(variant.labels), strict=False)
     wrong = next((name for name, label in classes if name in told and not _describes(told[name], label, name)), None)
-    holder.notes.must(
-        place, "those of the classes", "those of the classes" if wrong is None else shown({wrong: told[wrong]})
-    )
+    right = "those of the classes"
+    holder.must("label_descriptions", right, right if wrong is None else shown({wrong: told[wrong]}))
 
 
 def _describes(text: Any, label: Label, name: str) -> bool:
@@ -181,12 +175,8 @@ def _inspect_arguments(fields: Fields, plan: Plan) -> None:
     """model_args: what the network is built with instead of its defaults."""
     if "model_args" not in fields:
         return
-    given = fields.take("model_args")
-    if not isinstance(given, dict):
-        fields.must("model_args", "an object", shown(given), misleads="is none")
-        return
+    inner = fields.inner("model_args")
     before = len(fields.notes.expectations)
-    inner = Fields(fields.notes, fields.file, given, "model_args.")
     for name, value in {**ARGUMENTS, "num_classes": plan.architecture.classes or 0}.items():
         inner.one_of(name, [value])
     inner.rest_refused(ARGUMENT_FIELDS, "timm's ResNetV2 takes no other")
