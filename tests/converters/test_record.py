@@ -387,7 +387,7 @@ def test_nothing_in_an_earlier_record_is_believed(tmp_path, monkeypatch):
             PublishOptions(repo_id="me/it's", private=True, tag="v 1"),
         ),
         (ConvertOptions(verify=False, force=True, offline=True, pool_padding="-inf"), None),
-        (ConvertOptions(exact="logits", inputs="default", patience=5.0), PublishOptions(namespace="me", patience=5.0)),
+        (ConvertOptions(exact="logits", patience=5.0), PublishOptions(namespace="me", patience=5.0)),
         (ConvertOptions(), PublishOptions(hub=Path("hub"), namespace="me")),
     ],
     ids=range(5),
