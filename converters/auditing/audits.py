@@ -73,7 +73,7 @@ def audit_folder(
         ) as target,
     ):
         # Made now, so that a data set that is none is refused before anything runs.
-        evaluation = Evaluation(target, asked.dataset, asked.limit) if asked.dataset else None
+        evaluation = Evaluation(target, asked.dataset, asked.limit, asked.device) if asked.dataset else None
         can_prepare = options.images is not None and not target.inspection.wrong(PREPROCESSOR)
         noise = IMAGES[asked.inputs]()
         noise += _images_of_the_graph(target.plan, noise)

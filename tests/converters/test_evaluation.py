@@ -97,6 +97,17 @@ def test_the_digits_get_the_accuracy_that_their_readme_claims(place):
     assert (found.exact, found.other_pixels, found.changed) == (True, 0, ())
 
 
+def test_the_oracle_on_pytorchs_tensors_takes_every_image_for_the_same_class(place, folder, tmp_path):
+    change(folder, "config.json", weight_standardization_eps=0.1)  # so that the two networks differ
+    found = {}
+    for device in ("cpu", "torch:cpu"):
+        with open_checkpoint(DIGITS / "BiT-digits.npz") as source, Folder(folder, source, audit_readers) as target:
+            found[device] = Evaluation(target, some(place, tmp_path / device), device=device).run(lambda *_: None)
+    assert [each.oracle for each in found.values()] == ["NumPy float32", "PyTorch float32 on cpu"]
+    numpy, other = found.values()
+    assert (numpy.source, numpy.same) == (other.source, other.same)
+
+
 def digits_and_their_checkpoint(place: Path, tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
     """The digits' network with half of the output channels of each kernel so small that an epsilon of 1e-8 counts."""
     random, tensors = np.random.default_rng(0), {}

@@ -23,11 +23,10 @@ from converters.errors import UsageError
 from converters.redaction import one_line
 from verify.compare import U
 from verify.evaluation import LISTED, Classifier, Tally, classify, oracle_classifier, reader_classifier
-from verify.oracles.numpy import NumpyOracle
+from verify.oracles.numpy import NumpyOracle, oracle_name
 from verify.protocols import LibraryReader, Progress, Reader
 from verify.report.parity import ChangedImage, EvaluationReport
 
-ORACLE = "NumPy float32"
 BATCH = 16
 """Images that run at once: of R152x4 at 480 the oracle needs some GB for them."""
 BATCH_CUDA = 64
@@ -44,14 +43,18 @@ class _Side:
 
 
 class Evaluation:
-    """An evaluation that can be run. Raises UsageError where the data set or the checkpoint is of no use for it."""
+    """An evaluation that can be run, the oracle on ``device``.
 
-    def __init__(self, target: Folder, dataset: Path, limit: int | None = None) -> None:
+    Raises UsageError where the data set or the checkpoint is of no use for it.
+    """
+
+    def __init__(self, target: Folder, dataset: Path, limit: int | None = None, device: str = "cpu") -> None:
         if target.plan.architecture.classes is None:
             raise UsageError(
                 f"{target.source.path}: has no head, so there is nothing to evaluate. Leave out --dataset."
             )
         self.target = target
+        self._device, self._oracle = device, oracle_name(device, "float32")
         self.names = ClassNames.of(target.plan, target.folder)
         self.listing: Listing = listing(dataset, self.names).limited(limit)
         self._identities: dict[LabelledImage, str] = {}
@@ -93,8 +96,8 @@ class Evaluation:
 
     def _source(self, own: Recipe) -> _Side:
         plan, source = self.target.plan, self.target.source
-        oracle = NumpyOracle(source, float32_runs=0, pool_padding=plan.pool_padding)
-        key = {"source": source.sha256, "pool_padding": plan.pool_padding, "oracle": ORACLE}
+        oracle = NumpyOracle(source, float32_runs=0, pool_padding=plan.pool_padding, device=self._device)
+        key = {"source": source.sha256, "pool_padding": plan.pool_padding, "oracle": self._oracle}
         return _Side(oracle_classifier(oracle), self._results(key, own, ("numpy", "pillow")))
 
     def _target(self, reader: Reader, own: Recipe, recipe: Recipe | None) -> _Side:
@@ -194,7 +197,7 @@ class Evaluation:
             classes=len(set(labels.values())),
             unreadable=len(unreadable),
             unreadable_files=tuple(unreadable[:LISTED]),
-            oracle=ORACLE,
+            oracle=self._oracle,
             reader=reader.name if reader else "",
             source=tally.accuracy(tally.source, own.words),
             target=tally.accuracy(tally.target, (recipe or own).words) if ran else None,

@@ -211,9 +211,9 @@ def arrays_of(device: str) -> Arrays:
     return NumpyArrays() if device == "cpu" else TorchArrays(device.removeprefix("torch:"))
 
 
-def oracle_name(device: str) -> str:
-    """Returns the name of the oracle that computes on a device."""
-    return arrays_of(device).name
+def oracle_name(device: str, precision: Precision = "float64") -> str:
+    """Returns the name of the oracle that computes on a device, its truth in this precision."""
+    return arrays_of(device).name.replace("float64", precision)
 
 
 NAMES = tuple(map(oracle_name, ("cpu", "cuda")))
