@@ -19,9 +19,8 @@ import numpy.typing as npt
 from converters.auditing.evaluation.images import SUFFIXES, is_image, opened
 from converters.auditing.evaluation.run import Evaluation
 from converters.auditing.heldout import held_out
-from converters.auditing.inspection.processor_fields import SMALLEST
 from converters.auditing.target import Folder, audit_readers
-from converters.catalogue.variants import Variant, find_one
+from converters.catalogue.variants import SMALLEST, Variant, find_one
 from converters.download.locations import checkpoint_of, identity, target_of, variant_of
 from converters.errors import UsageError
 from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files

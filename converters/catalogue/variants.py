@@ -34,6 +34,8 @@ EMBEDDED_NETWORK = Architecture.regular((1, 1, 1, 1), root_width=32, classes=10)
 
 RESAMPLE = {"bilinear": 2, "bicubic": 3}
 """The numbers of PIL.Image.Resampling."""
+SMALLEST, LARGEST = 9, 4096
+"""Sides of an image, in pixels: of a smaller one, little is left to judge; a larger one takes gigabytes."""
 
 MULTI_LABEL_SETS = {"imagenet21k"}
 """Label sets whose heads were trained with a sigmoid (tensorflow/tfhub.dev@81fdea8, ``imagenet21k_classification``)."""

@@ -38,6 +38,7 @@ from verify import Report
 from verify.checking import contradictions
 from verify.report.meaning import meaning
 
+ROOT = Path(__file__).parents[2]
 DIGITS = Path(str(files("converters.catalogue"))) / "digits"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -383,13 +384,15 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(place, decoded):
 @pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(place, decoded):
     program = (
-        "import os, sys, converters\n"
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from tests.converters.test_evaluation import evaluated\n"
         "def kill(what, done, total):\n"
         "    if what == 'evaluating' and done >= 48: os.kill(os.getpid(), 9)\n"
-        "converters.audit(sys.argv[1], against='BiT-digits', dataset=sys.argv[2], progress=kill)\n"
+        "evaluated(*map(Path, sys.argv[1:]), progress=kill)\n"
     )
     folder = place / "models" / "BiT-digits"
-    killed = subprocess.run([sys.executable, "-c", program, folder, place / "val"], check=False)
+    killed = subprocess.run([sys.executable, "-c", program, folder, place / "val"], cwd=ROOT, check=False)
     assert killed.returncode == -9
     assert evaluated(folder, place / "val").same == 360
     assert len(decoded) == 360 - 48
@@ -474,9 +477,10 @@ def test_progress_tells_rate_and_time_left():
 
 
 @pytest.mark.slow
-def test_a_stock_library_prepares_images_itself(place, tmp_path):
+def test_a_stock_library_prepares_images_itself(place, tmp_path, monkeypatch):
     """Of a folder that declares no epsilon, the library that loads it is the reader."""
     pytest.importorskip("transformers")
+    monkeypatch.setattr("converters.auditing.evaluation.workers.MOST", 1)  # which imports it, in seconds
     folder = tmp_path / "stock"
     shutil.copytree(place / "models" / "BiT-digits", folder)
     content = json.loads((folder / "config.json").read_text())

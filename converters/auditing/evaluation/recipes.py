@@ -18,8 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from converters.auditing.inspection.processor_fields import LARGEST, SMALLEST
-from converters.catalogue.variants import Preprocessing
+from converters.catalogue.variants import LARGEST, SMALLEST, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR
 from verify.readers import TimmReader
 

@@ -22,14 +22,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from converters.auditing.evaluation.datasets import LabelledImage
 from converters.auditing.evaluation.images import UnreadableImageError, hashed
 from converters.auditing.evaluation.recipes import Recipe, preparer
+
+if TYPE_CHECKING:
+    from converters.auditing.evaluation.datasets import LabelledImage  # with what a process has no use for
 
 Pixels = npt.NDArray[np.float32]
 

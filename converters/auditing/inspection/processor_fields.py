@@ -13,15 +13,13 @@ from typing import Any
 
 from converters.auditing.inspection.fates import ABSENT, BOOLEAN, Fields, Notes, is_int, is_number, shown
 from converters.auditing.inspection.tables import idle_values, table, without_effect
-from converters.catalogue.variants import RESAMPLE, Preprocessing
+from converters.catalogue.variants import LARGEST, RESAMPLE, SMALLEST, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR, read_json
 from converters.folder.config import preprocessor_config
 from converters.folder.plan import Plan
 
 NESTED = "image_processor"
 """The field of processor_config.json that is read instead of preprocessor_config.json."""
-SMALLEST, LARGEST = 9, 4096
-"""Sides of an image, in pixels: of a smaller one, little is left to judge; a larger one takes gigabytes."""
 TRIED = 1024
 """The largest side that pixels are computed of."""
 

@@ -20,9 +20,9 @@ from converters.auditing.inspection.model_fields import (
     inspect_dtype,
     inspect_problem,
 )
-from converters.auditing.inspection.processor_fields import LARGEST, SMALLEST
 from converters.auditing.inspection.tables import table, without_effect
 from converters.catalogue.labels import Label, labels
+from converters.catalogue.variants import LARGEST, SMALLEST
 from converters.errors import UsageError
 from converters.folder.config import timm_config
 from converters.folder.plan import Plan
