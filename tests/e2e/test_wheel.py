@@ -142,4 +142,4 @@ def test_sdist_is_whole_and_tests_run_from_it(twice: list[Path], tmp_path: Path)
 
     assert run("-c", "import converters; print(converters.__file__)").startswith(str(root))
     tests = ("tests/test_project.py", "tests/converters/test_names.py", "tests/bit_ref/test_config.py")
-    assert " passed" in run("-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *tests)
+    assert " passed" in run("-m", "pytest", "--quick", "-n", "0", "-q", "-p", "no:cacheprovider", *tests)
