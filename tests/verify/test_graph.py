@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import TINY, make_checkpoint
-from tests.converters.sources import conftest as formats
 from tests.converters.sources import writers
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
@@ -98,8 +97,8 @@ def test_graph_computes_what_numpy_computes(kind, classes, tmp_path):
 @pytest.mark.slow
 def test_graph_of_keras_layers_computes_what_numpy_computes(tmp_path):
     """Layers inside layers make functions inside functions."""
-    tensors = formats.network()
-    report = audited(source_of(tensors, formats.FORMATS["SavedModel"](tensors, tmp_path)))
+    tensors = make_checkpoint((1, 1), WIDTH, 5, seed=3, kernel_std=1e-3, mids=MIDS)
+    report = audited(source_of(tensors, writers.saved_model(tensors, tmp_path / "module", keras_norms=True)))
     assert (report.verdict, report.other_oracles[0].compared) == ("passed", 2), report.reason
 
 

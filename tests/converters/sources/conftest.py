@@ -115,7 +115,7 @@ def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
 
 
 def _saved_model(tensors, folder: Path) -> Path:
-    """Not in ``folder``: it takes some 20 s to write, once for all tests of these tensors. Do not change it."""
+    """Not in ``folder``: it takes seconds to write, once for all tests of these tensors. Do not change it."""
     digest = hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
     return made_once(f"saved-model-{digest}", lambda folder: writers.saved_model(tensors, folder))
 

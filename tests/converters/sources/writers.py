@@ -69,8 +69,9 @@ NAMINGS: dict[str, Callable[[str, int], str]] = {
 """What a layer is called, by its path in Google's network and its number: what Keras versions made of names."""
 
 
-def keras_network(tensors: Tensors, naming: str = "whole"):
-    """Google's bit_tf2 network in tf_keras layers, filled."""
+def keras_network(tensors: Tensors, naming: str = "whole", keras_norms: bool = False):
+    """Google's bit_tf2 network in tf_keras layers, filled; by default its norms are computed in fewer operations than
+    Keras's, which are what takes the time."""
     import tensorflow as tf
     import tf_keras
 
@@ -85,8 +86,16 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
             mean, variance = tf.nn.moments(kernel, [0, 1, 2], keepdims=True)
             return super().convolution_op(inputs, (kernel - mean) / tf.sqrt(variance + 1e-10))
 
-    def norm(path: str):
-        return layers.GroupNormalization(32, epsilon=1e-5, name=called(path + "/group_norm"))
+    class Norm(layers.GroupNormalization):
+        def call(self, x):
+            shape = tf.shape(x)
+            grouped = tf.reshape(x, (shape[0], -1, 32, x.shape[-1] // 32))
+            mean, variance = tf.nn.moments(grouped, [1, 3], keepdims=True)
+            x = tf.reshape((grouped - mean) * tf.math.rsqrt(variance + 1e-5), shape)
+            return x * self.gamma + self.beta
+
+    def norm(name: str):
+        return (layers.GroupNormalization if keras_norms else Norm)(32, epsilon=1e-5, name=name)
 
     def convolve(path: str, filters: int, size: int = 1, stride: int = 1, name: str | None = None):
         name = name or called(path + "/standardized_conv2d")
@@ -98,14 +107,19 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
         def __init__(self, path: str, mid: int, stride: int, name: str) -> None:
             super().__init__(name=name)
             self.path, self.mid, self.stride, self.projection = path, mid, stride, None
-            self.unit_a = tf_keras.Sequential([norm(path + "/a"), layers.ReLU()], name="a")
+            self.unit_a = tf_keras.Sequential([norm(called(path + "/a/group_norm")), layers.ReLU()], name="a")
             self.unit_a_conv = convolve(path, mid, name="a/standardized_conv2d")
             self.unit_b = tf_keras.Sequential(
-                [norm(path + "/b"), layers.ReLU(), layers.ZeroPadding2D(1), convolve(path + "/b", mid, 3, stride)],
+                [
+                    norm(called(path + "/b/group_norm")),
+                    layers.ReLU(),
+                    layers.ZeroPadding2D(1),
+                    convolve(path + "/b", mid, 3, stride),
+                ],
                 name="b",
             )
             self.unit_c = tf_keras.Sequential(
-                [norm(path + "/c"), layers.ReLU(), convolve(path + "/c", 4 * mid)], name="c"
+                [norm(called(path + "/c/group_norm")), layers.ReLU(), convolve(path + "/c", 4 * mid)], name="c"
             )
 
         def build(self, shape) -> None:
@@ -148,8 +162,7 @@ def keras_network(tensors: Tensors, naming: str = "whole"):
                     name = path if naming == "whole" else f"unit{u:02d}"
                     units.append(Unit(path, mid, 2 if b > 1 and u == 1 else 1, name))
                 self.blocks.append(tf_keras.Sequential(units, name=f"block{b}"))
-            final = layers.GroupNormalization(32, epsilon=1e-5, name="group_norm")
-            self.pre_head = [final, layers.ReLU(), layers.GlobalAveragePooling2D()]
+            self.pre_head = [norm("group_norm"), layers.ReLU(), layers.GlobalAveragePooling2D()]
             self.head = layers.Dense(classes_of(tensors), name="head/dense") if classes_of(tensors) else None
 
         def call(self, x):
@@ -209,9 +222,9 @@ def tf2_checkpoint(tensors: Tensors, folder: Path, optimizer: str | None = None,
     return Path(tf.train.Checkpoint(**tracked).save(str(folder / "model.ckpt")))
 
 
-def saved_model(tensors: Tensors, folder: Path) -> Path:
+def saved_model(tensors: Tensors, folder: Path, **how) -> Path:
     """``tf.saved_model.save`` of the Keras network, for images of any size in -1 … 1."""
-    network = keras_network(tensors)
+    network = keras_network(tensors, **how)
     return _save(network, network, folder)
 
 
