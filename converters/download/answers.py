@@ -24,11 +24,15 @@ LONGEST_ERROR = 1 << 16
 
 
 def led_on(send: Callable[[Any], Any], request: Any, patience: Patience, follow: bool = True) -> Any:
-    """The answer to a request, wherever it leads, its body still to be read.
+    """The answer to a request, asked when that is due and in no other encoding, wherever it leads, its body still to be
+    read.
 
     The bodies of redirects are not read: they may be of any length, and come at any pace. Raises Refusal for redirects
     without end, and for one from https to http.
     """
+    patience.admit()
+    request.headers["Accept-Encoding"] = "identity"  # else a server may send other bytes than the file's
+    request.extensions = {**request.extensions, "timeout": patience.timeouts()}
     for _ in range(MAX_REDIRECTS + 1):
         with _in_time(request, sum(patience.timeouts()[kind] for kind in ("connect", "read"))):
             answer = send(request)

@@ -151,14 +151,10 @@ class _Server:
         import httpx
 
         try:
-            self.patience.admit()
-            fields = {"Accept-Encoding": "identity", **headers}  # else a server may send other bytes than the file's
-            extensions = {"timeout": self.patience.timeouts()}
-            asked = self._client.build_request("GET", self.url, headers=fields, extensions=extensions)
-            with closing(
-                led_on(lambda request: self._send(request, request is asked), asked, self.patience)
-            ) as response:
-                yield response
+            asked = self._client.build_request("GET", self.url, headers=headers)
+            answer = led_on(lambda request: self._send(request, request is asked), asked, self.patience)
+            with closing(answer):
+                yield answer
         except (BitConvertError, Trouble, OSError):
             raise
         except Refusal as refusal:

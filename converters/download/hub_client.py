@@ -130,9 +130,6 @@ def _send(send: Callable[..., Any], request: Any, *, stream: bool = False, **opt
     asked = f"{request.method} {request.url.path}"
     follow = options.pop("follow_redirects", True) is not False
     try:
-        patience.admit()
-        request.headers["Accept-Encoding"] = "identity"
-        request.extensions = {**request.extensions, "timeout": patience.timeouts()}
         response = led_on(partial(send, stream=True, follow_redirects=False, **options), request, patience, follow)
         if not stream or response.status_code >= 400:
             response = whole(response, patience)
