@@ -163,9 +163,8 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
         if options.verify:
             report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=written)
             report = replace(report, target={"name": plan.name})
-        if report is not None and not report:
-            raise _failed(report, place, request.command)
-        if report is not None:
+            if not report:
+                raise _failed(report, place, request.command)
             (folder / PARITY).write_text(report.to_json(), encoding="utf-8")
         files = report.files if report else {n: written.get(n) or sha256(folder / n) for n in model_files(folder)}
         provenance = Provenance.of(plan, files, source, uri, VERSION).content()

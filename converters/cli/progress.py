@@ -29,26 +29,21 @@ def shown(title: str, quiet: bool, verbose: bool = False) -> Iterator[Progress]:
 
     Inside, what libraries print is lost: stdout is for what the command says at the end.
     """
-    with redirect_stdout(StringIO()), _watcher(title, quiet, verbose) as step:
-        yield step
-
-
-@contextmanager
-def _watcher(title: str, quiet: bool, verbose: bool) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if quiet:
-        yield lambda *_: None
-    elif verbose or not console.is_terminal:
-        lines = Lines(title, verbose)
-        try:
-            yield lines
-        finally:
-            lines.end()
-    else:
-        with _bar(title, console) as step:
-            yield step
+    with redirect_stdout(StringIO()):
+        if quiet:
+            yield lambda *_: None
+        elif verbose or not console.is_terminal:
+            lines = Lines(title, verbose)
+            try:
+                yield lines
+            finally:
+                lines.end()
+        else:
+            with _bar(title, console) as step:
+                yield step
 
 
 class Lines:

@@ -64,7 +64,7 @@ def read(path: Path) -> Document:
             if len(content) > MAX_BYTES:
                 raise UsageError(f"{path}: is larger than {MAX_BYTES >> 10} KB, which no plan is.")
             text = content.decode("utf-8").replace("\r\n", "\n")
-            return Document(path, _parsed(path, text), dict(_lines(text)))
+            return Document(path, _parsed(path, text), _lines(text))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
 
@@ -78,9 +78,9 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         raise UsageError(f"{path}:{line}: no TOML: {found['what'] if found else error}.") from error
 
 
-def _lines(text: str) -> Iterator[tuple[Place, int]]:
-    """Yields each key and each table's header with its line, once."""
-    seen: set[Place] = set()
+def _lines(text: str) -> dict[Place, int]:
+    """Each key and each table's header, and the line on which it first stands."""
+    lines: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()
     for line, statement in _statements(text):
@@ -91,15 +91,12 @@ def _lines(text: str) -> Iterator[tuple[Place, int]]:
             place = (*place, name)
             if statement.startswith("[[") and depth == len(names):
                 counts[place] = counts.get(place, 0) + 1
-            if place not in seen:
-                seen.add(place)
-                yield place, line
+            lines.setdefault(place, line)
             if place in counts:
                 place = (*place, counts[place] - 1)
-                if place not in seen:
-                    seen.add(place)
-                    yield place, line
+                lines.setdefault(place, line)
         table = place if is_header else table
+    return lines
 
 
 def _names(statement: str) -> list[str]:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -222,12 +223,7 @@ def read_rows(content: object) -> list[Row]:
 
 def newest(*lists: Iterable[Row]) -> dict[Key, Row]:
     """Returns each model's row that was written last; of two of the same time that of the later list."""
-    found: dict[Key, Row] = {}
-    for row in (row for rows in lists for row in rows):
-        held = found.get(row.key)
-        if held is None or row.updated >= held.updated:
-            found[row.key] = row
-    return found
+    return {row.key: row for row in sorted(chain.from_iterable(lists), key=lambda row: row.updated)}
 
 
 def relative(path: Path, folder: Path) -> str:

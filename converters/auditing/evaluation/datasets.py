@@ -94,14 +94,11 @@ def _images(folder: Path) -> Iterator[Path]:
 
 def _of_csv(place: Path, classes: ClassNames) -> list[LabelledImage]:
     rows = _rows(place)
-    found = [(line, name, place.parent / name, label) for line, name, label in rows]
-    missing = next(((line, name) for line, name, path, _ in found if not path.is_file()), None)
-    if missing is not None:
-        raise UsageError(
-            f"{place}: line {missing[0]}: no such file: {missing[1]}. Paths are relative to the CSV's folder."
-        )
-    index = indices((label for *_, label in found), classes, str(place))
-    return [LabelledImage(_shown(name), path, index[label]) for _, name, path, label in found]
+    for line, name, _ in rows:
+        if not (place.parent / name).is_file():
+            raise UsageError(f"{place}: line {line}: no such file: {name}. Paths are relative to the CSV's folder.")
+    index = indices((label for *_, label in rows), classes, str(place))
+    return [LabelledImage(_shown(name), place.parent / name, index[label]) for _, name, label in rows]
 
 
 def _shown(name: str) -> str:

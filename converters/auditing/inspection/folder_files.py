@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,10 @@ MAGIC: Mapping[bytes, str] = {
 TAR = (257, b"ustar")
 """The place of the mark of a tar archive."""
 
-INDEX_FIELDS = {
-    "total_size": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
-    "total_parameters": NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
-}
+INDEX_FIELDS = dict.fromkeys(
+    ("total_size", "total_parameters"),
+    NoEffect("transformers utils/hub.py get_checkpoint_shard_files passes it on unread"),
+)
 
 
 def inspect_files(notes: Notes, folder: Path, weights: Weights, layout: str) -> None:
@@ -94,13 +95,10 @@ def inspect_files(notes: Notes, folder: Path, weights: Weights, layout: str) -> 
 
 def _names(folder: Path, notes: Notes) -> list[str]:
     """Paths of files relative to the folder, but for those in folders that no loader opens."""
-    found: list[str] = []
-    for path in _walk(folder, folder, notes):
-        if len(found) == MAX_FILES:
-            notes.unknown("…", f"more than {MAX_FILES} files")
-            break
-        found.append(path)
-    return sorted(found)
+    found = list(islice(_walk(folder, folder, notes), MAX_FILES + 1))
+    if len(found) > MAX_FILES:
+        notes.unknown("…", f"more than {MAX_FILES} files")
+    return sorted(found[:MAX_FILES])
 
 
 def _walk(root: Path, folder: Path, notes: Notes) -> Iterator[str]:
