@@ -1,6 +1,6 @@
 """The text of a run over its models: a line each as it ends, or one JSON document at the end; and the exit status.
 
-Result … → text, or JSON kept until the end → exit status
+Result … → text, or JSON kept until the end → exit status;  Result … → ``Collections`` of the Hub that gather them
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from converters.auditing.audits import VERSION
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json_list, say_styled
+from converters.cli.progress import shown
 from converters.errors import BitConvertError
-from converters.release.job import Result, State
+from converters.failures import failure_of
+from converters.release.job import Job, Result, State
 
 if TYPE_CHECKING:
     from converters.cli.runs import Output
@@ -72,6 +76,51 @@ class Outcome:
         elif estimate is not None and self._states[State.PLANNED]:
             _say_estimate(estimate)
         return status
+
+
+class Collections:
+    """The collections of the Hub that a run's results go to."""
+
+    def __init__(self, jobs: Sequence[Job], *, quiet: bool, patience: float) -> None:
+        self._jobs = jobs
+        self._private = {job.collection for job in jobs if job.publish and job.publish.private}
+        self._quiet, self._patience = quiet, patience
+        self._found: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, result: Result) -> None:
+        collection = self._jobs[result.number].collection
+        if collection is not None and result.publication is not None:
+            owner = result.publication.repo_id.partition("/")[0]
+            self._found.setdefault((collection, owner), []).append(result.publication.repo_id)
+
+    def gather(self) -> Gathered:
+        """Adds what was published to its collections: what came of each, for ``--json``, and the first failure."""
+        entries: list[dict[str, Any]] = []
+        failure: BitConvertError | None = None
+        for (name, _), repositories in self._found.items():
+            try:
+                entries.append(self._gathered(name, sorted(repositories)))
+            except Exception as error:
+                found = failure_of(error)
+                failure = failure or found
+                say(f"bit-convert: {found}", err=True)
+                entries.append({"collection": name, "exit_status": found.exit_status, "error": str(found)})
+        return entries, failure
+
+    def _gathered(self, name: str, repositories: list[str]) -> dict[str, Any]:
+        from converters.hub.collection import gather
+
+        with shown(name, self._quiet) as progress:
+            found = gather(
+                name,
+                repositories,
+                private=name in self._private,
+                patience=self._patience,
+                progress=lambda line: progress(line, 0, 1),
+            )
+        if not self._quiet:
+            say(f"{found.title}: {len(found.added)} models added, {found.url}", err=True)
+        return {"collection": name, "exit_status": 0, **asdict(found)}
 
 
 def _say_estimate(estimate: Estimate) -> None:

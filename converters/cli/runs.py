@@ -17,8 +17,7 @@ from typing import Any
 
 from converters.auditing.audits import audit_target, write_report
 from converters.catalogue import variants
-from converters.cli.gathering import Collections
-from converters.cli.outcome import Outcome
+from converters.cli.outcome import Collections, Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
 from converters.cli.progress import shown
 from converters.cli.watching import Watch, local_engine, record_folder
