@@ -175,8 +175,8 @@ def audit_target(target: Path | str, against: Path | str, options: AuditOptions,
 
 def refuse_own_source(folder: Path, source: GoogleView) -> None:
     """Raises UsageError where the source is made of the weights that the folder holds, by whatever path or link."""
-    own = {_inode(folder / name) for name in _weights_of(folder)}
-    same = next((path for path in source.files.values() if _inode(path) in own), None)
+    own = [folder / name for name in _weights_of(folder)]
+    same = next((path for path in source.files.values() if any(map(path.samefile, own))), None)
     if same is not None:
         raise UsageError(
             f"{folder}: is its own source: {same} holds its own weights, and would agree with itself.\n"
@@ -189,11 +189,6 @@ def _weights_of(folder: Path) -> list[str]:
     files = model_files(folder)
     kinds = ([name for name in files if name.endswith(suffix)] for suffix in (".safetensors", ".bin", ".npz"))
     return next(filter(None, kinds), [])
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def write_report(report: Report, folder: Path, command: str) -> None:

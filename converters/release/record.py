@@ -166,11 +166,8 @@ class Record:
 
     def _others(self) -> Iterator[list[Row]]:
         """The rows of each file that lies there, but for the own part."""
-        try:
-            names = sorted(entry.name for entry in os.scandir(self._folder) if PART.fullmatch(entry.name))
-        except FileNotFoundError:
-            return
-        for name in (RECORD, *names):
+        parts = sorted(path.name for path in self._folder.glob("release-*.json") if PART.fullmatch(path.name))
+        for name in (RECORD, *parts):
             if name != self._part:
                 yield self._rows_in(name)
 

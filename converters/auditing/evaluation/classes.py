@@ -49,11 +49,6 @@ class ClassNames:
                 raise UnknownLabelError(f"{text!r} may be {' or '.join(self._named(index) for index in sorted(found))}")
         raise UnknownLabelError(f"{text!r} is no class")
 
-    def nearest(self, text: str) -> str:
-        """The name of a class that is written most alike; empty where none is."""
-        near = get_close_matches(text, self.names, 1, 0.6)
-        return near[0] if near else ""
-
     @property
     def known(self) -> str:
         """The words that classes are named by here."""
@@ -120,8 +115,8 @@ def indices(texts: Iterable[str], classes: ClassNames, where: str) -> dict[str, 
         try:
             found[text] = classes.index(text)
         except UnknownLabelError as error:
-            near = classes.nearest(text)
-            refused.append(f"{error}{f' (nearest: {near!r})' if near and 'no class' in str(error) else ''}")
+            near = get_close_matches(text, classes.names, 1, 0.6)
+            refused.append(f"{error}{f' (nearest: {near[0]!r})' if near and 'no class' in str(error) else ''}")
     if refused:
         more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise UsageError(f"{where}: {', '.join(refused[:SHOWN])}{more}.\nName each class by {classes.known}.")

@@ -178,7 +178,7 @@ def _inspect_headless(fields: Fields) -> None:
     names, back, number = (fields.take(name) for name in ("id2label", "label2id", "num_labels"))
     for name, value, takes in (
         ("id2label", names, names is ABSENT or names is None or in_order(names) is not None),
-        ("label2id", back, back is ABSENT or back is None or (isinstance(back, dict) and not any(_wrong_kinds(back)))),
+        ("label2id", back, back is ABSENT or back is None or (isinstance(back, dict) and _has_one_kind(back))),
         ("num_labels", number, number is ABSENT or (is_int(number) and 0 <= number <= MOST_LABELS)),
     ):
         if value is ABSENT:
@@ -189,6 +189,6 @@ def _inspect_headless(fields: Fields) -> None:
             fields.must(name, "labels", shown(value), misleads="makes a library build what it is not")
 
 
-def _wrong_kinds(back: Mapping[str, Any]) -> Iterator[bool]:
+def _has_one_kind(back: Mapping[str, Any]) -> bool:
     kinds = {type(value) for value in back.values()}
-    yield len(kinds) > 1 or not kinds <= {int, str}
+    return len(kinds) <= 1 and kinds <= {int, str}
