@@ -11,6 +11,7 @@ are only held against each other: an audit measures them again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,11 +162,9 @@ def _tensor_lines(report: Report, folder: Path) -> list[str]:
         weights = open_weights(folder)
     except CheckpointError as error:
         return [str(error)]
-    try:
+    with closing(weights):
         names = [weight.name for weight in report.weights if weight.name in weights.shapes]
         return changed_tensors(report, {name: digest(weights.read(name)) for name in names})
-    finally:
-        weights.close()
 
 
 def source_departures(

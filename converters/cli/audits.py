@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +51,11 @@ def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output:
     refuse_unwritable(report_folder, "--report")
     for against in dict.fromkeys(job.against for job in jobs if job.against is not None):
         variant_of(against)
-    watch = Watch(jobs, record=None, events=None, shown=not output.quiet, verbose=output.verbose, command="")
+    watch = Watch(jobs, shown=not output.quiet, verbose=output.verbose)
     engine = local_engine(jobs, count, watch, _memory, debug=output.debug)
     results: list[Result] = []
-    try:
+    with closing(watch):
         engine.run(results.append)
-    finally:
-        watch.close()
     stopped = engine.stopped if engine.is_interrupted else None
     return _say(sorted(results, key=_rank), jobs, output, stopped)
 

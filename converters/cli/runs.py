@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -125,11 +125,8 @@ def convert_all(run: Run) -> int:
     if not jobs:
         return outcome.end()
     share_gates()
-    watch = _watch(jobs, run, record_folder(every))
-    try:
+    with closing(_watch(jobs, run, record_folder(every))) as watch:
         return _released(jobs, run, outcome, watch)
-    finally:
-        watch.close()
 
 
 def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:

@@ -50,11 +50,11 @@ class Watch:
         self,
         jobs: Sequence[Any],
         *,
-        record: Path | None,
-        events: Path | None,
         shown: bool,
         verbose: bool,
-        command: str,
+        record: Path | None = None,
+        events: Path | None = None,
+        command: str = "",
         shard: Shard | None = None,
     ) -> None:
         self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
