@@ -101,8 +101,4 @@ def _entry(result: Result, job: AuditJob) -> dict[str, Any]:
     if result.error is not None:
         return entry | {"error": str(result.error)}
     assert result.audit is not None, "an attempt ends in a report or an error"
-    return entry | {
-        "against": result.against,
-        "folder": str(job.report),
-        "report": json.loads(result.audit.to_json()),
-    }
+    return entry | {"against": result.against, "folder": str(job.report), "report": json.loads(result.audit.to_json())}

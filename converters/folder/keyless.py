@@ -7,7 +7,6 @@ Who the identity is of, and when it signed, is kept in a public log. This asks t
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Collection, Iterator
@@ -18,11 +17,11 @@ from converters.download.addresses import is_offline
 from converters.errors import BitConvertError, HubError, Scope, UsageError
 from converters.files import SIGNATURE
 from converters.folder import signature
+from converters.placing import UNWRITABLE
 from converters.redaction import one_line, remember_secret
 
 TOKEN = "SIGSTORE_IDENTITY_TOKEN"
 """The variable that sigstore's own command takes an identity's token from."""
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 REMEDY = (
     f"It is a CI job's OpenID token (GitHub: permissions: id-token: write), ${TOKEN}'s, or that of a sign-in from a "
     "terminal; or sign with a key: --sign-key FILE."
@@ -76,7 +75,7 @@ def _told(state: str) -> Iterator[None]:
     except (BitConvertError, ImportError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
             raise
         from sigstore.oidc import ExpiredIdentity, IdentityError
 

@@ -114,8 +114,7 @@ def differences(
     said = Provenance.said(content)
     wanted = replace(said, files=files, sha256=sha256, options={**said.options, **options}).content()
     must, found = dict(_leaves(wanted)), dict(_leaves(content))
-    places = [*must, *(place for place in found if place not in must)]
-    pairs = ((place, must.get(place, ABSENT), found.get(place, ABSENT)) for place in places)
+    pairs = ((place, must.get(place, ABSENT), found.get(place, ABSENT)) for place in must | found)
     return [(".".join(map(str, place)), wanted, value) for place, wanted, value in pairs if wanted != value]
 
 
