@@ -104,7 +104,7 @@ Tables = list[tuple[Place, Mapping[str, Any]]]
 
 
 def checked(document: Document, name: str) -> tuple[Mapping[str, Any], Tables]:
-    """Of the defaults what concerns the tables called ``name``, RELEASES or AUDITS, and these.
+    """The defaults that concern the tables called ``name``, RELEASES or AUDITS, and these tables.
 
     Raises UsageError for a table or a key that no plan has, and for a value of another type, wherever it stands.
     """
