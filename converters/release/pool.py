@@ -41,8 +41,10 @@ GRACE = 6.0
 BEGINNING, ENDING = 0.8, 8.0
 """Seconds for which no process is started beside another after a run was seen to begin, since more may begin with it,
 and to end, since one that shared all of its work is about to."""
+AFTER = 1.0
+"""Seconds in which a process ends that has closed its connection."""
 BROKEN = 10
-"""Processes that may end one after the other before anything comes of them."""
+"""Processes that may end by themselves, killed by nobody, one after the other before anything comes of them."""
 
 
 def cores() -> int:
@@ -56,12 +58,12 @@ class Pool:
     def __init__(self, count: int, listen: Listener, *, debug: bool = False) -> None:
         self._count, self._listen, self._debug = count, listen, debug
         self._processes: list[_Process] = []
-        self._lost_in_a_row = 0
+        self._failed_in_a_row = 0
         self._run: LockedFolder | None = None
         self._runs, self._settled = 0, 0.0
 
     def idle(self) -> int:
-        if self._lost_in_a_row >= BROKEN:
+        if self._failed_in_a_row >= BROKEN:
             raise UsageError(
                 f"{BROKEN} processes ended one after the other, and nothing was done. Run it with --jobs 1.", Scope.RUN
             )
@@ -88,7 +90,8 @@ class Pool:
             outcome = self._heard(process)
             if outcome is not None:
                 found.append((number, outcome))
-                self._lost_in_a_row = self._lost_in_a_row + 1 if isinstance(outcome, Lost) else 0
+                if not isinstance(outcome, Lost):
+                    self._failed_in_a_row = 0
         return found
 
     def stop(self) -> None:
@@ -143,8 +146,10 @@ class Pool:
     def _drop(self, process: _Process) -> Lost:
         self._processes.remove(process)
         process.connection.close()
+        status = process.wait(AFTER)
         process.end(signal.SIGKILL)
-        status = process.wait(GRACE)
+        status = process.wait(GRACE) if status is None else status
+        self._failed_in_a_row += status is not None and status >= 0
         if process.job is not None:
             remove_leftovers(process.job.place)
         return Lost(f"its process ended ({_in_words(status)})")

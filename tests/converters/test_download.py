@@ -28,7 +28,7 @@ import converters
 from converters.download import retry
 from converters.download.addresses import MIRRORS, fetchable
 from converters.download.cache import cache_folder
-from converters.download.http import cached
+from converters.download.http import MAX_VERSIONS, cached
 from converters.download.retry import Pace
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.redaction import printable
@@ -118,8 +118,11 @@ FAULTS = st.sampled_from(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(faults=st.lists(FAULTS | st.builds(lambda cut: Fault(cut=cut), st.integers(0, len(DATA))), max_size=8))
+@given(
+    faults=st.lists(FAULTS | st.builds(lambda cut: Fault(cut=cut), st.integers(0, len(DATA))), max_size=MAX_VERSIONS)
+)
 def test_whatever_passing_faults_there_are_the_bytes_are_right(cache, faults):
+    """As many as other versions are put up with, since each may look like one."""
     with FileServer({PATH: DATA}) as server:
         server.faults = [*faults]
         path = cached(server.url(PATH), **QUICK)

@@ -110,6 +110,23 @@ def test_any_process_may_be_killed_at_any_time(root):
     assert leftovers(root) == []
 
 
+def test_however_many_are_killed_the_others_go_on(root, monkeypatch):
+    """More than may fail by themselves, before the first is done with anything."""
+    monkeypatch.setattr(pools, "BROKEN", 3)
+    killed = []
+
+    def kill(pool: Pool) -> None:
+        for process in list(pool._processes):
+            if len(killed) < 8:
+                killed.append(process._process.pid)
+                os.kill(killed[-1], signal.SIGKILL)
+
+    results = run(jobs_of(root), 2, disturb=kill)
+    assert len(killed) == 8
+    assert {result.state for result in results} <= {State.PUBLISHED, State.UNCHANGED}
+    assert commits(root) == {f"models--me--c{index}": 1 for index in range(5)}
+
+
 def test_processes_end_with_whoever_started_them(root):
     command = [sys.executable, "-c", PROGRAM, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
