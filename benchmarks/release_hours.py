@@ -21,8 +21,8 @@ from converters.release.estimate import REQUESTS, WINDOW, WINDOW_REQUESTS, secon
 WORKERS = (1, 8, 64)
 CORES = 2
 """Cores of a worker."""
-PARALLEL = 0.8
-"""The share of a second core that a verification has use of: 101 to 117 s instead of 181 (docs/speed.md)."""
+PARALLEL = 0.36
+"""The share of a second core that a verification has use of: R152x4's takes 50 s instead of 68."""
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ BASE_MEMORY = 800 * 10**6
 """Bytes of a process that verifies: PyTorch, a report, the oracle's tensors of one unit, images of 64 pixels."""
 STREAM_MEMORY = 250 * 10**6
 """Bytes of a process that only converts: a conversion is a stream, of 233 MB at its most (docs/conversion-speed.md)."""
-VERIFIED_SECONDS = (5.0, 45.0)
-CONVERTED_SECONDS = (1.0, 2.0)
-"""Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on AMD EPYC
-(Zen 3): R50x1 8, R101x1 12, R50x3 33 to 40; R152x4 181 on a busy machine, unverified 7
-(docs/conversion-speed.md). Products and passes over the weights both grow with the weights, so that one rate serves."""
+VERIFIED_SECONDS = (4.0, 20.0)
+CONVERTED_SECONDS = (1.0, 2.5)
+"""Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on an AMD EPYC:
+R50x1 4.3, with 21,843 classes 6.4, R152x4 69; unverified, R152x4 with 21,843 classes 10. Products and passes over the
+weights both grow with the weights, so that one rate serves."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 CGROUP = Path("/sys/fs/cgroup")
