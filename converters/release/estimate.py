@@ -29,9 +29,9 @@ STREAM_MEMORY = 250 * 10**6
 """Bytes of a process that only converts: a conversion is a stream, of 233 MB at its most (docs/conversion-speed.md)."""
 VERIFIED_SECONDS = (4.0, 20.0)
 CONVERTED_SECONDS = (1.0, 2.5)
-"""Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on an AMD EPYC:
-R50x1 4.3, with 21,843 classes 6.4, R152x4 69; unverified, R152x4 with 21,843 classes 10. Products and passes over the
-weights both grow with the weights, so that one rate serves."""
+"""Seconds of one core for any model, and for each GB of its weights in float32. Measured with one thread on an AMD
+EPYC: R50x1 4.3, with 21,843 classes 6.4, R152x4 69; unverified, R152x4 with 21,843 classes 10. Products and passes over
+the weights both grow with the weights, so that one rate serves."""
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 CGROUP = Path("/sys/fs/cgroup")

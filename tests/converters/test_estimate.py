@@ -127,9 +127,9 @@ def test_a_defective_file_stops_no_estimate():
 
 def test_time_is_the_larger_networks():
     small, large = (Architecture.released(name, 1000) for name in ("R50x1", "R152x4"))
-    assert 5 < seconds_of(small, verify=True) < 12
-    assert 120 < seconds_of(large, verify=True) < 200
-    assert seconds_of(large, verify=False) < seconds_of(large, verify=True) / 10
+    assert 4 < seconds_of(small, verify=True) < 8
+    assert 60 < seconds_of(large, verify=True) < 100
+    assert seconds_of(large, verify=False) < seconds_of(large, verify=True) / 7
 
 
 def test_what_is_said_of_a_whole_catalogue(monkeypatch):
@@ -221,8 +221,8 @@ def test_a_simulation_is_never_faster_than_what_limits_it(simulation):
 def test_hours_of_one_worker_are_the_sum_of_its_models(simulation):
     models = [simulation.Load(10**9, 36.0), simulation.Load(10**9, 0.0)]
     rates = simulation.Rates(connection=1e8)
-    assert simulation.simulated(models, 1, rates).hours == pytest.approx((40 + 36 / 1.8) / 3600)
-    assert simulation.simulated(models, 2, rates).hours == pytest.approx((20 + 36 / 1.8) / 3600)
+    assert simulation.simulated(models, 1, rates).hours == pytest.approx((40 + 36 / (1 + simulation.PARALLEL)) / 3600)
+    assert simulation.simulated(models, 2, rates).hours == pytest.approx((20 + 36 / (1 + simulation.PARALLEL)) / 3600)
 
 
 def test_more_requests_than_a_window_has_wait_for_the_next(simulation):
