@@ -8,11 +8,13 @@ with FileServer({"/BiT.npz": data}) as server:
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import re
 import socket
 import ssl
 import struct
+import termios
 import threading
 import time
 from collections.abc import Mapping
@@ -38,7 +40,7 @@ class Fault:
     cut: int | None = None
     """The connection ends after so many bytes of the body."""
     reset: bool = False
-    """The cut is a reset, which may also take back what was sent."""
+    """The cut is a reset."""
     ignores_range: bool = False
     corrupt: int | None = None
     """The byte of the body that is flipped."""
@@ -185,8 +187,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _break(self, reset: bool) -> None:
         self.close_connection = True
         if reset:
+            self._wait_until_received()
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+
+    def _wait_until_received(self) -> None:
+        """What the client's system does not have yet, a reset would take back: of a slow client, any part of it."""
+        end, left = time.monotonic() + 5, bytes(4)
+        while time.monotonic() < end:
+            with suppress(OSError):
+                left = fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))
+            if not any(left):
+                return
+            time.sleep(0.001)
 
 
 class RawServer:
