@@ -79,7 +79,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HubServer]:
-    with HubServer(USERS, delay=2 * SOON) as server:
+    with HubServer(USERS, delay=5 * SOON) as server:
         yield server
 
 
