@@ -21,6 +21,9 @@ from verify.report.parity import HeldOutReport
 DATA = "digits/heldout.npz"
 BATCH = 60
 """Images that run together."""
+_truths: dict[tuple[object, ...], dict[int, Prediction]] = {}
+"""What the network of a checkpoint takes the images for, of those that this process has computed: by the checkpoint's
+digest and all else that it depends on. Of several folders that are held against one checkpoint, it is computed once."""
 
 
 def held_out(target: Folder) -> HeldOutReport | None:
@@ -39,8 +42,7 @@ def held_out(target: Folder) -> HeldOutReport | None:
         return None
     finally:
         reader.close()
-    oracle = NumpyOracle(target.source, float32_runs=0, pool_padding=target.plan.pool_padding)
-    truth = _predictions(oracle_classifier(oracle, np.float64), images)
+    truth = _truth(target, variant.preprocessing, images)
     tally = Tally(dict(enumerate(labels)), truth, found)
     return HeldOutReport(
         images=len(labels),
@@ -52,6 +54,15 @@ def held_out(target: Folder) -> HeldOutReport | None:
         target_class=_class(found[0]),
         exact=target.dtype == "float32" and reader.unit <= U,
     )
+
+
+def _truth(target: Folder, recipe: Preprocessing, images: npt.NDArray[np.float32]) -> dict[int, Prediction]:
+    source, padding = target.source, target.plan.pool_padding
+    key = source.sha256, source.scheme, padding, recipe.in_words
+    if key not in _truths:
+        oracle = NumpyOracle(source, float32_runs=0, pool_padding=padding)
+        _truths[key] = _predictions(oracle_classifier(oracle, np.float64), images)
+    return _truths[key]
 
 
 def _predictions(classifier: Classifier, images: npt.NDArray[np.float32]) -> dict[int, Prediction]:
