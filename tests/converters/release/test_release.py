@@ -89,7 +89,7 @@ def test_an_interrupted_run_ends_soon_and_says_what_it_did(plan, how, status, wo
     assert found["not tried"] == len(MODELS) - found["published"] > 0
     assert [line for line in lines if line.startswith(f"bit-convert: {word}; run it again to go on")] == lines[-1:]
     assert left(plan) == []
-    content, _ = ended(begun(plan, "--jobs", "2", "--quiet", *hub))
+    content, _ = ended(begun(plan, "--jobs", "1", "--quiet", *hub))
     again = states(content)
     assert again["published"] + again["unchanged"] == len(MODELS)
     assert len([*(plan.parent / "hub").glob("models--*/snapshots/*")]) == len(MODELS)
