@@ -41,6 +41,12 @@ def module(trunk, tmp_path_factory) -> Path:
     return writers.hub_module(trunk, tmp_path_factory.mktemp("hub") / "module")
 
 
+@pytest.fixture(scope="module")
+def module_of_both_signs(trunk, tmp_path_factory) -> Path:
+    """Features of images in -1 … 1."""
+    return writers.hub_module(trunk, tmp_path_factory.mktemp("hub") / "module", (-1, 1))
+
+
 def layers():
     import tf_keras
 
@@ -175,6 +181,21 @@ def models(module):
     return make
 
 
+@pytest.fixture(scope="module")
+def stacks(module):
+    """kind → a network with the layers that a function of that name makes of the module's layer, made once."""
+    made: dict[str, object] = {}
+
+    def make(kind: str, layers_of: Callable):
+        import tf_keras
+
+        if kind not in made:
+            made[kind] = tf_keras.Sequential([layers().InputLayer((None, None, 3)), *layers_of(hub_layer(module))])
+        return made[kind]
+
+    return make
+
+
 def same(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, str]:
     """All tensors are read, bit for bit; returns what is left out."""
     with open_checkpoint(path) as source:
@@ -243,22 +264,22 @@ def test_keras_files_convert_and_keras_s_layers_agree(way: str, models, trunk, t
 
 
 @pytest.mark.parametrize(
-    ("scale", "offset", "range_", "pixels"),
+    ("scale", "offset", "taking", "pixels"),
     [
-        (1 / 255, 0.0, (-1, 1), ([0.0] * 3, [1.0] * 3)),
-        (1 / 127.5, -1.0, (-1, 1), ([0.5] * 3, [0.5] * 3)),
-        (1 / 127.5, -1.0, (0, 1), ([0.75] * 3, [0.25] * 3)),
-        (0.3, 0.1, (-1, 1), ([0.5] * 3, [0.5] * 3)),
+        (1 / 255, 0.0, "module_of_both_signs", ([0.0] * 3, [1.0] * 3)),
+        (1 / 127.5, -1.0, "module_of_both_signs", ([0.5] * 3, [0.5] * 3)),
+        (1 / 127.5, -1.0, "module", ([0.75] * 3, [0.25] * 3)),
+        (0.3, 0.1, "module_of_both_signs", ([0.5] * 3, [0.5] * 3)),
     ],
     ids=["0 … 1", "-1 … 1", "twice", "unknown"],
 )
 def test_the_recipe_gives_the_network_what_layers_before_it_gave(
-    scale, offset, range_, pixels, trunk, tmp_path
+    scale, offset, taking, pixels, request, tmp_path
 ) -> None:
     """A range that a graph does not tell leaves the recipe as it is, and is said."""
     import tf_keras
 
-    hub = hub_layer(writers.hub_module(trunk, tmp_path / "module", range_))
+    hub = hub_layer(request.getfixturevalue(taking))
     stack = [layers().InputLayer((None, None, 3)), layers().Rescaling(scale, offset), hub, dense()]
     tf_save(tf_keras.Sequential(stack), str(tmp_path / "saved"))
     (other,) = converted(tmp_path / "saved", tmp_path / "model")["report"]["other_oracles"]
@@ -290,10 +311,8 @@ def head_kinds() -> dict[str, Callable]:
 
 @pytest.mark.parametrize("kind", ["no bias", "1×1 convolution", "half precision", "as many classes as features"])
 @pytest.mark.parametrize("way", ["tf.saved_model.save", "weights .h5"])
-def test_other_heads(kind: str, way: str, module, trunk, tmp_path) -> None:
-    import tf_keras
-
-    model = tf_keras.Sequential([layers().InputLayer((None, None, 3)), *head_kinds()[kind](hub_layer(module))])
+def test_other_heads(kind: str, way: str, stacks, trunk, tmp_path) -> None:
+    model = stacks(kind, head_kinds()[kind])
     path = WAYS[way](model, tmp_path)
     values = [v.numpy() for v in model.layers[-1 if kind[0] in "na" else 2 if kind[0] == "1" else 1].weights]
     head = {KERNEL: values[0].reshape(1, 1, FEATURES, -1), BIAS: np.zeros(CLASSES, "f4")} | dict(
@@ -339,7 +358,7 @@ def test_a_layer_s_seed_is_left_out_of_an_h5_file(models, trunk, tmp_path) -> No
 # -- what is no BiT
 
 
-def stranger(kind: str, hub):
+def stranger(kind: str) -> Callable:
     tail = {
         "second Dense": lambda: [layers().Dense(16, name="hidden"), layers().Dense(CLASSES)],
         "BatchNormalization": lambda: [layers().BatchNormalization(name="hidden"), dense()],
@@ -350,39 +369,39 @@ def stranger(kind: str, hub):
             dense(name="hidden"),
         ],
     }
-    import tf_keras
-
-    return tf_keras.Sequential([layers().InputLayer((None, None, 3)), hub, *tail[kind]()])
+    return lambda hub: [hub, *tail[kind]()]
 
 
 @pytest.mark.parametrize("kind", ["second Dense", "BatchNormalization", "Dense on other features"])
 @pytest.mark.parametrize("way", ["tf.saved_model.save", "save_weights", "weights .h5"])
-def test_what_bit_has_not_is_refused_by_name(kind: str, way: str, module, tmp_path) -> None:
-    path = WAYS[way](stranger(kind, hub_layer(module)), tmp_path)
+def test_what_bit_has_not_is_refused_by_name(kind: str, way: str, stacks, tmp_path) -> None:
+    path = WAYS[way](stacks(kind, stranger(kind)), tmp_path)
     message = refused(3, "--checkpoint", path, "--output", tmp_path / "model", "--quiet")
     assert "hidden/" in message
     assert "one Dense head" in message
 
 
-@pytest.mark.parametrize("way", ["tf.saved_model.save", "weights .h5"])
-def test_a_dense_layer_on_the_logits_of_another_head_is_refused(way: str, trunk, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def dense_on_logits(tmp_path_factory):
     import tf_keras
 
     own = make_checkpoint(UNITS, WIDTH, 7, seed=21, mids=MIDS)
-    module = writers.hub_module(own, tmp_path / "own")
+    module = writers.hub_module(own, tmp_path_factory.mktemp("own") / "module")
     assert same(module, own).keys() == {"save_counter"}
-    model = tf_keras.Sequential([layers().InputLayer((None, None, 3)), hub_layer(module), dense(name="on_top")])
-    message = refused(3, "--checkpoint", WAYS[way](model, tmp_path), "--output", tmp_path / "model", "--quiet")
+    return tf_keras.Sequential([layers().InputLayer((None, None, 3)), hub_layer(module), dense(name="on_top")])
+
+
+@pytest.mark.parametrize("way", ["tf.saved_model.save", "weights .h5"])
+def test_a_dense_layer_on_the_logits_of_another_head_is_refused(way: str, dense_on_logits, tmp_path) -> None:
+    path = WAYS[way](dense_on_logits, tmp_path)
+    message = refused(3, "--checkpoint", path, "--output", tmp_path / "model", "--quiet")
     assert "on_top/kernel" in message
     assert "7×5" in message
 
 
 @pytest.mark.parametrize("way", ["whole .h5", ".keras"])
-def test_code_is_never_run(way: str, module, tmp_path) -> None:
-    import tf_keras
-
-    code = layers().Lambda(lambda x: x / 255, name="my_code")
-    model = tf_keras.Sequential([layers().InputLayer((None, None, 3)), code, hub_layer(module), dense()])
+def test_code_is_never_run(way: str, stacks, tmp_path) -> None:
+    model = stacks("code", lambda hub: [layers().Lambda(lambda x: x / 255, name="my_code"), hub, dense()])
     message = refused(3, "--checkpoint", WAYS[way](model, tmp_path), "--output", tmp_path / "model", "--quiet")
     assert "my_code is a Lambda, Python code that is never run" in message
 

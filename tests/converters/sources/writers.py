@@ -244,7 +244,7 @@ def tf2_module(
     module.variables_ = {name.replace("/", "."): tf.Variable(value, name="v") for name, value in tensors.items()}
     low, high = range_
 
-    @tf.function
+    @tf.function(autograph=False)
     def compute(images):
         variables = {name: module.variables_[name.replace("/", ".")] for name in tensors}
         features, logits = tf1_network(variables, images, **network)
@@ -262,7 +262,7 @@ def _save(network: Callable[..., object], trackable: object, folder: Path, calle
 
     spec = tf.TensorSpec((None, None, None, 3), name="images")
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(images, training=False):
         return network(images) * (2.0 if training else 1.0)
 
@@ -289,7 +289,7 @@ def hub_module(tensors: Tensors, folder: Path, range_: tuple[float, float] = (0,
     }
     low, high = range_
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(images, training=False):
         variables = {name: made[name] for name in tensors}
         if "resnet/head/conv2d/kernel" in variables:
