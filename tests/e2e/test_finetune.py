@@ -3,8 +3,8 @@
 The folders come from the command line, as a user's would. What is fine-tuned is the embedded checkpoint whose head was
 replaced, in the source, by one of other classes and random weights; the digits are then learnt under labels in
 alphabetical order, as a folder of images gives them, so that nothing of an old head could help. Measured: 3 % right
-before, 100 % after, either way; with random kernels instead of the trained ones both recipes stop short, at 92 to 93 %,
-so weights that were scrambled on their way would not pass.
+before, 99 % after one epoch, either way; with random kernels instead of the trained ones both recipes stop short, at 76
+to 79 %, so weights that were scrambled on their way would not pass.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def test_head_of_other_classes_is_not_replaced_unasked(foreign_folder: Path, lib
 
 
 def test_finetunes_with_transformers_trainer(foreign_folder: Path, data, tmp_path: Path) -> None:
-    """As the library's image-classification example script and notebook do it: 3 epochs of AdamW at 5e-5, warm-up."""
+    """As the library's image-classification example script and notebook do it, one epoch of their three: AdamW at 5e-5,
+    warm-up."""
     training, held_out = data
     set_seed(0)
     model = AutoModelForImageClassification.from_pretrained(
@@ -165,7 +166,7 @@ def test_finetunes_with_transformers_trainer(foreign_folder: Path, data, tmp_pat
         learning_rate=5e-5,
         per_device_train_batch_size=16,
         per_device_eval_batch_size=60,
-        num_train_epochs=3,
+        num_train_epochs=1,
         warmup_steps=0.1,
         report_to="none",
         use_cpu=True,
@@ -204,12 +205,11 @@ def test_finetunes_in_a_plain_loop_with_bit_ref(foreign_folder: Path, data, tmp_
     assert accuracy(model, held_out) < CHANCE
 
     model.train()
-    for _ in range(3):
-        for batch in DataLoader(training, batch_size=16, shuffle=True, collate_fn=collate):
-            loss = model(**batch).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    for batch in DataLoader(training, batch_size=16, shuffle=True, collate_fn=collate):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
     reached = accuracy(model, held_out)
     assert reached >= ENOUGH
