@@ -134,6 +134,7 @@ def test_processes_end_with_whoever_started_them(root):
         while len(children) < 2:
             found = subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, text=True)
             children = found.stdout.split()
+            time.sleep(0.05)
         assert parent.stdout is not None
         assert parent.stdout.readline()
         parent.kill()
@@ -141,7 +142,7 @@ def test_processes_end_with_whoever_started_them(root):
     while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < limit:
         time.sleep(0.1)
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    results = run(jobs_of(root), 2)
+    results = run(jobs_of(root), 1)
     assert {result.state for result in results} <= {State.PUBLISHED, State.UNCHANGED}
     assert commits(root) == {f"models--me--c{index}": 1 for index in range(5)}
     assert leftovers(root) == []
