@@ -61,15 +61,16 @@ def make_checkpoint(
     rng = np.random.Generator(np.random.PCG64(seed))
     tensors = {}
     for name, shape in tensor_shapes(units, width, classes, mids).items():
-        noise = rng.standard_normal(shape, dtype=np.float32)
+        value = rng.standard_normal(shape, dtype=np.float32)  # changed in place: large ones take half the time
         if name.endswith("gamma"):
-            value = 1 + np.float32(0.2) * noise
+            value *= np.float32(0.2)
+            value += 1
         elif name.endswith(("beta", "bias")):
-            value = np.float32(0.1) * noise
+            value *= np.float32(0.1)
         elif "head" in name:
-            value = np.float32(0.02) * noise
+            value *= np.float32(0.02)
         else:
-            value = np.float32(kernel_std) * noise
+            value *= np.float32(kernel_std)
         tensors[name] = value
     return tensors
 
