@@ -37,8 +37,8 @@ from converters.release.estimate import estimate, memory_expected, weights_of
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
 from converters.release.plan import read_plan
-from converters.release.pool import cores
 from converters.release.shard import Shard
+from converters.release.sharing import cores
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report

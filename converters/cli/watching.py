@@ -129,7 +129,8 @@ def local_engine(
 ) -> Engine:
     """An engine on this machine: in ``count`` processes (0: one a core), or for one in this process."""
     from converters.release.estimate import memory_available
-    from converters.release.pool import Pool, cores
+    from converters.release.pool import Pool
+    from converters.release.sharing import cores
     from converters.release.workers import Here
 
     count = min(count or cores(), len(jobs))

@@ -2,7 +2,6 @@
 
     Pool ── a socket a process ──→ ``worker.main``:  attempt → steps …, outcome
 
-Runs of one user share the cores: of two at once, each with a process a core, each lets half of them work.
 Nothing is shared but the sockets: there is no helper process that could die, and a process whose parent is gone ends
 itself. A process has its share of the cores, set before NumPy and PyTorch are loaded, and loads them once.
 """
@@ -21,21 +20,12 @@ from multiprocessing.connection import Pipe, wait
 
 from converters.errors import Scope, UsageError
 from converters.failures import interruptible
-from converters.files import cache_folder
-from converters.placing import LockedFolder, remove_leftovers
+from converters.placing import remove_leftovers
 from converters.release.events import Event, Listener
 from converters.release.job import Work
+from converters.release.sharing import THREADS, Run, cores
 from converters.release.workers import Lost, Outcome
 
-THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
 GRACE = 6.0
 """Seconds that a process has to remove what is half made."""
 BEGINNING, ENDING = 0.8, 8.0
@@ -47,11 +37,6 @@ BROKEN = 10
 """Processes that may end by themselves, killed by nobody, one after the other before anything comes of them."""
 
 
-def cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Pool:
     """``count`` processes, each started when it is first needed. ``debug``: tracebacks on stderr."""
 
@@ -59,8 +44,7 @@ class Pool:
         self._count, self._listen, self._debug = count, listen, debug
         self._processes: list[_Process] = []
         self._failed_in_a_row = 0
-        self._run: LockedFolder | None = None
-        self._runs, self._settled = 0, 0.0
+        self._run, self._runs, self._settled = Run(), 0, 0.0
 
     def idle(self) -> int:
         if self._failed_in_a_row >= BROKEN:
@@ -107,22 +91,15 @@ class Pool:
             if process.job is not None:
                 remove_leftovers(process.job.place)
         self._processes.clear()
-        if self._run is not None:
-            self._run.release()
-            self._run = None
+        self._run.close()
 
     def _share(self) -> int:
         """The number of processes that may work now: fewer while other runs would have more of them than cores."""
-        now = time.monotonic()
-        try:
-            self._run = self._run or LockedFolder(cache_folder() / "runs", "run-")
-            runs = self._run.count()
-        except (OSError, UsageError):  # a cache that cannot be written, a file system without locks
-            return self._count
+        now, runs = time.monotonic(), self._run.count()
         if runs != self._runs:
             self._settled = now + (BEGINNING if runs > self._runs else ENDING)
             self._runs = runs
-        share = min(self._count, max(1, max(cores(), self._count) // max(1, runs)))
+        share = min(self._count, max(1, max(cores(), self._count) // runs))
         return share if now >= self._settled else min(share, max(1, len(self._processes)))
 
     def _heard(self, process: _Process) -> Outcome | None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from converters.failures import interruptible
 from converters.release.job import Later, Result, Work
 from converters.release.one import release_one
+from converters.release.sharing import Run, cores, threads, use_threads
 from verify.protocols import Progress
 
 
@@ -40,7 +41,10 @@ class Workers(Protocol):
 
 
 class Here:
-    """This process: ``ended`` makes the attempt that was begun. ``shown`` gives each job's progress."""
+    """This process: ``ended`` makes the attempt that was begun, with this run's share of the threads.
+
+    ``shown`` gives each job's progress.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class Here:
     ) -> None:
         self._shown, self._bars, self._tell = shown, bars, tell
         self._begun: tuple[int, int, Work] | None = None
+        self._run, self._most = Run(), threads()
+        self._threads = self._most
 
     def idle(self) -> int:
         return 0 if self._begun else 1
@@ -61,6 +67,7 @@ class Here:
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         assert self._begun is not None, "something was begun"
         number, attempt, job = self._begun
+        self._share_threads()
         with self._shown(job, attempt) as progress, interruptible():
             outcome = release_one(job, progress, waits=False, bars=self._bars, tell=self._tell)
         self._begun = None
@@ -68,3 +75,10 @@ class Here:
 
     def stop(self) -> None:
         """The attempt ended when the exception came through that led here."""
+        self._run.close()
+
+    def _share_threads(self) -> None:
+        share = max(1, min(self._most, cores() // self._run.count()))
+        if share != self._threads:
+            use_threads(share)
+            self._threads = share

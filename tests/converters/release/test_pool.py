@@ -234,6 +234,9 @@ def test_a_run_that_was_killed_has_no_share(root, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_shares_nothing(root, monkeypatch):
     (root / "cache").write_text("a file", encoding="utf-8")
-    pool = pool_of(8, [0.0], monkeypatch)
+    clock = [0.0]
+    pool = pool_of(8, clock, monkeypatch)
+    assert pool.idle() == 1
+    clock[0] += pools.BEGINNING
     assert pool.idle() == 8
     pool.stop()
