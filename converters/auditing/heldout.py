@@ -22,8 +22,8 @@ DATA = "digits/heldout.npz"
 BATCH = 60
 """Images that run together."""
 _truths: dict[tuple[object, ...], dict[int, Prediction]] = {}
-"""What the network of a checkpoint takes the images for, of those that this process has computed: by the checkpoint's
-digest and all else that it depends on. Of several folders that are held against one checkpoint, it is computed once."""
+"""The classes that a checkpoint's network gives the images, by its digest and all else that they depend on: of several
+folders that are held against one checkpoint they are computed once."""
 
 
 def held_out(target: Folder) -> HeldOutReport | None:
