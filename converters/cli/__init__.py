@@ -4,8 +4,7 @@ In: options. Out: text or JSON, and an exit status. ``commands.py`` declares the
 commands have in common; ``runs.py`` does what they ask for, of several targets ``audits.py``, of two reports
 ``comparing.py``; ``outcome.py`` says what came of a run, ``summary.py`` is what a person reads at the end,
 ``progress.py`` what is shown meanwhile. ``output.py`` is the one way out for text, ``endings.py`` has the exit status
-of whatever happens, ``process.py`` settings of the process. ``words.py`` reads a word without an option,
-``completion.py`` completes one that is not finished.
+of whatever happens. ``words.py`` reads a word without an option, ``completion.py`` completes one that is not finished.
 """
 
 import os

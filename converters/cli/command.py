@@ -17,8 +17,8 @@ import click
 from converters.choices import JSON_SCHEMA
 from converters.cli.endings import Ending
 from converters.cli.output import say_own, tolerant_streams
-from converters.cli.process import seldom_collected
 from converters.errors import UsageError
+from converters.memory import collect_seldom
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,7 +77,7 @@ class Command(click.Command):
 
     def main(self, args: Any = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         if args is None:
-            seldom_collected()
+            collect_seldom()
         words = list(sys.argv[1:] if args is None else map(str, args))
         if words and words[0] in self.others:
             return self.others[words[0]]().main(words[1:], f"{prog_name or self.name} {words[0]}", *rest, **extra)

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 from converters.failures import Terminated, terminable
+from converters.memory import collect_seldom
 from converters.release.events import DOWNLOADING, Event, Listener, phase_of
 from converters.release.job import Work
 
@@ -25,6 +26,7 @@ BETWEEN = 1.0
 
 def main(number: int, debug: bool) -> None:
     """Works for whoever holds the other end of the connection of this file number, until it is closed."""
+    collect_seldom()
     connection = Connection(number)
     jobs: SimpleQueue[tuple[int, Work] | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
