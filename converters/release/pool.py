@@ -28,7 +28,7 @@ from converters.release.workers import Lost, Outcome
 
 GRACE = 6.0
 """Seconds that a process has to remove what is half made."""
-BEGINNING, ENDING = 0.8, 8.0
+BEGINNING, ENDING = 0.6, 8.0
 """Seconds for which no process is started beside another after a run was seen to begin, since more may begin with it,
 and to end, since one that shared all of its work is about to."""
 AFTER = 1.0
@@ -65,6 +65,8 @@ class Pool:
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         busy = {process.connection: process for process in self._processes if process.number is not None}
         found: list[tuple[int, Outcome]] = []
+        if seconds is not None and (left := self._settled - time.monotonic()) > 0:
+            seconds = min(seconds, left)
         with interruptible():
             ready = wait(list(busy), seconds)
         for connection in ready:
