@@ -17,7 +17,7 @@ import numpy as np
 from converters.mapping.dtypes import DTYPES, round_to, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, Array, Exact, Layout, scaled
 from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
-from converters.mapping.tiles import OUTPUTS, Tile
+from converters.mapping.tiles import OUTPUTS, Tile, same_bits
 
 
 class GoogleTensors(Protocol):
@@ -41,8 +41,7 @@ class Rows:
 
     def equals(self, stored: Array) -> bool:
         """Whether ``stored``, these rows alone, has the very bits that ``put`` would write."""
-        bits = f"u{self.values.itemsize}"
-        return bool(np.array_equal(stored.view(bits), self.values.view(bits)))
+        return same_bits(stored, self.values)
 
 
 Piece = Rows | Tile

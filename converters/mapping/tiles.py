@@ -26,6 +26,12 @@ GAP = 16
 """Values between two rows: a line of the cache."""
 
 
+def same_bits(one: Array, other: Array) -> bool:
+    """Whether two arrays of one dtype have the same bits in the same places; no copy is made of either."""
+    bits = f"u{one.itemsize}"
+    return bool(np.array_equal(one.view(bits), other.view(bits)))
+
+
 @dataclass(frozen=True)
 class Tile:
     """Some of a kernel's values, (inputs, window, outputs), and where they belong.
@@ -43,9 +49,7 @@ class Tile:
 
     def equals(self, stored: Array) -> bool:
         """Whether ``stored``, the rows that ``put`` would fill, has the very bits of this tile."""
-        held, values = self._both(stored)
-        bits = f"u{values.itemsize}"
-        return bool(np.array_equal(held.view(bits), values.view(bits)))
+        return same_bits(*self._both(stored))
 
     def _both(self, rows: Array) -> tuple[Array, Array]:
         """The part of these rows that the tile is, and its values, in one shape: (outputs, inputs · window)."""
