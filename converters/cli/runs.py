@@ -38,10 +38,10 @@ from converters.release.job import Job, Result, State
 from converters.release.one import release_one, share_gates
 from converters.release.plan import read_plan
 from converters.release.shard import Shard
-from converters.release.sharing import cores
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
+from verify.cores import cores
 
 
 @dataclass(frozen=True)

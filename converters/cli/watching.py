@@ -130,8 +130,8 @@ def local_engine(
     """An engine on this machine: in ``count`` processes (0: one a core), or for one in this process."""
     from converters.release.estimate import memory_available
     from converters.release.pool import Pool
-    from converters.release.sharing import cores
     from converters.release.workers import Here
+    from verify.cores import cores
 
     count = min(count or cores(), len(jobs))
     if count > 1:

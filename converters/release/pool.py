@@ -23,8 +23,9 @@ from converters.failures import interruptible
 from converters.placing import remove_leftovers
 from converters.release.events import Event, Listener
 from converters.release.job import Work
-from converters.release.sharing import THREADS, Run, cores
+from converters.release.sharing import THREADS, Runs
 from converters.release.workers import Lost, Outcome
+from verify.cores import cores
 
 GRACE = 6.0
 """Seconds that a process has to remove what is half made."""
@@ -44,7 +45,7 @@ class Pool:
         self._count, self._listen, self._debug = count, listen, debug
         self._processes: list[_Process] = []
         self._failed_in_a_row = 0
-        self._run, self._runs, self._settled = Run(), 0, 0.0
+        self._sharing, self._runs, self._settled = Runs(), 0, 0.0
 
     def idle(self) -> int:
         if self._failed_in_a_row >= BROKEN:
@@ -93,11 +94,11 @@ class Pool:
             if process.job is not None:
                 remove_leftovers(process.job.place)
         self._processes.clear()
-        self._run.close()
+        self._sharing.close()
 
     def _share(self) -> int:
         """The number of processes that may work now: fewer while other runs would have more of them than cores."""
-        now, runs = time.monotonic(), self._run.count()
+        now, runs = time.monotonic(), self._sharing.count()
         if runs != self._runs:
             self._settled = now + (BEGINNING if runs > self._runs else ENDING)
             self._runs = runs

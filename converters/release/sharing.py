@@ -25,17 +25,6 @@ THREADS = (
 )
 
 
-def cores() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threads() -> int:
-    """The number of threads that the user asks of every library, or else that of the processors."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(asked)) if asked.isdecimal() else cores()
-
-
 def use_threads(count: int) -> None:
     """Has NumPy, PyTorch and what is loaded later compute with so many threads from now on, in the whole process."""
     os.environ.update(dict.fromkeys(THREADS, str(count)))
@@ -49,8 +38,8 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class Run:
-    """This run, among others of the same user. ``close`` it."""
+class Runs:
+    """The runs of this user, of which this is one until it is closed."""
 
     def __init__(self) -> None:
         self._folder: LockedFolder | None = None
@@ -64,7 +53,7 @@ class Run:
             return 1
 
     def close(self) -> None:
-        """Counts no longer."""
+        """This run is over."""
         if self._folder is not None:
             self._folder.release()
             self._folder = None

@@ -10,7 +10,8 @@ from typing import Protocol
 from converters.failures import interruptible
 from converters.release.job import Later, Result, Work
 from converters.release.one import release_one
-from converters.release.sharing import Run, cores, threads, use_threads
+from converters.release.sharing import Runs, use_threads
+from verify.cores import cores, threads
 from verify.protocols import Progress
 
 
@@ -55,7 +56,7 @@ class Here:
     ) -> None:
         self._shown, self._bars, self._tell = shown, bars, tell
         self._begun: tuple[int, int, Work] | None = None
-        self._run, self._most = Run(), threads()
+        self._sharing, self._most = Runs(), threads()
         self._threads = self._most
 
     def idle(self) -> int:
@@ -75,10 +76,10 @@ class Here:
 
     def stop(self) -> None:
         """The attempt ended when the exception came through that led here."""
-        self._run.close()
+        self._sharing.close()
 
     def _share_threads(self) -> None:
-        share = max(1, min(self._most, cores() // self._run.count()))
+        share = max(1, min(self._most, cores() // self._sharing.count()))
         if share != self._threads:
             use_threads(share)
             self._threads = share

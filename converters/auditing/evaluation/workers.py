@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from converters.auditing.evaluation.images import UnreadableImageError, hashed
 from converters.auditing.evaluation.recipes import Recipe, preparer
+from verify.cores import cores
 
 if TYPE_CHECKING:
     from converters.auditing.evaluation.datasets import LabelledImage  # with what a process has no use for
@@ -64,7 +65,7 @@ class Workers:
 
     def __init__(self, source: Recipe, target: Recipe | None, images: int = MOST) -> None:
         self._recipes = [source.to_json(), target.to_json() if target else ""]
-        self.count = max(1, min(images, _processors(), MOST))
+        self.count = max(1, min(images, cores(), MOST))
         self._idle: SimpleQueue[_Process] = SimpleQueue()
         self._all: list[_Process] = []
         self._closed = False
@@ -205,7 +206,3 @@ class Maker:
         except Exception as error:
             return None, f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         return (found, "") if difference(found, source) else (None, "")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,11 +13,12 @@ from threadpoolctl import ThreadpoolController
 
 from converters.conversion import Request
 from converters.options import ConvertOptions
-from converters.release import sharing, workers
+from converters.release import workers
 from converters.release.job import Job, Result, State
-from converters.release.sharing import THREADS, Run
+from converters.release.sharing import THREADS, Runs
 from converters.release.workers import Here
 from tests.checkpoints import make_checkpoint
+from verify import cores
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def _own_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
     for name in THREADS:
         monkeypatch.setenv(name, "")
-    for module in (sharing, workers):
+    for module in (cores, workers):
         monkeypatch.setattr(module, "cores", lambda: 4)
     with ThreadpoolController().limit(limits=4, user_api="blas"):
         torch.set_num_threads(4)
@@ -56,7 +57,7 @@ def threads_of(here: Here, place: Path) -> tuple[str, set[int], int]:
 
 
 def test_a_run_by_itself_has_every_thread_and_one_beside_another_half_of_them(tmp_path):
-    here, other = Here(lambda *_: None, bars=False, tell=None), Run()
+    here, other = Here(lambda *_: None, bars=False, tell=None), Runs()
     assert threads_of(here, tmp_path) == ("", {4}, 4)
     assert other.count() == 2
     assert threads_of(here, tmp_path) == ("2", {2}, 2)
@@ -68,7 +69,7 @@ def test_a_run_by_itself_has_every_thread_and_one_beside_another_half_of_them(tm
 
 def test_no_more_threads_than_were_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    here, other = Here(lambda *_: None, bars=False, tell=None), Run()
+    here, other = Here(lambda *_: None, bars=False, tell=None), Runs()
     other.count()
     assert threads_of(here, tmp_path)[0] == "1"
     here.stop()
