@@ -41,7 +41,7 @@ from converters.release.shard import Shard
 from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
-from verify.cores import cores
+from verify.oracles.numpy.threads import cores
 
 
 @dataclass(frozen=True)

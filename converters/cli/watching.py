@@ -131,7 +131,7 @@ def local_engine(
     from converters.release.estimate import memory_available
     from converters.release.pool import Pool
     from converters.release.workers import Here
-    from verify.cores import cores
+    from verify.oracles.numpy.threads import cores
 
     count = min(count or cores(), len(jobs))
     if count > 1:

@@ -21,7 +21,7 @@ from converters.files import cache_folder
 from converters.mapping.architecture import Architecture
 from converters.options import PublishOptions
 from converters.release.job import Job
-from verify.cores import cores
+from verify.oracles.numpy.threads import cores
 
 BASE_MEMORY = 800 * 10**6
 """Bytes of a process that verifies: PyTorch, a report, the oracle's tensors of one unit, images of 64 pixels."""

@@ -25,7 +25,7 @@ from converters.release.events import Event, Listener
 from converters.release.job import Work
 from converters.release.sharing import THREADS, Runs
 from converters.release.workers import Lost, Outcome
-from verify.cores import cores
+from verify.oracles.numpy.threads import cores
 
 GRACE = 6.0
 """Seconds that a process has to remove what is half made."""

@@ -11,7 +11,7 @@ from converters.failures import interruptible
 from converters.release.job import Later, Result, Work
 from converters.release.one import release_one
 from converters.release.sharing import Runs, use_threads
-from verify.cores import cores, threads
+from verify.oracles.numpy.threads import cores, threads
 from verify.protocols import Progress
 
 

@@ -29,7 +29,6 @@ import numpy.typing as npt
 
 from converters.auditing.evaluation.images import UnreadableImageError, hashed
 from converters.auditing.evaluation.recipes import Recipe, preparer
-from verify.cores import cores
 
 if TYPE_CHECKING:
     from converters.auditing.evaluation.datasets import LabelledImage  # with what a process has no use for
@@ -64,6 +63,8 @@ class Workers:
     how many there are to prepare."""
 
     def __init__(self, source: Recipe, target: Recipe | None, images: int = MOST) -> None:
+        from verify.oracles.numpy.threads import cores  # with the oracle, which a process has no use for
+
         self._recipes = [source.to_json(), target.to_json() if target else ""]
         self.count = max(1, min(images, cores(), MOST))
         self._idle: SimpleQueue[_Process] = SimpleQueue()

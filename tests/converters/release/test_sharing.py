@@ -18,7 +18,7 @@ from converters.release.job import Job, Result, State
 from converters.release.sharing import THREADS, Runs
 from converters.release.workers import Here
 from tests.checkpoints import make_checkpoint
-from verify import cores
+from verify.oracles.numpy import threads
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _own_threads(tmp_path, monkeypatch):
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
     for name in THREADS:
         monkeypatch.setenv(name, "")
-    for module in (cores, workers):
+    for module in (threads, workers):
         monkeypatch.setattr(module, "cores", lambda: 4)
     with ThreadpoolController().limit(limits=4, user_api="blas"):
         torch.set_num_threads(4)

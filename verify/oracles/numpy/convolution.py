@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from verify.cores import threads
 from verify.oracles.numpy.arrays import Array, Arrays, NumpyArrays, Precision
-from verify.oracles.numpy.threads import at_once
+from verify.oracles.numpy.threads import at_once, threads
 
 BLOCK_BYTES = 1 << 25
 """About how large the pieces are in which the windows of images are made."""
