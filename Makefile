@@ -4,6 +4,7 @@ VARIANT ?= BiT-digits
 VENV ?= .venv
 RUN := $(VENV)/bin/
 INSTALL ?= $(RUN)python -m pip install --quiet
+unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of a test run compiles every module of PyTorch anew
 PEERS := .venv-peers
 
 # What is installed: what pyproject.toml asks for; or with LOCK=requirements.lock exactly what that names, by its hashes.
