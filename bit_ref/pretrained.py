@@ -123,12 +123,13 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         source = _Stored.take(pretrained_model_name_or_path, kwargs)
         max_memory = kwargs.pop("max_memory", None)
         dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype
-        if not isinstance(config, BitConfig):
+        if isinstance(config, BitConfig):
+            config = copy.deepcopy(config)
+        else:
             config, kwargs = source.read_config(config, kwargs)
         if kwargs:
             raise TypeError(f"{cls.__name__}.from_pretrained got unexpected arguments: {', '.join(sorted(kwargs))}")
 
-        config = copy.deepcopy(config)
         stored = source.read()
         if TENSORS_OF_A_UNIT * sum(config.depths) > len(stored):  # before as many are built
             raise RuntimeError(f"{source} has {len(stored)} tensors, too few for depths={config.depths} of its config")
