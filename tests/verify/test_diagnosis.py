@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from tests.verify.test_audit import HEAD_BIAS, ROOT_KERNEL, UNIT, VALUE_FAULTS
 from verify import AuditSettings, Correspondence, audit, default_images
 from verify.compare import FACTOR
 from verify.diagnosis.arithmetic import DEVIATIONS
+from verify.diagnosis.candidates import candidates
+from verify.diagnosis.right_steps import RightSteps
 from verify.faults import KINDS, Fault, Kind
 from verify.oracles.numpy import Arithmetic
+from verify.protocols import OracleError
 
 B_KERNEL = UNIT + "b/standardized_conv2d/kernel"
 
@@ -217,6 +221,26 @@ def test_a_kind_is_written_as_its_text(tensors):
     assert str(fault) == "a: mirrored kernel, b"
     report = dataclasses.replace(audited(tensors), verdict="failed", faults=(fault,))
     assert json.loads(report.to_json())["faults"] == [{"kind": "mirrored kernel", "place": "a", "detail": "b"}]
+
+
+def test_candidates_that_share_right_steps_give_what_each_gives_alone(tensors):
+    layer, steps, given = "block2/unit01", RightSteps(), []
+    image = np.random.default_rng(0).standard_normal((1, 256, 5, 5), np.float32)
+    for _, build in islice(candidates(Arithmetic(), MemorySource(tensors), layer), 0, None, 3):
+        alone, sharing = build(layer), build(layer)
+        sharing.steps = steps
+        given.append([outcome(oracle, layer, image) for oracle in (alone, sharing)])
+    assert len(given) > 200
+    for one, other in given:
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 * max(1.0, np.abs(one).max()))
+
+
+def outcome(oracle, layer, image):
+    """What a candidate gives; nothing where it cannot be computed."""
+    try:
+        return oracle.layer(layer, [image])[0].truth
+    except (OracleError, ValueError):
+        return np.zeros(0)
 
 
 def test_a_wrong_arithmetic_has_float32_runs_as_the_right_one():

@@ -26,8 +26,9 @@ from verify.diagnosis.alternatives import (
     leaky,
     windows,
 )
+from verify.diagnosis.right_steps import SharingOracle
 from verify.faults import Kind
-from verify.oracles.numpy import Arithmetic, NumpyOracle
+from verify.oracles.numpy import Arithmetic
 from verify.oracles.numpy.convolution import multiplied
 from verify.protocols import Tensors
 
@@ -53,9 +54,11 @@ def relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
-class Suspect(NumpyOracle):
+class Suspect(SharingOracle):
     """An oracle with a knob for each structure that ports get wrong; as it stands it is the right one."""
 
+    part: Part | None = None
+    """The part that is wrong, where the others are right."""
     only = ""
     """The prefix of the names of wrong kernels or norms; empty for all."""
     standardises: Standardisation = Standardisation()
@@ -132,6 +135,12 @@ class Suspect(NumpyOracle):
         self._here = at == self.only or not self.only
         return super()._conv(at, streams, *options, **more)
 
+    def _is_right_norm(self, at: str) -> bool:
+        return self.part is not None and not (self.part == "norm" and self._here)
+
+    def _is_right_conv(self, at: str) -> bool:
+        return self.part == "norm" or (self.part == "kernel" and not self._here)
+
     def _convolved(self, kernel: Array, streams: Sequence[Any], size: int, stride: int) -> list[list[Array]]:
         if not self._here:
             return super()._convolved(kernel, streams, size, stride)
@@ -193,12 +202,12 @@ class Deviation:
         """Whether a port may have it in a single kernel or norm."""
         return self.part in ("kernel", "norm")
 
-    def oracle(self, source: Tensors, right: Arithmetic, only: str = "") -> NumpyOracle:
+    def oracle(self, source: Tensors, right: Arithmetic, only: str = "") -> Suspect:
         """The oracle that makes this fault; ``right`` are the constants of the checkpoint, ``only`` what the name of
         the one kernel or norm begins with that is wrong."""
         early = {name: value for name, value in self.constants.items() if name == "pool_padding"}
         suspect = Suspect(source, float32_runs=0, arithmetic=replace(right, **early))
-        suspect.only = only
+        suspect.part, suspect.only = self.part, only
         suspect.wrong = {name: value for name, value in self.constants.items() if name not in early}
         for name, value in self.knobs.items():
             setattr(suspect, name, value)

@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from verify.diagnosis.arithmetic import DEVIATIONS, Deviation, parts_of
 from verify.diagnosis.changes import LAYOUT_ORDERS, REORDERINGS, REVALUATIONS, Change, reread
+from verify.diagnosis.right_steps import SharingOracle
 from verify.faults import Fault, Kind
-from verify.oracles.numpy import Arithmetic, NumpyOracle
+from verify.oracles.numpy import Arithmetic
 from verify.protocols import Source, Tensors
 
 Array = npt.NDArray[Any]
-Build = Callable[[str], NumpyOracle]
+Build = Callable[[str], SharingOracle]
 Candidate = tuple[Fault, Build]
 
 PARTNERS = 40
@@ -43,20 +44,20 @@ class Changed:
     """A source some of whose tensors are others."""
 
     def __init__(self, source: Tensors, tensors: Mapping[str, Array]) -> None:
-        self.source, self.shapes, self.tensors = source, source.shapes, tensors
+        self.source, self.shapes, self.wrong = source, source.shapes, tensors
 
     def read(self, name: str) -> Array:
-        return self.tensors[name].copy() if name in self.tensors else self.source.read(name)
+        return self.wrong[name].copy() if name in self.wrong else self.source.read(name)
 
 
 class Exchanged:
     """A source in which some tensors stand in others' places."""
 
     def __init__(self, source: Tensors, places: Mapping[str, str]) -> None:
-        self.source, self.shapes, self.places = source, source.shapes, places
+        self.source, self.shapes, self.wrong = source, source.shapes, places
 
     def read(self, name: str) -> Array:
-        return self.source.read(self.places.get(name, name))
+        return self.source.read(self.wrong.get(name, name))
 
 
 def layer_of(tensor: str) -> str:
@@ -107,16 +108,16 @@ def deviations_of(layer: str) -> list[Deviation]:
     return [deviation for deviation in DEVIATIONS if deviation.part in parts_of(layer)]
 
 
-def deviating_oracle(deviation: Deviation, only: str, source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
+def deviating_oracle(deviation: Deviation, only: str, source: Source, right: Arithmetic, layer: str) -> SharingOracle:
     return deviation.oracle(source, right, only)
 
 
-def _changed_oracle(tensors: Mapping[str, Array], source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
-    return NumpyOracle(Changed(source, tensors), float32_runs=0, arithmetic=right)
+def _changed_oracle(tensors: Mapping[str, Array], source: Source, right: Arithmetic, layer: str) -> SharingOracle:
+    return SharingOracle(Changed(source, tensors), float32_runs=0, arithmetic=right)
 
 
-def _exchanged_oracle(places: Mapping[str, str], source: Source, right: Arithmetic, layer: str) -> NumpyOracle:
-    return NumpyOracle(Exchanged(source, places), float32_runs=0, arithmetic=right)
+def _exchanged_oracle(places: Mapping[str, str], source: Source, right: Arithmetic, layer: str) -> SharingOracle:
+    return SharingOracle(Exchanged(source, places), float32_runs=0, arithmetic=right)
 
 
 def _single(layer: str, names: Sequence[str]) -> Iterator[tuple[Deviation, str]]:

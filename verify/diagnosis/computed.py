@@ -33,6 +33,7 @@ from verify.diagnosis.candidates import (
 )
 from verify.diagnosis.changes import Spatial, identify
 from verify.diagnosis.head import head_faults
+from verify.diagnosis.right_steps import RightSteps
 from verify.faults import Fault, Kind
 from verify.forward import Run
 from verify.oracles.numpy import Arithmetic, NumpyOracle
@@ -364,10 +365,13 @@ def _again(
     return None
 
 
-def _score(build: Build, failing: _WrongLayer) -> float:
-    """The largest miss of a candidate over the images; infinite where it can already be refuted."""
+def _score(build: Build, failing: _WrongLayer, steps: RightSteps | None = None) -> float:
+    """The largest miss of a candidate over the images; infinite where it can already be refuted.
+
+    ``steps`` are the right ones on the image that is tried first."""
     oracle, worst = build(failing.name), 0.0
     for image in failing.worst_first:
+        oracle.steps, steps = steps, None
         worst = max(worst, _miss(oracle, failing, image))
         if worst > 1:
             return math.inf
@@ -393,12 +397,13 @@ def _best(
     work, count = _work(source, failing), candidate_count(source, failing.name)
     expected = min(budget // work, count)
     step.expect(expected)
+    steps = RightSteps()
     for fault, build in candidates(oracle.arithmetic, source, failing.name):
         if tried == expected:
             return found, tried * work, f"; the search was cut after {tried} of some {count} known faults"
         tried += 1
         step(f"diagnosis, {failing.name}: {fault.kind}?")
-        score = _score(build, failing)
+        score = _score(build, failing, steps)
         if score < best:
             best, found = score, (fault, build)
         if score < CONVINCING:

@@ -99,8 +99,10 @@ class NumpyArrays:
         return np.concatenate(arrays)
 
     def pad(self, x: Array, by: int, value: float = 0.0) -> Array:
-        around = ((0, 0),) * (x.ndim - 2) + ((by, by), (by, by))
-        return np.pad(x, around, constant_values=value)
+        *outer, high, wide = x.shape
+        padded = np.full((*outer, high + 2 * by, wide + 2 * by), value, x.dtype)  # np.pad takes ten times as long
+        padded[..., by : by + high, by : by + wide] = x
+        return padded
 
     def contiguous(self, x: Array) -> Array:
         return np.ascontiguousarray(x)
