@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from converters.errors import UsageError
+from tests.converters.sources.conftest import tar_of
 from tests.converters.sources.costs import cost_of_refusal
 from tests.converters.sources.refusals import read_all, refuse, refuse_cut_short
 
@@ -83,6 +84,12 @@ def test_a_file_where_a_folder_was_is_refused(tmp_path: Path) -> None:
     refuse(archive(tmp_path / "x.tar.gz", member("a"), member("a/b")))
 
 
+@pytest.fixture
+def harmless(tmp_path: Path, written) -> Path:
+    """An archive whose reading takes no library that takes seconds to import."""
+    return tar_of(written("npz").parent, tmp_path / "harmless.tar.gz")
+
+
 @pytest.mark.slow
 def test_too_many_members_are_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.tar.gz", *(member(f"m{n}") for n in range(4097)), content=b"")
@@ -90,26 +97,26 @@ def test_too_many_members_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, written) -> None:
+def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, harmless: Path) -> None:
     path = tmp_path / "x.tar.gz"
     header = tarfile.TarInfo("zeros")
     header.size = 400 * MB
     path.write_bytes(gzip.compress(header.tobuf()) + 400 * gzip.compress(bytes(MB)))
     assert path.stat().st_size < MB
     refuse(path)
-    assert cost_of_refusal(path, written("TF1-Hub .tar.gz of a folder")).memory < 20 * MB
+    assert cost_of_refusal(path, harmless).memory < 20 * MB
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["zeros", "././@LongLink"])
-def test_a_bomb_within_a_header_is_refused(tmp_path: Path, written, name: str) -> None:
+def test_a_bomb_within_a_header_is_refused(tmp_path: Path, harmless: Path, name: str) -> None:
     """A long name, or extended header, is read as a whole."""
     path = tmp_path / "x.tar.gz"
     header = tarfile.TarInfo(name)
     header.type = tarfile.XHDTYPE if name == "zeros" else tarfile.GNUTYPE_LONGNAME
     header.size = 400 * MB
     path.write_bytes(gzip.compress(header.tobuf()) + 400 * gzip.compress(bytes(MB)))
-    assert cost_of_refusal(path, written("TF1-Hub .tar.gz of a folder")).memory < 200 * MB
+    assert cost_of_refusal(path, harmless).memory < 200 * MB
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
