@@ -114,10 +114,16 @@ def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
     return path
 
 
+def _digest(tensors) -> str:
+    return hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
+
+
 def _saved_model(tensors, folder: Path) -> Path:
-    """Not in ``folder``: it takes seconds to write, once for all tests of these tensors. Do not change it."""
-    digest = hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
-    return made_once(f"saved-model-{digest}", lambda folder: writers.saved_model(tensors, folder))
+    """Not in ``folder``: it takes seconds to write, once for all tests of these tensors. Do not change it. That of
+    ``network()`` has all that Keras adds, which takes most of them."""
+    digest = _digest(tensors)
+    traced = digest == _digest(network())
+    return made_once(f"saved-model-{digest}", lambda folder: writers.saved_model(tensors, folder, traced))
 
 
 def _archive(tensors, folder: Path) -> Path:

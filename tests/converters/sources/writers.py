@@ -222,10 +222,14 @@ def tf2_checkpoint(tensors: Tensors, folder: Path, optimizer: str | None = None,
     return Path(tf.train.Checkpoint(**tracked).save(str(folder / "model.ckpt")))
 
 
-def saved_model(tensors: Tensors, folder: Path, **how) -> Path:
-    """``tf.saved_model.save`` of the Keras network, for images of any size in -1 … 1."""
+def saved_model(tensors: Tensors, folder: Path, layers_traced: bool = False, **how) -> Path:
+    """``tf.saved_model.save`` of the Keras network, for images of any size in -1 … 1; with functions of every single
+    layer beside it if ``layers_traced``, as Keras saves them unasked: they take most of the time."""
+    from tf_keras.src.saving.legacy.saved_model.utils import keras_option_scope
+
     network = keras_network(tensors, **how)
-    return _save(network, network, folder)
+    with keras_option_scope(save_traces=layers_traced):
+        return _save(network, network, folder)
 
 
 def tf2_module(
