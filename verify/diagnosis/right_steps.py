@@ -24,7 +24,7 @@ class RightSteps:
         self._right: set[int] = set()
 
     def result(self, step: tuple[object, ...], taken: Streams | None, compute: Callable[[], Streams]) -> Streams:
-        """What ``compute`` gives for a right step; it is called where the step, or what it has ``taken``, is new."""
+        """Returns what ``compute`` gives for a right step, which is called where the step or what it takes is new."""
         if taken is not None and id(taken) not in self._right:  # a step before this one was wrong
             return compute()
         key = (*step, id(taken))
