@@ -16,6 +16,12 @@ from verify import AuditSettings, BitRefReader, TimmReader, TransformersReader, 
 from verify.images import SMALLEST
 
 
+@pytest.fixture
+def no_search(monkeypatch):
+    """For what fails for reasons that are not asked for: a diagnosis would search for them."""
+    monkeypatch.setattr("verify.diagnosis.computed.BUDGET", 0)
+
+
 def random_network(seed):
     """A small network of any depths and widths; kernel deviations from 1e-5 to 0.3."""
     random = np.random.default_rng(seed)
@@ -60,8 +66,8 @@ def test_honest_networks_of_any_kernel_scale_are_exact_but_for_the_epsilon(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8, 60))
-def test_sixty_honest_networks_are_exact_but_for_the_epsilon(tmp_path, seed):
+@pytest.mark.parametrize("seed", range(8, 32))
+def test_thirty_honest_networks_are_exact_but_for_the_epsilon(tmp_path, seed):
     honest(tmp_path, seed)
 
 
@@ -155,7 +161,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("change", "place", "kind"), FAULTS, ids=lambda value: getattr(value, "__name__", None))
-def test_faults_behind_the_epsilon_are_found(tmp_path, change, place, kind):
+def test_faults_behind_the_epsilon_are_found(tmp_path, change, place, kind, request):
+    if kind is None:
+        request.getfixturevalue("no_search")
     tensors = make_checkpoint((1, 2, 3), 32, 5, seed=3, kernel_std=2e-3, mids=(64, 32, 32))
     report = audited_beside(tmp_path, tensors, lambda folder: Faulty(folder, change))
     assert (report.verdict, report.readers[0].verdict, report.readers[1].verdict) == ("failed", "passed", "failed")
@@ -164,6 +172,7 @@ def test_faults_behind_the_epsilon_are_found(tmp_path, change, place, kind):
     assert kind in (None, report.fault.kind)
 
 
+@pytest.mark.usefixtures("no_search")
 @pytest.mark.parametrize(
     ("field", "value", "place"),
     [
@@ -191,7 +200,13 @@ def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, v
     assert place in (None, report.readers[1].exceeds_limit_at)
 
 
+@pytest.fixture(scope="module")
+def timm_s_size():
+    return make_checkpoint((3, 4, 6, 3), 64, 10, seed=3, kernel_std=1e-2)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_search")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -204,8 +219,8 @@ def test_what_only_the_library_follows_in_the_config_is_found(tmp_path, field, v
     ],
     ids=str,
 )
-def test_what_only_timm_follows_is_found(tmp_path, arguments):
-    tensors = make_checkpoint((3, 4, 6, 3), 64, 10, seed=3, kernel_std=1e-2)
+def test_what_only_timm_follows_is_found(timm_s_size, tmp_path, arguments):
+    tensors = timm_s_size
     target = timm_target(tmp_path, tensors, 1)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments or {}}))
@@ -277,6 +292,7 @@ def test_a_half_precision_that_is_stored_and_declared_is_run_and_judged_by_its_o
     assert places["transformers: dtype of a plain load"] == dtype
 
 
+@pytest.mark.usefixtures("no_search")
 @pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_plain_load_that_computes_in_less_than_what_is_stored_is_a_fault(tmp_path, dtype, field):
