@@ -1,4 +1,4 @@
-"""A real scheduler and real workers of Dask, of which some are killed."""
+"""A real scheduler and real workers of Dask, of which some are killed; they begin with PyTorch loaded."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from converters.release.cluster import Cluster
 from converters.release.engine import Engine
 from converters.release.events import Event
 from converters.release.job import State
+from tests import processes
 from tests.converters.release.test_pool import commits, jobs_of, leftovers, root
 
 __all__ = ["root"]
@@ -38,7 +39,7 @@ def dask(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment["DASK_TEMPORARY_DIRECTORY"] = environment["BIT_CONVERT_CACHE"] + "-dask"
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = processes.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -1,4 +1,7 @@
-"""Real processes on real files: what they make, what their deaths leave, and that two runs share the work."""
+"""Real processes on real files: what they make, what their deaths leave, and that two runs share the work.
+
+Most of them begin with PyTorch loaded: ``tests/processes.py``.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,19 @@ from converters.release.events import Event
 from converters.release.job import Job, Result, State
 from converters.release.one import release_one
 from converters.release.pool import Pool
+from tests import processes
 from tests.checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.slow
+FORKED = """
+from converters.release import pool
+from tests import processes
+pool.subprocess = processes
+"""
 PROGRAM = """
 import sys
 from pathlib import Path
+{}
 from tests.converters.release.test_pool import jobs_of, run
 for result in run(jobs_of(Path(sys.argv[1])), 2):
     print(result.name, result.state, flush=True)
@@ -63,6 +73,7 @@ def run(jobs: list[Job], count: int, *, disturb=lambda pool: None) -> list[Resul
 def root(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(pools, "subprocess", processes)
     (tmp_path / "tmp").mkdir()
     for index in range(5):
         np.savez(tmp_path / f"c{index}.npz", **make_checkpoint((1,), 32, 5 + index, mids=(32,)))
@@ -128,7 +139,7 @@ def test_however_many_are_killed_the_others_go_on(root, monkeypatch):
 
 
 def test_processes_end_with_whoever_started_them(root):
-    command = [sys.executable, "-c", PROGRAM, str(root)]
+    command = [sys.executable, "-c", PROGRAM.format(""), str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         children: list[str] = []
         while len(children) < 2:
@@ -149,8 +160,8 @@ def test_processes_end_with_whoever_started_them(root):
 
 
 def test_two_runs_at_once_share_the_work(root):
-    command = [sys.executable, "-c", PROGRAM, str(root)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [sys.executable, "-c", PROGRAM.format(FORKED), str(root)]
+    both = [processes.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = []
     for each in both:
         assert each.stdout is not None
@@ -163,6 +174,7 @@ def test_two_runs_at_once_share_the_work(root):
 
 
 def test_a_process_that_cannot_work_ends_the_run_with_a_remedy(root, monkeypatch):
+    monkeypatch.setattr(pools, "subprocess", subprocess)
     monkeypatch.setattr(pools.sys, "executable", "/bin/false")
     results = run(jobs_of(root), 2)
     assert len(results) == 5
@@ -171,6 +183,7 @@ def test_a_process_that_cannot_work_ends_the_run_with_a_remedy(root, monkeypatch
 
 
 def test_threads_are_shared_out(root, monkeypatch):
+    monkeypatch.setattr(pools, "subprocess", subprocess)
     monkeypatch.setattr(pools, "cores", lambda: 8)
     pool = Pool(3, lambda _: None)
     try:
