@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -114,7 +115,7 @@ def test_refused_by_the_hub_is_4_in_two_lines_without_the_token(checkpoint, fold
     assert hub.repositories == {}
 
 
-def test_a_signature_on_the_hub_that_holds_is_kept(checkpoint, hub, tmp_path):
+def test_a_signature_on_the_hub_that_holds_is_kept(checkpoint, folder, hub, tmp_path):
     pytest.importorskip("model_signing")
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -123,6 +124,8 @@ def test_a_signature_on_the_hub_that_holds_is_kept(checkpoint, hub, tmp_path):
         private = ec.generate_private_key(ec.SECP256R1())
         pem = private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
         (tmp_path / f"{name}.pem").write_bytes(pem)
+    for output in ("first", "second"):
+        shutil.copytree(folder, tmp_path / output)
     environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
 
     def commits(output: str, key: str) -> tuple[int, bytes]:
