@@ -36,6 +36,13 @@ def path(written, tmp_path: Path) -> Path:
     return Path(shutil.copy(written("h5 with short names"), tmp_path / "model.h5"))
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read in this process, where many cases are read: a process of its own takes longer than the reading."""
+    readers = tuple(KerasReader if reader is KerasSource else reader for reader in sources.READERS)
+    monkeypatch.setattr(sources, "READERS", readers)
+
+
 def names_of(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
 
@@ -143,6 +150,7 @@ def test_values_that_are_not_finite_are_refused(path: Path, value: float) -> Non
     assert "resnet/block1/unit01/a/group_norm/gamma:0 holds NaN or Inf" in refuse(path)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("data", [np.ones(32, "i4"), np.ones(32, "c8"), np.array([b"x"] * 32), np.ones(32, "f4,f4")])
 def test_other_dtypes_are_refused(path: Path, data: np.ndarray) -> None:
     with h5py.File(path, "a") as file:
@@ -157,6 +165,7 @@ def test_objects_are_refused(path: Path) -> None:
     refuse(path)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["block1/unit01/a/group_norm/gamma:0", "block1/unit01", "block1"])
 @pytest.mark.parametrize("link", ["soft", "soft loop", "external", "missing", "another kind"])
 def test_links_to_elsewhere_are_never_followed(path: Path, written, name: str, link: str) -> None:
@@ -205,6 +214,7 @@ def test_filters_that_are_plug_ins_are_refused(path: Path) -> None:
     assert "plug-in" in refuse(path)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("attribute", ["layer_names", "weight_names"])
 @pytest.mark.parametrize("value", NO_LISTS_OF_NAMES.values(), ids=NO_LISTS_OF_NAMES)
 def test_lists_of_names_that_are_none_are_refused(path: Path, attribute: str, value) -> None:
@@ -237,10 +247,8 @@ def test_another_keras_network_is_refused(tmp_path: Path) -> None:
     assert "not a BiT checkpoint: its 4 weights" in refuse(tmp_path / "model.h5")
 
 
-def test_a_file_cut_short_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process: a hundred others take their time."""
-    readers = tuple(KerasReader if reader is KerasSource else reader for reader in sources.READERS)
-    monkeypatch.setattr(sources, "READERS", readers)
+@pytest.mark.usefixtures("here")
+def test_a_file_cut_short_is_refused(path: Path) -> None:
     refuse_cut_short(path, path)
 
 
