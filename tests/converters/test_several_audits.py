@@ -14,8 +14,10 @@ from converters.auditing.named_source import named_by
 from converters.catalogue.variants import find
 from converters.cli.commands import verify
 from converters.errors import UsageError
+from converters.release import pool
 from converters.release.job import AuditJob
 from converters.release.plan import read_audits
+from tests import processes
 from tests.command_line import refused, run
 
 pytestmark = pytest.mark.slow
@@ -49,7 +51,8 @@ def audited(*words: object) -> tuple[int, list[str], str]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_the_worst_comes_first_and_each_has_a_report(here, jobs):
+def test_the_worst_comes_first_and_each_has_a_report(here, jobs, monkeypatch):
+    monkeypatch.setattr(pool, "subprocess", processes)
     (here / "empty").mkdir()
     shutil.copy("original/BiT-digits/README.md", "empty")
     targets = ["original/BiT-digits", "empty", "swapped", "npz/BiT-digits"]
