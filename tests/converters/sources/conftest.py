@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +61,30 @@ def _big_vision(prefix: str) -> Callable[..., Path]:
     return lambda tensors, folder: _npz(writers.to_big_vision(tensors, prefix), folder)
 
 
+def _digest(tensors) -> str:
+    return hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
+
+
+def _copied(name: str, file: str, write: Callable[..., Path]) -> Callable[..., Path]:
+    """Copies of what takes a second to write, once for all tests of these tensors; ``file`` is to be opened."""
+
+    def copy(tensors, folder: Path) -> Path:
+        def make(place: Path) -> None:
+            place.mkdir()
+            write(tensors, place)
+
+        made = made_once(f"{name}-{_digest(tensors)}", make)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return folder / file
+
+    return copy
+
+
 def _h5(naming: str, inside: str | None = None) -> Callable[..., Path]:
-    return lambda tensors, folder: writers.keras_h5(tensors, folder / "model.h5", naming, inside)
+    def write(tensors, folder: Path) -> Path:
+        return writers.keras_h5(tensors, folder / "model.h5", naming, inside)
+
+    return _copied(f"h5-{naming}-{inside}", "model.h5", write)
 
 
 def _torch(layout: str) -> Callable[..., Path]:
@@ -114,10 +137,6 @@ def tar_of(folder: Path, path: Path, top: str = ".") -> Path:
     return path
 
 
-def _digest(tensors) -> str:
-    return hashlib.sha256(b"".join(value.tobytes() for value in tensors.values())).hexdigest()[:16]
-
-
 def _saved_model(tensors, folder: Path) -> Path:
     """Not in ``folder``: it takes seconds to write, once for all tests of these tensors. Do not change it. That of
     ``network()`` has all that Keras adds, which takes most of them."""
@@ -149,7 +168,7 @@ FORMATS: dict[str, Callable[..., Path]] = {
     "h5 with short names": _h5("short"),
     "h5 with numbered names": _h5("numbered"),
     "h5 model_weights": _h5("whole", "model_weights"),
-    "TF2 checkpoint": lambda tensors, folder: writers.tf2_checkpoint(tensors, folder),
+    "TF2 checkpoint": _copied("tf2", "model.ckpt-1", writers.tf2_checkpoint),
     "SavedModel": _saved_model,
     "TF1 checkpoint": lambda tensors, folder: writers.tf1_checkpoint(tensors, folder / "model.ckpt-7"),
     "TF1-Hub": lambda tensors, folder: writers.tf1_hub_module(tensors, folder / "module"),
