@@ -29,7 +29,7 @@ quick: $(VENV)/quick.stamp  ## the tests to run after each change, in about a mi
 	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
-test: $(VENV)/test.stamp  ## every test, in 13 to 19 minutes on two cores
+test: $(VENV)/test.stamp  ## every test, in 22 minutes on two slow cores
 	$(RUN)python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format
