@@ -5,9 +5,9 @@ Until a command knows what it has to do, only click and the catalogue are import
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,9 +17,22 @@ from converters.cli.output import guarded_libraries, say_own
 from converters.errors import UsageError
 from converters.failures import terminable
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Place(click.Path):
+    """A path as ``pathlib.Path``, which would take a tenth of the time of ``--help`` to import."""
+
+    def coerce_path_result(self, value: str | os.PathLike[str]) -> Any:
+        from pathlib import Path
+
+        return Path(value)
+
+
+FOLDER = Place(file_okay=False)
+EXISTING_FILE = Place(exists=True, dir_okay=False)
+EXISTING_FOLDER = Place(exists=True, file_okay=False)
 
 
 class Size(click.ParamType[int]):
@@ -223,7 +236,7 @@ def _cache() -> click.Command:
 @RUN("--discard", is_flag=True, help="Remove each download and folder once it is published.")
 @RUN(
     "--events",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False),
     metavar="FILE",
     help="Add a line of JSON to this file for whatever happens, when it happens.",
 )
@@ -302,7 +315,7 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
     "--report",
     "report_folder",
     type=FOLDER,
-    default=Path("parity"),
+    default="parity",
     metavar="DIR",
     help="Where parity.json and parity.html go, or comparison.html.",
 )
@@ -336,7 +349,7 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
 )
 @VERIFICATION(
     "--dataset",
-    type=click.Path(exists=True, path_type=Path),
+    type=Place(exists=True),
     metavar="DIR_OR_CSV",
     help="Labelled images, a sub-folder for each class or a CSV of paths and labels: how many of them Google's "
     "arithmetic and the folder get right, and where they differ.",
