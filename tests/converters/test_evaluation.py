@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from importlib.resources import files
 from pathlib import Path
@@ -31,12 +33,12 @@ from converters.cli.progress import amount
 from converters.sources import open_checkpoint
 from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
-from tests.processes import python
 from tests.verify.support import TorchModel
 from verify import Report
 from verify.checking import contradictions
 from verify.report.meaning import meaning
 
+ROOT = Path(__file__).parents[2]
 DIGITS = Path(str(files("converters.catalogue"))) / "digits"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -366,16 +368,16 @@ def interrupt_after(count: int):
 def test_an_interrupted_evaluation_goes_on_where_it_was(place, decoded):
     folder = place / "models" / "BiT-digits"
     with pytest.raises(KeyboardInterrupt):
-        evaluated(folder, place / "val", limit=120, progress=interrupt_after(50))
-    assert len(decoded) == 120
+        evaluated(folder, place / "val", progress=interrupt_after(100))
+    assert len(decoded) == 360
     decoded.clear()
     seen = []
-    found = evaluated(folder, place / "val", limit=120, progress=lambda *words: seen.append(words))
-    assert seen[0] == ("evaluating", 64, 120), "whole batches of 16 are kept"
-    assert len(decoded) == 120 - 64
-    assert (found.images, found.same) == (120, 120)
+    found = evaluated(folder, place / "val", progress=lambda *words: seen.append(words))
+    assert seen[0] == ("evaluating", 112, 360), "whole batches of 16 are kept"
+    assert len(decoded) == 360 - 112
+    assert (found.source.top1, found.target.top1, found.same) == (358, 358, 360)
     decoded.clear()
-    assert evaluated(folder, place / "val", limit=120) == found
+    assert evaluated(folder, place / "val") == found
     assert decoded == []
 
 
@@ -387,12 +389,13 @@ def test_a_killed_evaluation_goes_on_where_it_was(place, decoded):
         "from tests.converters.test_evaluation import evaluated\n"
         "def kill(what, done, total):\n"
         "    if what == 'evaluating' and done >= 48: os.kill(os.getpid(), 9)\n"
-        "evaluated(*map(Path, sys.argv[1:]), limit=96, progress=kill)\n"
+        "evaluated(*map(Path, sys.argv[1:]), progress=kill)\n"
     )
     folder = place / "models" / "BiT-digits"
-    assert python(program, folder, place / "val").returncode == -9
-    assert evaluated(folder, place / "val", limit=96).same == 96
-    assert len(decoded) == 96 - 48
+    killed = subprocess.run([sys.executable, "-c", program, folder, place / "val"], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert evaluated(folder, place / "val").same == 360
+    assert len(decoded) == 360 - 48
 
 
 def test_half_a_line_is_no_result(place, decoded, tmp_path):

@@ -95,7 +95,7 @@ def test_repositories_are_read_by_id_by_page_and_by_revision(hub: HubServer, ten
     }  # fmt: skip
     runs += [("convert", "--checkpoint", place, "--output", tmp_path / "refused") for place in refusals]
     np.savez(tmp_path / "tiny.npz", **tensors)
-    audit = ("--report", tmp_path / "parity", "--runner", "bit_ref", "--json", "--quiet")
+    audit = ("--report", tmp_path / "parity", "--json", "--quiet")
     runs += [
         ("verify", "hf://me/model", "--against", tmp_path / "tiny.npz", *audit),
         ("verify", tmp_path / "0", "--against", "hf://me/bin", *audit),

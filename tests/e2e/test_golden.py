@@ -10,16 +10,15 @@ from transformers import AutoModelForImageClassification
 
 from bit_ref import BitForImageClassification
 from converters.cli.commands import convert
-from tests.bit_ref.support import model_of
 from tests.checkpoints import LARGE, TINY, Golden
 
 ROWS = [*TINY, *(pytest.param(golden, marks=pytest.mark.slow) for golden in LARGE)]
-LARGEST = [golden for golden in LARGE if golden.width > 64]
 FACTOR = 4
 """Times Google's own float32 error."""
 
 
-def error(model: torch.nn.Module, golden: Golden) -> float:
+def error(library, folder, golden: Golden) -> float:
+    model = library.from_pretrained(folder).eval()
     with torch.inference_mode():
         logits = model(torch.from_numpy(golden.images())).logits
     return float(np.abs(logits.double().numpy() - golden.logits()).max())
@@ -27,29 +26,19 @@ def error(model: torch.nn.Module, golden: Golden) -> float:
 
 @pytest.mark.parametrize("golden", ROWS, ids=str)
 def test_logits_are_googles(golden: Golden, tmp_path) -> None:
-    """bit_ref with either exactness, stock transformers with ``logits``; the large rows without the verification.
-
-    The largest are not converted for ``bits``: test_large_file.py has all bits of one larger still come back.
-    """
-    tensors = golden.checkpoint()
-    np.savez(tmp_path / "checkpoint.npz", **tensors)
+    """bit_ref with either exactness, stock transformers with ``logits``; the large rows without the verification."""
+    np.savez(tmp_path / "checkpoint.npz", **golden.checkpoint())
     limit = FACTOR * golden.google_f32_error()
-    folders = {
-        "bits": [BitForImageClassification],
-        "logits": [BitForImageClassification, AutoModelForImageClassification],
-    }
-    if golden in LARGEST:
-        del folders["bits"]
-        assert error(model_of(tensors, weight_standardization_eps=1e-10), golden) <= limit
-    del tensors
-    for exact, libraries in folders.items():
+    for exact, libraries in (
+        ("bits", [BitForImageClassification]),
+        ("logits", [BitForImageClassification, AutoModelForImageClassification]),
+    ):
         arguments = ["--checkpoint", tmp_path / "checkpoint.npz", "--output", tmp_path / exact, "--exact", exact]
         verification = [] if golden in TINY else ["--no-verify"]
         result = CliRunner().invoke(convert, [*map(str, arguments), *verification])
         assert result.exit_code == 0, result.output
         for library in libraries:
-            model = library.from_pretrained(tmp_path / exact).eval()
-            assert error(model, golden) <= limit, (exact, library.__module__)
+            assert error(library, tmp_path / exact, golden) <= limit, (exact, library.__module__)
         (tmp_path / exact / "model.safetensors").unlink()
 
 
@@ -62,8 +51,7 @@ def test_stock_transformers_is_not_google_on_the_sources_kernels(tmp_path) -> No
         convert, ["--checkpoint", str(tmp_path / "checkpoint.npz"), "--output", str(tmp_path / "m")]
     )
     assert result.exit_code == 0, result.output
-    model = AutoModelForImageClassification.from_pretrained(tmp_path / "m").eval()
-    assert error(model, golden) > 100 * FACTOR * golden.google_f32_error()
+    assert error(AutoModelForImageClassification, tmp_path / "m", golden) > 100 * FACTOR * golden.google_f32_error()
 
 
 @pytest.mark.slow

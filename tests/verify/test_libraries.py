@@ -66,8 +66,8 @@ def test_honest_networks_of_any_kernel_scale_are_exact_but_for_the_epsilon(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8, 32))
-def test_thirty_honest_networks_are_exact_but_for_the_epsilon(tmp_path, seed):
+@pytest.mark.parametrize("seed", range(8, 60))
+def test_sixty_honest_networks_are_exact_but_for_the_epsilon(tmp_path, seed):
     honest(tmp_path, seed)
 
 

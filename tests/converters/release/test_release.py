@@ -137,11 +137,11 @@ def test_a_refused_token_ends_the_run_at_once(plan):
 def test_a_hub_that_asks_to_wait_is_waited_for_and_every_model_is_published_once(plan):
     with HubServer({TOKEN: User("me")}) as hub:
         asked = time.monotonic()
-        hub.fail("commit", 429, times=3, headers={"RateLimit": '"api";r=0;t=6'})
+        hub.fail("commit", 429, times=3, headers={"RateLimit": '"api";r=0;t=7'})
         hub_of = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(plan.parent / "home")}
         run = begun(plan, "--jobs", "2", **hub_of)
         content, _ = ended(run)
-        assert time.monotonic() - asked > 6
+        assert time.monotonic() - asked > 7
         assert run.returncode == 0
         assert states(content) == {"published": len(MODELS)}
         ours = {
