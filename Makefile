@@ -4,7 +4,8 @@ VARIANT ?= BiT-digits
 VENV ?= .venv
 RUN := $(VENV)/bin/
 INSTALL ?= $(RUN)python -m pip install --quiet
-unexport PYTHONDONTWRITEBYTECODE  # or each of the many processes of a test run compiles every module of PyTorch anew
+# Images of Python set it, and each of the many processes of a test run would compile all of PyTorch anew.
+unexport PYTHONDONTWRITEBYTECODE
 PEERS := .venv-peers
 
 # What is installed: what pyproject.toml asks for; or with LOCK=requirements.lock exactly what that names, by its hashes.
@@ -29,7 +30,7 @@ quick: $(VENV)/quick.stamp  ## the tests to run after each change, in about a mi
 	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
-test: $(VENV)/test.stamp  ## every test, in 22 minutes on two slow cores
+test: $(VENV)/test.stamp  ## every test, in less than half an hour on two slow cores
 	$(RUN)python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/quick.stamp  ## ruff's rules and format

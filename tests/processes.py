@@ -34,7 +34,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, TimeoutExpired
 
-__all__ = ["DEVNULL", "PIPE", "ROOT", "Popen", "TimeoutExpired", "python"]
+__all__ = ["DEVNULL", "FORKED", "PIPE", "ROOT", "Popen", "TimeoutExpired", "python"]
 ROOT = Path(__file__).parents[1]
 LIBRARIES = (
     "torch",
@@ -52,6 +52,12 @@ LIBRARIES = (
 """Those of them that are installed are imported; transformers and timm import the second and third."""
 SERVER = "BIT_CONVERT_TEST_SERVER"
 """The variable of the environment that names the server's socket: a program's own programs are its forks, too."""
+FORKED = """
+from converters.release import pool
+from tests import processes
+pool.subprocess = processes
+"""
+"""What a program begins with whose pool is to fork its processes, too."""
 STATUS = struct.Struct("i")
 ABOVE = 500
 """File numbers that no process of the tests has by itself."""

@@ -92,14 +92,14 @@ def library_difference(
     for resized, shift in product(sorted(wholes), shifts):
         wanted = _prepared(array, resized, crop, shift, resample)
         if wanted.shape == found.shape:
-            error = np.asarray(found - wanted)
-            np.abs(error, out=error)
+            error = np.abs(found - wanted)
             worst, mean = float(error.max()), float(error.mean())
             if worst <= LIBRARY_LIMIT and mean <= LIBRARY_MEAN:
                 return ""
             errors.append((worst, mean))
     if not errors:
-        return f"shape {found.shape}, not {wanted.shape}"
+        first = _prepared(array, min(wholes), crop, (0, 0), resample)
+        return f"shape {found.shape}, not {first.shape}"
     worst, mean = min(errors)
     return f"off by up to {worst:.2g}, {mean:.2g} on average"
 

@@ -30,15 +30,9 @@ from tests import processes
 from tests.checkpoints import make_checkpoint
 
 pytestmark = pytest.mark.slow
-FORKED = """
-from converters.release import pool
-from tests import processes
-pool.subprocess = processes
-"""
 PROGRAM = """
 import sys
 from pathlib import Path
-{}
 from tests.converters.release.test_pool import jobs_of, run
 for result in run(jobs_of(Path(sys.argv[1])), 2):
     print(result.name, result.state, flush=True)
@@ -139,7 +133,7 @@ def test_however_many_are_killed_the_others_go_on(root, monkeypatch):
 
 
 def test_processes_end_with_whoever_started_them(root):
-    command = [sys.executable, "-c", PROGRAM.format(""), str(root)]
+    command = [sys.executable, "-c", PROGRAM, str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         children: list[str] = []
         while len(children) < 2:
@@ -160,7 +154,7 @@ def test_processes_end_with_whoever_started_them(root):
 
 
 def test_two_runs_at_once_share_the_work(root):
-    command = [sys.executable, "-c", PROGRAM.format(FORKED), str(root)]
+    command = [sys.executable, "-c", processes.FORKED + PROGRAM, str(root)]
     both = [processes.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = []
     for each in both:

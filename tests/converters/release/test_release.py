@@ -41,11 +41,9 @@ def plan(tmp_path) -> Path:
     return tmp_path / "plan.toml"
 
 
-PROGRAM = """
+PROGRAM = f"""
+{processes.FORKED}
 from converters.cli import convert
-from converters.release import pool
-from tests import processes
-pool.subprocess = processes
 convert(prog_name="python -m converters")
 """
 
