@@ -26,6 +26,9 @@ MAX_RECORD = 1 << 20
 SETTLED = 0.1
 """Seconds that a file must have been left alone before it is read: a clock of the file system ticks more often."""
 
+State = list[int] | None
+"""Inode, size, times of modification and of change in nanoseconds."""
+
 _IGNORED: ContextVar[bool] = ContextVar("ignored", default=False)
 
 
@@ -41,17 +44,22 @@ class _Record:
 
 def known_sha256(path: Path) -> str:
     """The sha256 of a file, hexadecimal; the file is not read where it is as it was when it was last read."""
-    record, before = _load(path.parent), _state(path)
+    record, before = _load(path.parent), state_of(path)
     if before is not None and record.files.get(path.name, [])[:-1] == before:
         return str(record.files[path.name][-1])
     digest = sha256(path)
-    _note(path.parent, {path.name: digest}, {path.name: before})
+    remember_file(path, digest, before)
     return digest
 
 
-def remember(folder: Path, digests: Mapping[str, str], compared: str) -> None:
-    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``."""
-    _note(folder, digests, {name: _state(folder / name) for name in digests}, compared)
+def remember_file(path: Path, digest: str, before: State) -> None:
+    """The file has this digest, if it is still in the state in which it was ``before`` it was read."""
+    _note(path.parent, {path.name: digest}, {path.name: before})
+
+
+def remember(folder: Path, digests: Mapping[str, str], compared: str | None = None) -> None:
+    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``, if any."""
+    _note(folder, digests, {name: state_of(folder / name) for name in digests}, compared)
 
 
 def is_remembered(folder: Path, compared: str) -> bool:
@@ -74,10 +82,11 @@ def result_name(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _state(path: Path) -> list[int] | None:
-    """The state of a file by which another content is noticed; None of one that was changed just now."""
+def state_of(file: Path | int) -> State:
+    """The state of a file, by its path or number, by which another content is noticed; None of one that was changed
+    just now."""
     try:
-        found = path.stat()
+        found = os.stat(file)
     except OSError:
         return None
     if abs(time.time() - found.st_ctime) < SETTLED:
@@ -85,14 +94,12 @@ def _state(path: Path) -> list[int] | None:
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _note(
-    folder: Path, digests: Mapping[str, str], states: Mapping[str, list[int] | None], compared: str | None = None
-) -> None:
+def _note(folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str | None = None) -> None:
     """Another process that notes something at the same time may win: what is lost is read once more."""
     record = _load(folder)
     for name, digest in digests.items():
         before = states[name]
-        if before is not None and _state(folder / name) == before:
+        if before is not None and state_of(folder / name) == before:
             record.files[name] = [*before, digest]
         else:
             record.files.pop(name, None)

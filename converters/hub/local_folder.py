@@ -22,13 +22,14 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
-from converters.digests import known_sha256
+from converters.digests import SETTLED, known_sha256, remember
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import CARD, PARITY, fsync, sha256
 from converters.hub.guard import (
@@ -137,6 +138,7 @@ class _Repository:
             if not path.is_symlink():
                 fsync(path)
         self._install(made, self._snapshot(commit), {*blobs, *others})
+        self._remember(commit, blobs)
         return commit
 
     def _install(self, made: Path, place: Path, names: AbstractSet[str]) -> None:
@@ -157,13 +159,21 @@ class _Repository:
         copy = self._unfinished / "copies" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-        if digest not in (None, sha256(copy)):
+        found = sha256(copy)
+        if digest not in (None, found):
             raise ParityError(f"{path}: not published: it changed after it was verified. Convert again.")
         fsync(copy)
-        blob = self.path / "blobs" / _blob_name(copy)
+        blob = self.path / "blobs" / (found if _is_large(copy) else _blob_name(copy))
         copy.replace(blob)
         fsync(blob.parent)
         return blob
+
+    def _remember(self, commit: str, blobs: Mapping[str, Path]) -> None:
+        """Spares the next run a reading of the large files, whose names are their sha256."""
+        large = {name: blob.name for name, blob in blobs.items() if blob.stat().st_size > LARGE}
+        if large:
+            time.sleep(SETTLED)  # they were written just now; it is less time than a reading would take
+            remember(self._snapshot(commit), large)
 
     def _others(self, parent: str | None, files: Mapping[str, Path]) -> dict[str, Path]:
         """The files of ``parent`` that are not ours: those that this commit neither replaces nor leaves behind."""

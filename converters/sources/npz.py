@@ -22,6 +22,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
+from converters.digests import remember_file, state_of
 from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
 from converters.mapping.dtypes import widened
@@ -184,7 +185,7 @@ class NpzSource(TensorFile):
     def checking(self) -> Iterator[None]:
         """Reads the whole file in a thread of its own: the CRC of its members, NaN and Inf, and ``sha256``."""
         stopped = Event()
-        before = os.fstat(self._handle)
+        before, state = os.fstat(self._handle), state_of(self._handle)
         with ThreadPoolExecutor(1) as checker:
             check = checker.submit(self._check_whole, stopped)
             try:
@@ -196,6 +197,7 @@ class NpzSource(TensorFile):
         after = os.fstat(self._handle)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise CheckpointError(f"{self.path}: was changed while it was read. Convert it again.")
+        remember_file(Path(self.path), self.sha256, state)
 
     def _check_whole(self, stopped: Event) -> str:
         """The file's sha256; that of a part once ``stopped``."""

@@ -130,6 +130,18 @@ def test_a_finished_model_is_not_read_again_and_with_recheck_it_is(made, monkeyp
     assert (recheck.exit_code, "values are compared" in recheck.stderr) == (70, True)
 
 
+def test_neither_the_checkpoint_nor_a_large_file_of_a_hub_is_read_after_the_run_that_made_them(
+    tmp_path, monkeypatch, read
+):
+    monkeypatch.setattr("converters.hub.local_folder.LARGE", 0)
+    monkeypatch.setattr(digests, "SETTLED", 0.0)
+    np.savez(tmp_path / "tiny.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
+    assert again(tmp_path / "model") == "made"
+    read.clear()
+    assert again(tmp_path / "model") == "kept"
+    assert read == []
+
+
 def test_values_that_changed_behind_unchanged_names_are_found(made):
     weights = made / "model.safetensors"
     before, content = weights.stat(), bytearray(weights.read_bytes())
