@@ -24,8 +24,8 @@ from verify.compare import Comparison
 from verify.images import Image, Images
 from verify.oracles.agreement import OracleRequest, OtherOracles
 from verify.oracles.numpy import Arithmetic, NumpyOracle
-from verify.oracles.numpy.threads import one_thread
-from verify.protocols import Expectation, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
+from verify.oracles.numpy.threads import beside, one_thread
+from verify.protocols import Expectation, HeadBlock, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
 from verify.report.parity import OracleReport
 
 Array = npt.NDArray[Any]
@@ -370,16 +370,17 @@ def _heads(
         if "features" in outputs and outputs["features"].size == rounding.shape[1]
     }
     vectors = np.stack([*truths.values(), *own.values()])
-    parts = [
-        (
+
+    def part(block: HeadBlock) -> tuple[Array, ...]:
+        return (
             block.truth,
             block.runs,
             rounding @ block.kernel**2,
             vectors @ block.kernel + block.bias,
             np.abs(vectors) @ np.abs(block.kernel) + np.abs(block.bias),
         )
-        for block in oracle.head_blocks()
-    ]
+
+    parts = beside(part, oracle.head_blocks())
     truth, z_runs, propagated, values, scales = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
     rows = {key: row for row, key in enumerate([*truths, *own])}
     return _Heads(truth, z_runs, propagated, values, scales, rows, vectors.shape[1])

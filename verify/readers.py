@@ -25,7 +25,6 @@ from verify.protocols import Expectation
 if TYPE_CHECKING:
     import torch
 
-    from bit_ref import BitConfig
     from verify.protocols import Array, Image
 
 STOCK_EPSILON = 1e-8
@@ -144,18 +143,16 @@ class BitRefReader(_TorchReader):
     def _load(self) -> torch.nn.Module:
         import torch
 
-        from bit_ref import BitConfig, BitForImageClassification, BitModel
+        from bit_ref import BitForImageClassification, BitModel
 
-        config = BitConfig.from_pretrained(self.folder)
-        self._override(config)
         model = BitForImageClassification if self._has_head else BitModel
-        loaded: torch.nn.Module = model.from_pretrained(self.folder, config=config, dtype=torch.float32)
+        loaded: torch.nn.Module = model.from_pretrained(self.folder, dtype=torch.float32, **self._overrides)
         return loaded
 
-    def _override(self, config: BitConfig) -> None:
-        if self.epsilon is not None:
-            config.weight_standardization_eps = self.epsilon
-            config.pool_padding = "zeros"
+    @property
+    def _overrides(self) -> dict[str, Any]:
+        """Keys of the config that have another value than config.json says."""
+        return {} if self.epsilon is None else {"weight_standardization_eps": self.epsilon, "pool_padding": "zeros"}
 
 
 class _StockReader(_TorchReader):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ class Stored:
 def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored:
     """Compares one stored tensor after another; ``step`` is called with the name of each.
 
-    The target is read, and its tensors' digests are taken, in a thread of its own, a tensor ahead.
+    The target is read in a thread of its own, a tensor ahead, and digests are taken in another.
     """
 
     def is_whole(pair: Correspondence) -> bool:
@@ -75,11 +76,13 @@ def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored
 
     compared = []
     whole = list(filter(is_whole, target.correspondences))
-    with closing(ReadAhead(_held, whole)) as ahead:
+    with closing(ReadAhead(lambda pair: pair.stored(), whole)) as ahead, ThreadPoolExecutor(1) as digester:
         for pair in target.correspondences:
             step(pair.target)
             if is_whole(pair):
-                compared.append(_compared(pair, *ahead.read(pair)))
+                stored = ahead.read(pair)
+                found = digester.submit(digest, stored)
+                compared.append(_compared(pair, stored, found))
     used = Counter(pair.source for pair in target.correspondences)
     filled = Counter(pair.target for pair in target.correspondences)
     unmatched = [
@@ -102,14 +105,10 @@ def digest(tensor: Array) -> str:
     return hashlib.sha256(pattern.astype(pattern.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
-def _held(pair: Correspondence) -> tuple[Array, str]:
-    """Returns what the target holds, and its digest."""
-    stored = pair.stored()
-    return stored, digest(stored)
-
-
-def _compared(pair: Correspondence, stored: Array, found: str) -> StoredTensor:
-    if pair.holds(stored):
+def _compared(pair: Correspondence, stored: Array, taken: Future[str]) -> StoredTensor:
+    holds = pair.holds(stored)
+    found = taken.result()
+    if holds:
         return StoredTensor(pair, "", found, found)
     expected = pair.expected()
     misfit = stored_misfit(expected, stored)

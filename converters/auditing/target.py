@@ -292,8 +292,7 @@ class RemappedReader(BitRefReader):
 
         from bit_ref import BitConfig, BitForImageClassification, BitModel
 
-        config = BitConfig(**self._target.bit_ref_config())
-        self._override(config)
+        config = BitConfig(**self._target.bit_ref_config() | self._overrides)
         with torch.device("meta"):
             model = (BitForImageClassification if config.num_labels else BitModel)(config)
         model.load_state_dict(self._target.bit_ref_state(), assign=True)

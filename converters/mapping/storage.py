@@ -17,7 +17,7 @@ import numpy as np
 from converters.mapping.dtypes import DTYPES, round_to, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, Array, Exact, Layout, scaled
 from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
-from converters.mapping.tiles import OUTPUTS, Tile, same_bits
+from converters.mapping.tiles import Tile, same_bits
 
 
 class GoogleTensors(Protocol):
@@ -112,7 +112,8 @@ class Storage:
         """
         if stored.shape != self.shape(parameter) or stored.dtype != DTYPES[self.dtype].storage:
             return False
-        return all(piece.equals(stored[piece.rows]) for piece in self.pieces(parameter, source, OUTPUTS))
+        pieces = self.pieces(parameter, source, max(1, len(stored)))  # whole rows of the source, each read at once
+        return all(piece.equals(stored[piece.rows]) for piece in pieces)
 
 
 def rows_of(values: Array, most: int) -> Iterator[Rows]:

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 ROWS = 144
 """About how many runs of output channels a tile has: 16 inputs of a 3×3 kernel, 144 of a 1×1."""
 OUTPUTS = 2048
-"""Output channels of a tile that is cut from an array."""
+"""Output channels that are transposed at a time, or compared."""
 GAP = 16
 """Values between two rows: a line of the cache."""
 
@@ -49,7 +49,9 @@ class Tile:
 
     def equals(self, stored: Array) -> bool:
         """Whether ``stored``, the rows that ``put`` would fill, has the very bits of this tile."""
-        return same_bits(*self._both(stored))
+        part, values = self._both(stored)
+        pieces = (slice(start, start + OUTPUTS) for start in range(0, len(part), OUTPUTS))
+        return all(same_bits(part[piece], values[piece]) for piece in pieces)
 
     def _both(self, rows: Array) -> tuple[Array, Array]:
         """The part of these rows that the tile is, and its values, in one shape: (outputs, inputs · window)."""

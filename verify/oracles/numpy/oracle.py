@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from verify.oracles.numpy.ahead import ReadAhead
 from verify.oracles.numpy.arrays import Array, Arrays, arrays_of
-from verify.oracles.numpy.convolution import Operand, convolve
+from verify.oracles.numpy.convolution import PARALLEL_VALUES, Operand, convolve
+from verify.oracles.numpy.threads import at_once, threads
 from verify.protocols import HeadBlock, Layer, OracleError, Tensors
 
 FLOAT32_RUNS = 4
@@ -175,8 +176,7 @@ class NumpyOracle:
             columns = slice(start, min(start + step, classes))
             block = np.ascontiguousarray(kernel[:, columns])
             exact = block.astype(np.float64)
-            runs = self._features[: 1 + self.float32_runs]
-            truth, *others = (_logits(self._arrays, m, exact, block, bias[columns]) for m in runs)
+            truth, *others = self._block_logits(exact, block, bias[columns])
             shape = (len(others), *truth.shape)
             yield HeadBlock(
                 columns,
@@ -185,6 +185,20 @@ class NumpyOracle:
                 truth,
                 np.array(others, np.float32).reshape(shape),
             )
+
+    def _block_logits(
+        self, exact: npt.NDArray[Any], kernel: npt.NDArray[Any], bias: npt.NDArray[Any]
+    ) -> list[npt.NDArray[Any]]:
+        """Each run's logits of some columns of the head, which are given in both precisions."""
+        features = self._features[: 1 + self.float32_runs]
+        found: list[npt.NDArray[Any]] = [bias] * len(features)
+
+        def work(run: int) -> None:
+            found[run] = _logits(self._arrays, features[run], exact, kernel, bias)
+
+        large = self._arrays.parallel and kernel.size >= PARALLEL_VALUES
+        at_once(work, [(run,) for run in range(len(features))], threads() if large else 1)
+        return found
 
     def _start(self, images: Sequence[Array]) -> list[_Maps]:
         """The images in each run: those of the first arithmetic, then two of each other one."""

@@ -6,13 +6,17 @@ tasks → ``at_once()`` → done, several at a time; ``one_thread()`` → BLAS i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+N = TypeVar("N")
+T = TypeVar("T")
 
 
 def at_once(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers: int) -> None:
@@ -27,6 +31,18 @@ def at_once(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers
     with one_thread() if len(tasks) >= workers else nullcontext(), ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(work, *task) for task in tasks]:
             done.result()
+
+
+def beside(work: Callable[[N], T], items: Iterable[N]) -> list[T]:
+    """The work's result for each item, in a thread of its own: that of one item while the next is made."""
+    with ThreadPoolExecutor(1) as thread:
+        results: list[T] = []
+        begun: Future[T] | None = None
+        for item in items:
+            if begun is not None:
+                results.append(begun.result())
+            begun = thread.submit(copy_context().run, work, item)
+        return results if begun is None else [*results, begun.result()]
 
 
 def one_thread() -> AbstractContextManager[Any]:
