@@ -23,6 +23,8 @@ from converters.files import cache_folder, sha256, write_whole
 
 MAX_RECORD = 1 << 20
 """Bytes of a record that are read."""
+LARGE = 10 << 20
+"""Bytes from which on a reading takes longer than ``SETTLED``."""
 SETTLED = 0.1
 """Seconds that a file must have been left alone before it is read: a clock of the file system ticks more often."""
 
@@ -44,12 +46,18 @@ class _Record:
 
 def known_sha256(path: Path) -> str:
     """The sha256 of a file, hexadecimal; the file is not read where it is as it was when it was last read."""
-    record, before = _load(path.parent), state_of(path)
-    if before is not None and record.files.get(path.name, [])[:-1] == before:
-        return str(record.files[path.name][-1])
-    digest = sha256(path)
-    remember_file(path, digest, before)
+    before = state_of(path)
+    digest = remembered_sha256(path, before)
+    if not digest:
+        digest = sha256(path)
+        remember_file(path, digest, before)
     return digest
+
+
+def remembered_sha256(path: Path, state: State) -> str:
+    """The sha256 of a file in this state, where it was read in it before; empty otherwise."""
+    *before, digest = _load(path.parent).files.get(path.name) or [""]
+    return str(digest) if before == state else ""
 
 
 def remember_file(path: Path, digest: str, before: State) -> None:
@@ -57,8 +65,17 @@ def remember_file(path: Path, digest: str, before: State) -> None:
     _note(path.parent, {path.name: digest}, {path.name: before})
 
 
-def remember(folder: Path, digests: Mapping[str, str], compared: str | None = None) -> None:
-    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``, if any."""
+def remember_made(folder: Path, digests: Mapping[str, str]) -> None:
+    """The files of ``folder``, made just now, have these digests. The small ones are not remembered: to read them again
+    takes less time than it takes until a file counts as left alone."""
+    large = {name: digest for name, digest in digests.items() if (folder / name).stat().st_size > LARGE}
+    if large:
+        time.sleep(SETTLED)
+        _note(folder, large, {name: state_of(folder / name) for name in large})
+
+
+def remember(folder: Path, digests: Mapping[str, str], compared: str) -> None:
+    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``."""
     _note(folder, digests, {name: state_of(folder / name) for name in digests}, compared)
 
 

@@ -22,14 +22,13 @@ import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
-from converters.digests import SETTLED, known_sha256, remember
+from converters.digests import known_sha256, remember_made
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import CARD, PARITY, fsync, sha256
 from converters.hub.guard import (
@@ -138,7 +137,8 @@ class _Repository:
             if not path.is_symlink():
                 fsync(path)
         self._install(made, self._snapshot(commit), {*blobs, *others})
-        self._remember(commit, blobs)
+        large = {name: blob.name for name, blob in blobs.items() if _is_large(blob)}  # whose names are their sha256
+        remember_made(self._snapshot(commit), large)
         return commit
 
     def _install(self, made: Path, place: Path, names: AbstractSet[str]) -> None:
@@ -167,13 +167,6 @@ class _Repository:
         copy.replace(blob)
         fsync(blob.parent)
         return blob
-
-    def _remember(self, commit: str, blobs: Mapping[str, Path]) -> None:
-        """Spares the next run a reading of the large files, whose names are their sha256."""
-        large = {name: blob.name for name, blob in blobs.items() if blob.stat().st_size > LARGE}
-        if large:
-            time.sleep(SETTLED)  # they were written just now; it is less time than a reading would take
-            remember(self._snapshot(commit), large)
 
     def _others(self, parent: str | None, files: Mapping[str, Path]) -> dict[str, Path]:
         """The files of ``parent`` that are not ours: those that this commit neither replaces nor leaves behind."""

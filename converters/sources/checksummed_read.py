@@ -20,10 +20,11 @@ BUFFERS = 3
 
 
 class ChecksummedRead:
-    """A reading of an open file from its beginning to its end. Use it in a ``with`` statement."""
+    """A reading of an open file from its beginning to its end. Use it in a ``with`` statement. There is a ``hexdigest``
+    if ``hashed``."""
 
-    def __init__(self, file: int) -> None:
-        self._file = file
+    def __init__(self, file: int, hashed: bool) -> None:
+        self._file, self._hashed = file, hashed
         self._digest = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1)
         self._buffers = cycle([memoryview(bytearray(PIECE)) for _ in range(BUFFERS)])
@@ -54,7 +55,8 @@ class ChecksummedRead:
             self._hashing.popleft().result()
         buffer = next(self._buffers)
         piece = buffer[: os.preadv(self._file, [buffer[:count]], self._at)]
-        self._hashing.append(self._hasher.submit(self._digest.update, piece))
+        if self._hashed:
+            self._hashing.append(self._hasher.submit(self._digest.update, piece))
         self._at += len(piece)
         return piece
 

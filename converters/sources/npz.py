@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from converters.digests import remember_file, state_of
+from converters.digests import remember_file, remembered_sha256, state_of
 from converters.errors import CheckpointError
 from converters.files import is_macos_metadata
 from converters.mapping.dtypes import widened
@@ -183,26 +183,29 @@ class NpzSource(TensorFile):
 
     @contextmanager
     def checking(self) -> Iterator[None]:
-        """Reads the whole file in a thread of its own: the CRC of its members, NaN and Inf, and ``sha256``."""
+        """Reads the whole file in a thread of its own: the CRC of its members, NaN and Inf, and ``sha256`` unless that
+        is remembered, as of a file that was downloaded."""
         stopped = Event()
         before, state = os.fstat(self._handle), state_of(self._handle)
+        known = remembered_sha256(Path(self.path), state)
         with ThreadPoolExecutor(1) as checker:
-            check = checker.submit(self._check_whole, stopped)
+            check = checker.submit(self._check_whole, stopped, hashed=not known)
             try:
                 yield
             except BaseException:
                 stopped.set()
                 raise
-            self.sha256 = check.result()
+            self.sha256 = check.result() or known
         after = os.fstat(self._handle)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise CheckpointError(f"{self.path}: was changed while it was read. Convert it again.")
-        remember_file(Path(self.path), self.sha256, state)
+        if not known:
+            remember_file(Path(self.path), self.sha256, state)
 
-    def _check_whole(self, stopped: Event) -> str:
-        """The file's sha256; that of a part once ``stopped``."""
+    def _check_whole(self, stopped: Event, hashed: bool) -> str:
+        """The file's sha256, if ``hashed``; empty once ``stopped``."""
         plain = {name: member for name, member in self._members.items() if member.is_plain}
-        with ChecksummedRead(self._handle) as whole:
+        with ChecksummedRead(self._handle, hashed) as whole:
             for name, member in sorted(plain.items(), key=lambda item: item[1].start):
                 crc, finite = crc32(member.header), True
                 with reading(self.path, name):
@@ -216,7 +219,7 @@ class NpzSource(TensorFile):
                     member.compare_crc(crc)
                 if not finite and name in self._used:
                     raise not_finite(self.path, name)
-            return whole.hexdigest()
+            return whole.hexdigest() if hashed else ""
 
     def _entries(self) -> dict[str, tuple[zipfile.ZipInfo, int]]:
         """Tensor → its entry, and where its bytes begin. Folders, and what macOS puts beside files, are passed over;

@@ -13,8 +13,11 @@ import pytest
 from converters import digests
 from converters.digests import known_sha256
 from converters.files import sha256
+from converters.hub import local_folder
+from converters.sources.checksummed_read import ChecksummedRead
 from tests.checkpoints import make_checkpoint
-from tests.command_line import run
+from tests.command_line import converted, run
+from tests.file_server import FileServer
 
 
 @pytest.fixture(autouse=True)
@@ -133,13 +136,42 @@ def test_a_finished_model_is_not_read_again_and_with_recheck_it_is(made, monkeyp
 def test_neither_the_checkpoint_nor_a_large_file_of_a_hub_is_read_after_the_run_that_made_them(
     tmp_path, monkeypatch, read
 ):
-    monkeypatch.setattr("converters.hub.local_folder.LARGE", 0)
+    for module in (digests, local_folder):
+        monkeypatch.setattr(module, "LARGE", 0)
     monkeypatch.setattr(digests, "SETTLED", 0.0)
     np.savez(tmp_path / "tiny.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
     assert again(tmp_path / "model") == "made"
     read.clear()
     assert again(tmp_path / "model") == "kept"
     assert read == []
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> list[bool]:
+    """Whether each reading of a whole checkpoint beside its conversion computes its digest."""
+    found: list[bool] = []
+
+    class Noted(ChecksummedRead):
+        def __init__(self, file: int, hashed: bool) -> None:
+            found.append(hashed)
+            super().__init__(file, hashed)
+
+    monkeypatch.setattr("converters.sources.npz.ChecksummedRead", Noted)
+    return found
+
+
+def test_a_checkpoint_is_hashed_once_be_it_when_it_is_downloaded(tmp_path, monkeypatch, hashed):
+    monkeypatch.setattr(digests, "LARGE", 0)
+    file = tmp_path / "tiny.npz"
+    np.savez(file, **make_checkpoint((1,), 32, 5, mids=(32,)))
+    settle()
+    with FileServer({"/tiny.npz": file.read_bytes()}) as server:
+        for index, place in enumerate((file, file, server.url("/tiny.npz"))):
+            converted(place, tmp_path / str(index), "--no-verify")
+    assert hashed == [True, False, False]
+    said = [json.loads((tmp_path / str(index) / "provenance.json").read_text()) for index in range(3)]
+    sources = [each["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"] for each in said]
+    assert sources == [{"sha256": sha256(file)}] * 3
 
 
 def test_values_that_changed_behind_unchanged_names_are_found(made):
