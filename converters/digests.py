@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from converters.errors import UsageError
@@ -44,12 +45,15 @@ class _Record:
     """The result that the whole folder was found to hold."""
 
 
-def known_sha256(path: Path) -> str:
-    """The sha256 of a file, hexadecimal; the file is not read where it is as it was when it was last read."""
+def known_sha256(path: Path, stopped: Event | None = None) -> str:
+    """The sha256 of a file, hexadecimal; the file is not read where it is as it was when it was last read.
+
+    Raises InterruptedError once ``stopped``, from another thread.
+    """
     before = state_of(path)
     digest = remembered_sha256(path, before)
     if not digest:
-        digest = sha256(path)
+        digest = sha256(path, stopped)
         remember_file(path, digest, before)
     return digest
 

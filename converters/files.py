@@ -8,6 +8,7 @@ import json
 import os
 from pathlib import Path
 from secrets import token_hex
+from threading import Event
 from typing import Any
 
 from converters.errors import UsageError
@@ -52,11 +53,13 @@ def cache_folder() -> Path:
         raise UsageError(f"there is no home directory to keep downloads in. Set {VARIABLE} to a folder.") from None
 
 
-def sha256(path: Path) -> str:
-    """Returns the sha256 of a file, hexadecimal."""
+def sha256(path: Path, stopped: Event | None = None) -> str:
+    """Returns the sha256 of a file, hexadecimal. Raises InterruptedError once ``stopped``, from another thread."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
+            if stopped is not None and stopped.is_set():
+                raise InterruptedError(f"{path}: its digest is not wanted any more")
             digest.update(buffer[:count])
     return digest.hexdigest()
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from contextvars import copy_context
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -210,8 +208,7 @@ class Folder:
     def files(self) -> Mapping[str, str]:
         """The digests before anything runs; ``changes()`` finds later differences. The source is read meanwhile, for
         its own."""
-        with ThreadPoolExecutor(1) as beside:
-            beside.submit(copy_context().run, lambda: self.source.sha256)  # raises again for whoever asks for it
+        with self.source.hashing():
             return {
                 name: self._digests.get(name) or self._watch.digest(name) or sha256(self.folder / name)
                 for name in model_files(self.folder)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from converters.errors import DefectError
 from converters.mapping.names import SCHEMES, Kind, Parameter, Shape
-from converters.mapping.tiles import outputs_first
+from converters.mapping.tiles import outputs_first, outputs_last
 
 Array = npt.NDArray[Any]
 Exact = Literal["bits", "logits"]
@@ -71,9 +71,14 @@ class Form:
         return out.reshape(self.shape(array.shape))
 
     def restore(self, array: Array) -> Array:
-        """The stored array → Google's."""
-        back = array.reshape(array.shape[self.lift :]).transpose(np.argsort(self.axes))
-        return back.reshape((1,) * self.drop + back.shape)
+        """The stored array → Google's, a view where nothing has to be moved far."""
+        if not self.is_outputs_first or not array.size:
+            back = array.reshape(array.shape[self.lift :]).transpose(np.argsort(self.axes))
+            return back.reshape((1,) * self.drop + back.shape)
+        outputs, inputs, *window = array.shape
+        out = np.empty((math.prod(window), inputs, outputs), array.dtype)
+        outputs_last(np.ascontiguousarray(array).reshape(outputs, inputs, -1), out)
+        return out.reshape(self.google_shape(array.shape))
 
 
 @dataclass(frozen=True)

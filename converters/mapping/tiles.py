@@ -4,7 +4,7 @@ What a transposition strides over falls out of the cache before it is used again
 rows lie a little apart: as far apart as a kernel's own, a power of two, they would all fall into the same few of its
 lines.
 
-    kernel (window, inputs, outputs) → tiles of some inputs and outputs → out (outputs, inputs, window)
+    kernel (window, inputs, outputs) → tiles of some inputs and outputs → out (outputs, inputs, window), and back
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ ROWS = 144
 """About how many runs of output channels a tile has: 16 inputs of a 3×3 kernel, 144 of a 1×1."""
 OUTPUTS = 2048
 """Output channels that are transposed at a time, or compared."""
+BACK_VALUES, BACK_OUTPUTS = 288, 512
+"""The same of tiles on the way back: the values of an output channel, and the output channels."""
 GAP = 16
 """Values between two rows: a line of the cache."""
 
@@ -90,3 +92,17 @@ def outputs_first(kernel: Array, out: Array) -> None:
     """``kernel`` (window, inputs, outputs) → ``out`` (outputs, inputs, window), C-contiguous."""
     for tile in tiles_of(kernel, OUTPUTS):
         tile.put(out[tile.rows])
+
+
+def outputs_last(stored: Array, out: Array) -> None:
+    """``stored`` (outputs, inputs, window) → ``out`` (window, inputs, outputs), both C-contiguous."""
+    window, inputs, outputs = out.shape
+    step, rows = max(1, BACK_VALUES // window), stored.reshape(outputs, -1)
+    room = np.empty((min(BACK_OUTPUTS, outputs), min(step, inputs) * window + GAP), out.dtype)
+    for o in range(0, outputs, BACK_OUTPUTS):
+        for i in range(0, inputs, step):
+            some = rows[o : o + BACK_OUTPUTS, i * window : (i + step) * window]
+            values = room[: some.shape[0], : some.shape[1]]
+            np.copyto(values, some)
+            values = values.reshape(len(some), -1, window)
+            np.copyto(out[:, i : i + step, o : o + BACK_OUTPUTS], values.transpose(2, 1, 0))

@@ -9,9 +9,12 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -114,11 +117,30 @@ class TensorFile(ABC):
 
     @contextmanager
     def checking(self) -> Iterator[None]:
-        """Inside, ``tiles`` may give what has not been checked yet; all of it has been when this ends.
+        """Inside, ``tiles`` may give what has not been checked yet; all of it has been when this ends. ``sha256`` is
+        taken meanwhile.
 
         Raises CheckpointError at its end as ``read`` does.
         """
-        yield
+        with self.hashing():
+            yield
+
+    @contextmanager
+    def hashing(self) -> Iterator[None]:
+        """Inside, ``sha256`` is taken in a thread of its own, unless it is known; no longer than until an exception."""
+        stopped = Event()
+
+        def take() -> None:
+            self.sha256 = self._digest(stopped)
+
+        with ThreadPoolExecutor(1) as beside:
+            if "sha256" not in vars(self):
+                beside.submit(copy_context().run, take)  # what it raises is raised again for whoever asks for it
+            try:
+                yield
+            except BaseException:
+                stopped.set()
+                raise
 
     @property
     def location(self) -> str:
@@ -134,7 +156,10 @@ class TensorFile(ABC):
     def sha256(self) -> str:
         """The file's, hexadecimal; of several, that of the lines ``digest, two spaces, name, line feed``, sorted by
         name: what ``sha256sum NAMES | sha256sum`` gives inside the folder."""
-        digests = {name: known_sha256(path) for name, path in sorted(self.files.items())}
+        return self._digest()
+
+    def _digest(self, stopped: Event | None = None) -> str:
+        digests = {name: known_sha256(path, stopped) for name, path in sorted(self.files.items())}
         if len(digests) == 1:
             return next(iter(digests.values()))
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()

@@ -106,6 +106,10 @@ class GoogleView:
         """As TensorFile has it: what ``tiles`` gave inside has been checked when this ends."""
         return self._source.checking()
 
+    def hashing(self) -> AbstractContextManager[None]:
+        """As TensorFile has it: ``sha256`` is taken beside what is done inside."""
+        return self._source.hashing()
+
     def close(self) -> None:
         self._source.close()
 

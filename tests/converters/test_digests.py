@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from converters import digests
 from converters.digests import known_sha256
 from converters.files import sha256
 from converters.hub import local_folder
+from converters.sources.base import TensorFile
 from converters.sources.checksummed_read import ChecksummedRead
 from tests.checkpoints import make_checkpoint
 from tests.command_line import converted, run
@@ -31,9 +33,9 @@ def read(monkeypatch) -> list[str]:
     """The names of the files that are read for their digest."""
     names: list[str] = []
 
-    def noted(path: Path) -> str:
+    def noted(path: Path, stopped: Event | None = None) -> str:
         names.append(path.name)
-        return sha256(path)
+        return sha256(path, stopped)
 
     monkeypatch.setattr(digests, "sha256", noted)
     return names
@@ -172,6 +174,17 @@ def test_a_checkpoint_is_hashed_once_be_it_when_it_is_downloaded(tmp_path, monke
     said = [json.loads((tmp_path / str(index) / "provenance.json").read_text()) for index in range(3)]
     sources = [each["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"] for each in said]
     assert sources == [{"sha256": sha256(file)}] * 3
+
+
+def test_a_digest_is_not_waited_for_where_what_it_is_taken_beside_fails(file):
+    class Hole(TensorFile):
+        recognises = open = shapes = read = None
+
+    os.truncate(file, 1 << 40)  # which takes an hour to read
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Hole(file).hashing():
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 60
 
 
 def test_values_that_changed_behind_unchanged_names_are_found(made):

@@ -125,6 +125,14 @@ def test_any_permutation_is_undone(axes: list[int], array: np.ndarray) -> None:
     assert form.restore(form.store(array)).tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1, 300, 600), (3, 3, 33, 1030), (7, 7, 3, 512), (20, 20, 2, 3), (2, 2, 0, 4)])
+def test_kernels_larger_than_a_tile_come_back(shape: tuple[int, ...], dtype: type) -> None:
+    array = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
+    form = Form((3, 2, 0, 1))
+    assert form.restore(array.transpose(3, 2, 0, 1)).tobytes() == array.tobytes()
+
+
 def test_both_exactnesses_are_one_function_of_the_kernel() -> None:
     """(10w - 10m) / sqrt(100v + 1e-8) is (w - m) / sqrt(v + 1e-10)."""
     kernel = np.random.default_rng(0).normal(0, 1e-4, (3, 3, 8, 4))

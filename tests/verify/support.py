@@ -61,6 +61,9 @@ class OpenedSource(MemorySource):
     pool_padding = "zeros"
     graph_input = None
 
+    def hashing(self):
+        return nullcontext()
+
     @cached_property
     def architecture(self):
         from converters.mapping.names import GOOGLE, infer
