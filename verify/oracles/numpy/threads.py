@@ -1,6 +1,7 @@
 """Threads: the oracle's own, and those of the library that multiplies matrices for NumPy (BLAS).
 
-tasks → ``at_once()`` → done, several at a time; ``one_thread()`` → BLAS in the thread that calls it, and in no other
+tasks → ``at_once()`` → done, several at a time; items → ``beside()`` → results, each worked out while the next item is
+made; ``one_thread()`` → BLAS in the thread that calls it, and in no other
 """
 
 from __future__ import annotations
