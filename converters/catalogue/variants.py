@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from converters.catalogue.released import RELEASED, entries
+from converters.catalogue.released import FOLDER, entries
 from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
 
@@ -146,7 +146,7 @@ class Variant:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         recipe = {field.name: getattr(self.preprocessing, field.name) for field in fields(Preprocessing)}
         return plain | {
-            "file": self.file and str(self.file.relative_to(RELEASED.parent)),
+            "file": self.file and str(self.file.relative_to(FOLDER)),
             "problem_type": self.problem_type,
             "preprocessing": recipe | {"size": dict(self.preprocessing.size)},
         }
