@@ -137,8 +137,7 @@ class _Repository:
             if not path.is_symlink():
                 fsync(path)
         self._install(made, self._snapshot(commit), {*blobs, *others})
-        large = {name: blob.name for name, blob in blobs.items() if _is_large(blob)}  # whose names are their sha256
-        remember_made(self._snapshot(commit), large)
+        remember_made(self._snapshot(commit), report.files)
         return commit
 
     def _install(self, made: Path, place: Path, names: AbstractSet[str]) -> None:
@@ -163,7 +162,7 @@ class _Repository:
         if digest not in (None, found):
             raise ParityError(f"{path}: not published: it changed after it was verified. Convert again.")
         fsync(copy)
-        blob = self.path / "blobs" / (found if _is_large(copy) else _blob_name(copy))
+        blob = self.path / "blobs" / _blob_name(copy, found)
         copy.replace(blob)
         fsync(blob.parent)
         return blob
@@ -305,10 +304,10 @@ def _held_as(path: Path) -> str:
     return Path(os.readlink(path)).name if path.is_symlink() else _blob_name(path)
 
 
-def _blob_name(path: Path) -> str:
-    """Returns the cache's name of a file: its sha256 where it is large, otherwise git's sha1."""
+def _blob_name(path: Path, digest: str | None = None) -> str:
+    """Returns the cache's name of a file: its sha256, ``digest`` if known, where it is large, otherwise git's sha1."""
     if _is_large(path):
-        return sha256(path)
+        return digest or sha256(path)
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 

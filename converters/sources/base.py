@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from converters.mapping.tiles import Tile, tiles_of
 from converters.sources.declared import Declared
 from verify.protocols import PoolPadding
 
+T = TypeVar("T")
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -128,19 +129,13 @@ class TensorFile(ABC):
     @contextmanager
     def hashing(self) -> Iterator[None]:
         """Inside, ``sha256`` is taken in a thread of its own, unless it is known; no longer than until an exception."""
-        stopped = Event()
 
-        def take() -> None:
-            self.sha256 = self._digest(stopped)
-
-        with ThreadPoolExecutor(1) as beside:
+        def take(stopped: Event) -> None:
             if "sha256" not in vars(self):
-                beside.submit(copy_context().run, take)  # what it raises is raised again for whoever asks for it
-            try:
-                yield
-            except BaseException:
-                stopped.set()
-                raise
+                self.sha256 = self._digest(stopped)
+
+        with meanwhile(take):  # what it raises is raised again for whoever asks for the digest
+            yield
 
     @property
     def location(self) -> str:
@@ -172,6 +167,20 @@ class TensorFile(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def meanwhile(work: Callable[[Event], T]) -> Iterator[Future[T]]:
+    """Inside, the work is done in a thread of its own, which is told to stop where an exception comes; gives its
+    result. At the end it is waited for."""
+    stopped = Event()
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(copy_context().run, work, stopped)
+        try:
+            yield result
+        except BaseException:
+            stopped.set()
+            raise
 
 
 def bounded(size: int) -> int:

@@ -12,9 +12,9 @@ import math
 import os
 import zipfile
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO, Any, Literal, cast
@@ -36,6 +36,7 @@ from converters.sources.base import (
     TensorFile,
     as_float32,
     bounded,
+    meanwhile,
     not_finite,
     refuse_names,
 )
@@ -185,16 +186,10 @@ class NpzSource(TensorFile):
     def checking(self) -> Iterator[None]:
         """Reads the whole file in a thread of its own: the CRC of its members, NaN and Inf, and ``sha256`` unless that
         is remembered, as of a file that was downloaded."""
-        stopped = Event()
         before, state = os.fstat(self._handle), state_of(self._handle)
         known = remembered_sha256(Path(self.path), state)
-        with ThreadPoolExecutor(1) as checker:
-            check = checker.submit(self._check_whole, stopped, hashed=not known)
-            try:
-                yield
-            except BaseException:
-                stopped.set()
-                raise
+        with meanwhile(partial(self._check_whole, hashed=not known)) as check:
+            yield
             self.sha256 = check.result() or known
         after = os.fstat(self._handle)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):

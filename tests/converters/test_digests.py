@@ -14,7 +14,6 @@ import pytest
 from converters import digests
 from converters.digests import known_sha256
 from converters.files import sha256
-from converters.hub import local_folder
 from converters.sources.base import TensorFile
 from converters.sources.checksummed_read import ChecksummedRead
 from tests.checkpoints import make_checkpoint
@@ -138,8 +137,7 @@ def test_a_finished_model_is_not_read_again_and_with_recheck_it_is(made, monkeyp
 def test_neither_the_checkpoint_nor_a_large_file_of_a_hub_is_read_after_the_run_that_made_them(
     tmp_path, monkeypatch, read
 ):
-    for module in (digests, local_folder):
-        monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(digests, "LARGE", 0)
     monkeypatch.setattr(digests, "SETTLED", 0.0)
     np.savez(tmp_path / "tiny.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
     assert again(tmp_path / "model") == "made"

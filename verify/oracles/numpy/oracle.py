@@ -190,15 +190,9 @@ class NumpyOracle:
         self, exact: npt.NDArray[Any], kernel: npt.NDArray[Any], bias: npt.NDArray[Any]
     ) -> list[npt.NDArray[Any]]:
         """Each run's logits of some columns of the head, which are given in both precisions."""
-        features = self._features[: 1 + self.float32_runs]
-        found: list[npt.NDArray[Any]] = [bias] * len(features)
-
-        def work(run: int) -> None:
-            found[run] = _logits(self._arrays, features[run], exact, kernel, bias)
-
+        tasks = [(self._arrays, features, exact, kernel, bias) for features in self._features[: 1 + self.float32_runs]]
         large = self._arrays.parallel and kernel.size >= PARALLEL_VALUES
-        at_once(work, [(run,) for run in range(len(features))], threads() if large else 1)
-        return found
+        return at_once(_logits, tasks, threads() if large else 1)
 
     def _start(self, images: Sequence[Array]) -> list[_Maps]:
         """The images in each run: those of the first arithmetic, then two of each other one."""

@@ -1,7 +1,7 @@
 """Threads: the oracle's own, and those of the library that multiplies matrices for NumPy (BLAS).
 
-tasks → ``at_once()`` → done, several at a time; items → ``beside()`` → results, each worked out while the next item is
-made; ``one_thread()`` → BLAS in the thread that calls it, and in no other
+tasks → ``at_once()`` → results, several at a time; items → ``beside()`` → results, each while the next item is made;
+``one_thread()`` → BLAS in the thread that calls it, and in no other
 """
 
 from __future__ import annotations
@@ -20,18 +20,15 @@ N = TypeVar("N")
 T = TypeVar("T")
 
 
-def at_once(work: Callable[..., None], tasks: Sequence[tuple[Any, ...]], workers: int) -> None:
-    """Does the work for each task; NumPy computes without the interpreter's lock.
+def at_once(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
+    """Does the work for each task, and returns the results; NumPy computes without the interpreter's lock.
 
     Where the tasks keep all workers busy, each product has one thread: BLAS would have them wait for each other.
     """
     if min(workers, len(tasks)) <= 1:
-        for task in tasks:
-            work(*task)
-        return
+        return [work(*task) for task in tasks]
     with one_thread() if len(tasks) >= workers else nullcontext(), ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(work, *task) for task in tasks]:
-            done.result()
+        return [done.result() for done in [pool.submit(work, *task) for task in tasks]]
 
 
 def beside(work: Callable[[N], T], items: Iterable[N]) -> list[T]:
