@@ -30,6 +30,8 @@ HIDDEN = "***"
 """Stands where a secret stood."""
 SHORTEST = 6
 """Characters of a secret that is looked for in running text and in base64: a shorter one is also a part of words."""
+PASSES = 16
+"""Times that a text is looked through at most: a hostile one must not cost more and more."""
 ORDINARY = frozenset({"tf-hub-format", "tfhub-redirect", "download", "alt", "format", "raw", "rev", "revision", "ref"})
 """Parameters of URLs that hold no secret: their values are ordinary words."""
 SECRET_VARIABLE = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|KAGGLE_KEY)$")
@@ -157,6 +159,16 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _redacted(text: str, secrets: tuple[str, ...]) -> str:
+    """Returns the text without secrets. What stands together once something was taken out may be an address itself, so
+    the text is looked through until nothing changes."""
+    for _ in range(PASSES):
+        before, text = text, _redacted_once(text, secrets)
+        if text == before:
+            break
+    return text
+
+
+def _redacted_once(text: str, secrets: tuple[str, ...]) -> str:
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     if ":/" in text or "//" in text:

@@ -164,6 +164,8 @@ ODD = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=3))).map("".jo
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ODD)
 @example("hf:hf:\x1b@hf:")
+@example("http:/@hf:hf:")
+@example("http:/@/hf:http:/sEcReT123#")
 def test_no_text_is_too_odd(text):
     once = printable(text)
     assert printable(once) == once
