@@ -124,6 +124,11 @@ def few_cases(items: list[pytest.Item]) -> set[pytest.Item]:
     return {cases[at * (len(cases) - 1) // (CASES - 1)] for cases in tests.values() for at in range(CASES)}
 
 
+def pytest_collection_finish() -> None:
+    """What libraries hold stays until the end: whoever collects garbage, as each training does, need not look at it."""
+    gc.freeze()
+
+
 class SkipOptional:
     """Finds each optional library, installed or not, and ends the test that goes on to import it, skipped."""
 
