@@ -177,6 +177,8 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
             install(folder, place)
     if report is not None:
         _remember(place, report, source, plan)
+    else:
+        digests.remember_made(place, files)
     return Conversion(plan, place, report, made, time.monotonic() - start, left_out, options.sign_key)
 
 

@@ -146,6 +146,17 @@ def test_neither_the_checkpoint_nor_a_large_file_of_a_hub_is_read_after_the_run_
     assert read == []
 
 
+def test_weights_that_an_unverified_conversion_wrote_are_not_hashed_again(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(digests, "LARGE", 0)
+    np.savez(tmp_path / "tiny.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
+    converted(tmp_path / "tiny.npz", tmp_path / "model", "--no-verify")
+    converted(tmp_path / "model", tmp_path / "back", "--layout", "npz", "--no-verify")
+    assert read == []
+    said = json.loads((tmp_path / "back" / "provenance.json").read_text())
+    (source,) = said["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert source["digest"] == {"sha256": sha256(tmp_path / "model" / "model.safetensors")}
+
+
 @pytest.fixture
 def hashed(monkeypatch) -> list[bool]:
     """Whether each reading of a whole checkpoint beside its conversion computes its digest."""
@@ -208,6 +219,7 @@ def test_what_another_version_made_is_left_alone(upgraded):
     assert {path.name: path.read_bytes() for path in upgraded.iterdir()} == files
 
 
+@pytest.mark.slow
 def test_refresh_renews_card_and_report_of_another_version_once(upgraded):
     weights = (upgraded / "model.safetensors").read_bytes()
     assert again(upgraded, "--refresh") == "made"
