@@ -61,6 +61,7 @@ def two_digits(value: float) -> str:
     return f"{value:.2g}"
 
 
+@pytest.mark.slow
 def test_badge_says_the_verdict_in_words_and_leads_to_the_report(digits):
     title, *_, badge = card(digits).split("\n\n")[1:3]
     assert title.endswith("# BiT-digits")

@@ -250,6 +250,7 @@ def test_unverified_folder_says_so(checkpoint, tmp_path):
     assert "--no-verify" in (tmp_path / "model" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_photographs_are_verified_beside_the_default_images(checkpoint, tmp_path):
     from PIL import Image
 
@@ -261,6 +262,7 @@ def test_photographs_are_verified_beside_the_default_images(checkpoint, tmp_path
     assert [(image["height"], image["width"]) for image in images] == [(64, 64), (64, 64), (480, 480)]
 
 
+@pytest.mark.slow
 def test_many_variants_each_get_a_folder_and_a_failure_does_not_stop_the_rest(tmp_path, monkeypatch):
     """BiT-[dM]*-R101x1 and BiT-digits: the released file cannot be had offline, the embedded one can."""
     monkeypatch.setenv("BIT_CONVERT_CACHE", str(tmp_path / "cache"))

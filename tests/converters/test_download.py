@@ -117,6 +117,7 @@ FAULTS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(FAULTS | st.builds(lambda cut: Fault(cut=cut), st.integers(0, len(DATA))), max_size=MAX_VERSIONS)
@@ -388,6 +389,7 @@ def test_patience_ends_and_what_arrived_is_kept(server, fault):
         assert server.sent - sent == len(DATA) - 300_000
 
 
+@pytest.mark.slow
 def test_retry_after_is_heeded(server):
     server.faults = [Fault(status=429, headers={"Retry-After": "1"})]
     begun = time.monotonic()
@@ -653,6 +655,7 @@ def test_no_header_makes_anything_but_an_error(cache, headers, status):
                 assert cached(url + PATH, **HASTY).read_bytes() == TINY
 
 
+@pytest.mark.slow
 def test_headers_that_come_byte_by_byte_end_in_time(cache):
     with RawServer(HEAD + b"X-Long: " + b"a" * 600, pause=0.1) as url:
         begun = time.monotonic()
@@ -727,6 +730,7 @@ def test_a_host_that_never_answered_is_given_up_after_ten_seconds_and_heard_of_w
     assert all("trying again" in what for _, what in said)
 
 
+@pytest.mark.slow
 def test_a_host_that_takes_the_connection_and_never_answers_is_given_up(monkeypatch):
     monkeypatch.setattr(retry, "_answered", set())
     monkeypatch.setattr(retry, "UNANSWERED", 1.0)
@@ -737,6 +741,7 @@ def test_a_host_that_takes_the_connection_and_never_answers_is_given_up(monkeypa
     assert time.monotonic() - begun < 60, "another host is given two minutes"
 
 
+@pytest.mark.slow
 def test_a_host_that_answered_is_waited_for(server, monkeypatch):
     monkeypatch.setattr(retry, "_answered", set())
     monkeypatch.setattr(retry, "UNANSWERED", 0.2)
@@ -744,6 +749,7 @@ def test_a_host_that_answered_is_waited_for(server, monkeypatch):
     assert cached(server.url(PATH), pace=Pace(first=0.1, silence=30)).read_bytes() == DATA
 
 
+@pytest.mark.slow
 def test_a_wait_that_is_asked_for_is_no_silence(server):
     server.faults = 3 * [Fault(status=429, headers={"Retry-After": "1"})]
     assert cached(server.url(PATH), pace=Pace(first=0.001, silence=0.5)).read_bytes() == DATA

@@ -204,6 +204,7 @@ UNREPEATED = {("layers", "max_abs_error"), ("layers", "floor"), ("readers", "max
 """Figures that a report has once: only an audit measures them again. No verdict follows from them."""
 
 
+@pytest.mark.slow
 def test_a_number_that_was_edited_is_found_wherever_something_depends_on_it(folder, checkpoint):
     """Each is made ten times as large, and a thousand more, with the digest of the report made to fit."""
     text = (folder / "parity.json").read_text()

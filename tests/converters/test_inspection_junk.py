@@ -106,6 +106,7 @@ def test_junk_inside_labels(name, key, value):
     noted(inspect_model, "config.json", config, PLANS["transformers"])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     name=st.sampled_from(

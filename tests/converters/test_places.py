@@ -173,6 +173,7 @@ def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, t
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow
 def test_files_of_a_repository_are_asked_for_by_the_same_rules(hub: HubServer, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setenv("HF_TOKEN", READER)

@@ -683,6 +683,7 @@ def test_what_was_committed_is_not_put_off(hub: HubServer, result):
         put(result, clock, repo_id="me/other")
 
 
+@pytest.mark.slow
 def test_what_the_hub_asks_one_thread_all_with_its_token_heed(hub: HubServer, result, tmp_path, monkeypatch):
     other = converted(tmp_path / "other", FILES | {"config.json": b'{"other": 1}'})
     refused, asked = threading.Event(), []

@@ -51,6 +51,7 @@ def test_the_folder_of_a_name_is_audited_not_assumed(here):
     assert audited("BiT-digits", "BiT-digits", here / "report")["verdict"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", ["./tiny", "tiny", "tiny/", "{here}/tiny", "../models/tiny"])
 def test_a_path_that_is_no_name_is_a_path(here, spelling):
     other = here / "copy"

@@ -195,6 +195,7 @@ def test_wrong_values_fail_where_they_are(tensors, fault):
     assert report.reason.startswith(f"torch: {place} {verb} on image")
 
 
+@pytest.mark.slow
 def test_other_networks_fail(tensors):
     deeper = make_checkpoint((1, 3), 32, 5, seed=3, kernel_std=1e-3, mids=(64, 32))
     report = audited(tensors, TorchModel(deeper))

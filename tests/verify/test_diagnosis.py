@@ -223,6 +223,7 @@ def test_a_kind_is_written_as_its_text(tensors):
     assert json.loads(report.to_json())["faults"] == [{"kind": "mirrored kernel", "place": "a", "detail": "b"}]
 
 
+@pytest.mark.slow
 def test_candidates_that_share_right_steps_give_what_each_gives_alone(tensors):
     layer, steps, given = "block2/unit01", RightSteps(), []
     image = np.random.default_rng(0).standard_normal((1, 256, 5, 5), np.float32)

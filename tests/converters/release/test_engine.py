@@ -173,6 +173,7 @@ def test_patience_is_counted_from_the_last_good_end():
     assert 900 <= run.clock.time <= 1100
 
 
+@pytest.mark.slow
 def test_a_job_that_another_run_is_at_goes_behind_the_others_for_as_long_as_it_takes():
     def busy(job: Job, attempt: int) -> Outcome:
         return Later("another run is at it", 1, asked=False) if job.name == "c0" and attempt < 5000 else done(job)

@@ -365,6 +365,7 @@ def test_pickles_of_anything_else_are_refused(tmp_path: Path, data: bytes) -> No
     refuse(bin_with(tmp_path, data))
 
 
+@pytest.mark.slow
 def test_a_packed_pickle_is_refused_before_it_expands(tmp_path: Path, written) -> None:
     bin_with(tmp_path, bytes(200 * MB), zipfile.ZIP_DEFLATED)
     assert "packed" in refuse(tmp_path)

@@ -60,6 +60,7 @@ def same(path: Path, tensors) -> None:
 # -- checkpoints of trainings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
 def test_what_google_s_training_writes_is_converted(tmp_path: Path, tensors, zipped: bool) -> None:
     """big_transfer bit_pytorch/train.py: step, the model in DataParallel, SGD with momentum."""
