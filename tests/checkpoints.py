@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.shared import made_once
-
 GOLDEN_FILE = Path(__file__).with_name("golden.npz")
 
 
@@ -99,21 +97,7 @@ class Golden:
         return self.name
 
     def checkpoint(self) -> dict[str, np.ndarray]:
-        """Its tensors, which a test may change; the values of a large one are drawn once in a run, into a file."""
-        if self in TINY:
-            return self._drawn()
-        file = made_once(f"golden {self}", self._save) / "values.npy"
-        shapes = tensor_shapes(self.units, self.width, self.classes)
-        ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-        pieces = np.split(np.asarray(np.load(file, mmap_mode="c")), ends[:-1])
-        return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-    def _drawn(self) -> dict[str, np.ndarray]:
         return make_checkpoint(self.units, self.width, self.classes, self.seed, self.kernel_std)
-
-    def _save(self, folder: Path) -> None:
-        folder.mkdir()
-        np.save(folder / "values.npy", np.concatenate([values.reshape(-1) for values in self._drawn().values()]))
 
     def images(self) -> np.ndarray:
         return make_input(*self.input)
