@@ -72,9 +72,11 @@ def remember_file(path: Path, digest: str, before: State) -> None:
 def remember_made(folder: Path, digests: Mapping[str, str]) -> None:
     """The files of ``folder``, made just now, have these digests. The small ones are not remembered: to read them again
     takes less time than it takes until a file counts as left alone."""
-    large = {name: digest for name, digest in digests.items() if (folder / name).stat().st_size > LARGE}
+    found = {name: (folder / name).stat() for name in digests}
+    large = {name: digest for name, digest in digests.items() if found[name].st_size > LARGE}
     if large:
-        time.sleep(SETTLED)
+        settled = max(found[name].st_ctime for name in large) + SETTLED
+        time.sleep(min(SETTLED, max(0.0, settled - time.time())))
         _note(folder, large, {name: state_of(folder / name) for name in large})
 
 
