@@ -105,13 +105,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    slow = [item for item in items if item.get_closest_marker("slow")]
     if config.option.quick:
         chosen = few_cases([item for item in items if not item.get_closest_marker("slow")])
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = [item for item in items if item in chosen]
     elif "PYTEST_XDIST_WORKER" in os.environ:  # or a long file begins when the other processes have ended
-        lasting = {item.path for item in slow}
+        lasting = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: (item.path.parent.name != "e2e", item.path not in lasting))
 
 
