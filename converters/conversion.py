@@ -170,15 +170,17 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
         provenance = Provenance.of(plan, files, source, uri, VERSION).content()
         (folder / PROVENANCE).write_text(json_text(provenance), encoding="utf-8")
         (folder / CARD).write_text(card.render(plan, source, report, VERSION), encoding="utf-8")
+        states = digests.states_of(place, files)
         # By force also where every file of ours is there: something beside them was not.
         made = replaces or not (place.exists() and _same_files(folder, place))
         if made:
             _refuse_occupied(place, replaces, held.why)
+            states = digests.private_states_of(folder, files)  # in the place another run may put its own
             install(folder, place)
     if report is not None:
-        _remember(place, report, source, plan)
+        digests.remember(place, files, states, _compared(report, source, plan))
     else:
-        digests.remember_made(place, files)
+        digests.remember_made(place, files, states)
     return Conversion(plan, place, report, made, time.monotonic() - start, left_out, options.sign_key)
 
 
@@ -291,9 +293,10 @@ def _departures(place: Path, plan: Plan, source: GoogleView, report: Report) -> 
     found += [f"{PROVENANCE} is another"] if read(place) is None else []
     if found or _is_remembered(place, report, source, plan):
         return found
+    states = digests.states_of(place, report.files)
     found = held_departures(report, source, place, plan.variant, plan.pool_padding)
     if not found:
-        _remember(place, report, source, plan)
+        digests.remember(place, report.files, states, _compared(report, source, plan))
     return found
 
 
@@ -304,10 +307,6 @@ def _is_remembered(place: Path, report: Report, source: GoogleView, plan: Plan) 
         and model_files(place) == sorted(report.files)
         and all(digests.known_sha256(place / name) == digest for name, digest in report.files.items())
     )
-
-
-def _remember(place: Path, report: Report, source: GoogleView, plan: Plan) -> None:
-    digests.remember(place, report.files, _compared(report, source, plan))
 
 
 def _compared(report: Report, source: GoogleView, plan: Plan) -> str:

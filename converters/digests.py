@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -69,20 +69,20 @@ def remember_file(path: Path, digest: str, before: State) -> None:
     _note(path.parent, {path.name: digest}, {path.name: before})
 
 
-def remember_made(folder: Path, digests: Mapping[str, str]) -> None:
-    """The files of ``folder``, made just now, have these digests. The small ones are not remembered: to read them again
-    takes less time than it takes until a file counts as left alone."""
-    found = {name: (folder / name).stat() for name in digests}
-    large = {name: digest for name, digest in digests.items() if found[name].st_size > LARGE}
+def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str, State]) -> None:
+    """The files of ``folder``, made just now, have these digests where they are in these ``states``. The small ones are
+    not remembered: to read them again takes less time than it takes until a file counts as left alone."""
+    large = {name: state for name, state in states.items() if state is not None and state[1] > LARGE}
     if large:
-        settled = max(found[name].st_ctime for name in large) + SETTLED
+        settled = max(state[3] for state in large.values()) / 1e9 + SETTLED
         time.sleep(min(SETTLED, max(0.0, settled - time.time())))
-        _note(folder, large, {name: state_of(folder / name) for name in large})
+        _note(folder, {name: digests[name] for name in large}, large)
 
 
-def remember(folder: Path, digests: Mapping[str, str], compared: str) -> None:
-    """The files of ``folder`` have these digests, and the whole of it holds the result ``compared``."""
-    _note(folder, digests, {name: state_of(folder / name) for name in digests}, compared)
+def remember(folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str) -> None:
+    """The files of ``folder`` have these digests where they are in these ``states``, and the whole of it holds the
+    result ``compared``."""
+    _note(folder, digests, states, compared)
 
 
 def is_remembered(folder: Path, compared: str) -> bool:
@@ -105,14 +105,27 @@ def result_name(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+def states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
+    """The states of files that are to be read."""
+    return {name: state_of(folder / name) for name in names}
+
+
+def private_states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
+    """The states of files that nobody else writes to, as they are not in their place yet: their age does not matter."""
+    return {name: _state(folder / name) for name in names}
+
+
 def state_of(file: Path | int) -> State:
     """The state of a file, by its path or number, by which another content is noticed; None of one that was changed
     just now."""
+    state = _state(file)
+    return None if state is None or abs(time.time() - state[3] / 1e9) < SETTLED else state
+
+
+def _state(file: Path | int) -> State:
     try:
         found = os.stat(file)
     except OSError:
-        return None
-    if abs(time.time() - found.st_ctime) < SETTLED:
         return None
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 

@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from converters.digests import remember_made
+from converters.digests import private_states_of, remember_made
 from converters.download.addresses import file_name
 from converters.errors import UsageError
 from converters.files import VARIABLE, cache_folder, fsync, refuse_special, sha256
@@ -194,7 +194,7 @@ class Slot:
         fsync(place.parent)
         fsync(self.folder)
         self.drop()
-        remember_made(place.parent, {place.name: digest})
+        remember_made(place.parent, {place.name: digest}, private_states_of(place.parent, [place.name]))
         return place
 
     def unusable(self, error: Exception) -> UsageError:

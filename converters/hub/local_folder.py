@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager, contextmanager
 from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
-from converters.digests import known_sha256, remember_made
+from converters.digests import known_sha256, private_states_of, remember_made
 from converters.errors import HubError, ParityError, UsageError
 from converters.files import CARD, PARITY, fsync, sha256
 from converters.hub.guard import (
@@ -136,8 +136,9 @@ class _Repository:
         for path in [*made.rglob("*"), made]:
             if not path.is_symlink():
                 fsync(path)
+        states = private_states_of(made, report.files)
         self._install(made, self._snapshot(commit), {*blobs, *others})
-        remember_made(self._snapshot(commit), report.files)
+        remember_made(self._snapshot(commit), report.files, states)
         return commit
 
     def _install(self, made: Path, place: Path, names: AbstractSet[str]) -> None:

@@ -157,6 +157,22 @@ def test_weights_that_an_unverified_conversion_wrote_are_not_hashed_again(tmp_pa
     assert source["digest"] == {"sha256": sha256(tmp_path / "model" / "model.safetensors")}
 
 
+@pytest.mark.parametrize("theirs", [b"two", None])
+def test_a_digest_is_not_that_of_a_file_which_another_run_put_in_the_same_place(tmp_path, monkeypatch, theirs):
+    monkeypatch.setattr(digests, "LARGE", 0)
+    place = tmp_path / "model"
+    place.mkdir()
+    (place / "file").write_bytes(b"one")
+    states = digests.private_states_of(place, ["file"])
+    (place / "file").unlink()
+    if theirs:
+        (place / "file").write_bytes(theirs)
+    for remember in (digests.remember_made, lambda *args: digests.remember(*args, "a result")):
+        settle()
+        remember(place, {"file": "the digest of one"}, states)
+        assert digests.remembered_sha256(place / "file", digests.state_of(place / "file")) == ""
+
+
 @pytest.fixture
 def hashed(monkeypatch) -> list[bool]:
     """Whether each reading of a whole checkpoint beside its conversion computes its digest."""
