@@ -3,9 +3,12 @@
 Nothing is fetched while it is built. No module is named: the reference follows the packages, wherever modules lie.
 """
 
+import builtins
 import re
 import tomllib
 from pathlib import Path
+
+from sphinx.addnodes import pending_xref
 
 PACKAGES = ("converters", "verify", "bit_ref")
 _project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -67,6 +70,14 @@ def described_once(app, what, name, obj, skip, options):  # type: ignore[no-unty
     return True if what == "module" and handed_on and isinstance(obj, type) else None
 
 
+def without_builtins(app, doctree):  # type: ignore[no-untyped-def]
+    """``bytes`` is no reference to a method of ours of that name; nor is any name of another package looked for."""
+    for reference in [*doctree.findall(pending_xref)]:
+        package, *rest = reference["reftarget"].split(".")
+        if reference["refdomain"] == "py" and (package not in PACKAGES if rest else hasattr(builtins, package)):
+            reference.replace_self(reference.children)
+
+
 def branch(app, page, template, context, doctree):  # type: ignore[no-untyped-def]
     """The sidebar's tree is open at its page alone: with every branch of every page it takes half of the time."""
     if whole := context.get("toctree"):
@@ -76,4 +87,5 @@ def branch(app, page, template, context, doctree):  # type: ignore[no-untyped-de
 def setup(app):  # type: ignore[no-untyped-def]
     app.connect("autodoc-process-docstring", plain)
     app.connect("autodoc-skip-member", described_once)
+    app.connect("doctree-read", without_builtins)
     app.connect("html-page-context", branch, priority=400)  # the theme asks for it at 500
