@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VARIANT ?= BiT-digits
 VENV ?= .venv
+WORKERS ?= auto
 RUN := $(VENV)/bin/
 INSTALL ?= $(RUN)python -m pip install --quiet
 # Images of Python set it, and each of the many processes of a test run would compile all of PyTorch anew.
@@ -21,13 +22,13 @@ DIST ?= dist
 help:  ## print this (the default)
 	@echo "make TARGET, where TARGET is"
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{printf "  %-9s %s\n", $$1, $$2}'
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) VARIANT=$(VARIANT)"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) VARIANT=$(VARIANT) WORKERS=$(WORKERS) (of make quick)"
 
 convert: $(VENV)/convert.stamp  ## convert, verify and publish VARIANT into ./hub
 	$(RUN)bit-convert --variant $(VARIANT) --push --hub hub
 
 quick: $(VENV)/quick.stamp  ## the tests to run after each change, in about a minute
-	$(RUN)python -m pytest --quick -n auto --dist loadfile -r fE
+	$(RUN)python -m pytest --quick -n $(WORKERS) --dist loadfile -r fE
 
 # Each file in one process, or what a file makes for its tests is made more than once.
 test: $(VENV)/test.stamp  ## every test, in less than half an hour on two slow cores
@@ -103,7 +104,8 @@ $(VENV)/docs.stamp: $(VENV)/python.stamp pyproject.toml $(LOCK)
 
 $(TOOLS)/tools.stamp:
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet 'build>=1.2' 'cyclonedx-bom>=7' 'pip-audit>=2.7' 'uv>=0.9'
+	$(TOOLS)/bin/python -m pip install --quiet 'uv>=0.9'
+	$(UV) pip install --quiet --python $(TOOLS) 'build>=1.2' 'cyclonedx-bom>=7' 'pip-audit>=2.7'
 	touch $@
 
 $(PEERS)/bench.stamp: $(VENV)/python.stamp pyproject.toml
