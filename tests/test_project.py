@@ -123,6 +123,11 @@ def test_words_of_our_own_do_not_come_back(path):
     assert not found
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+
+
 CLAUSE = re.compile(r"(What|Who|Which|Of|Likewise|By|Where|How)\b")
 """How a docstring begins that is read only after the line above it, or that is a riddle."""
 
@@ -131,7 +136,7 @@ CLAUSE = re.compile(r"(What|Who|Which|Of|Likewise|By|Where|How)\b")
 def test_docstrings_open_with_a_sentence(path):
     strings = (
         node.value.value
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     )
     assert not [text.partition("\n")[0] for text in strings if CLAUSE.match(text)]
@@ -160,7 +165,7 @@ MIRRORS = {("bit_ref.config", "__init__")}
 
 def imports(module: str) -> Iterator[str]:
     """The modules of ours that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+    for node in nodes(SOURCES[module]):
         named = []
         if isinstance(node, ast.ImportFrom) and node.module:
             named = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -204,7 +209,7 @@ def test_packages_import_downward_as_contributors_are_told(package):
 def test_no_function_has_many_parameters():
     many = []
     for module, path in SOURCES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
                 allowed = module in FRONT_DOOR or (module, node.name) in MIRRORS

@@ -93,6 +93,7 @@ def test_figures_are_the_reports(digits):
     assert "NumPy float64" in text
 
 
+@pytest.mark.slow
 def test_a_stranger_can_type_the_commands(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(digits)
     typed = commands(card(digits))
@@ -308,6 +309,7 @@ def test_snippet_of_a_repository_loads_it(layout, line):
     compile(text, layout, "exec")
 
 
+@pytest.mark.slow
 def test_published_card_names_its_repository_and_every_link_of_it_leads_somewhere(digits, tmp_path):
     words = ("BiT-digits", "--output", digits.parent, "--push", "--hub", tmp_path, "--repo-id", "me/digits", "--quiet")
     assert run(*words, command=convert).exit_code == 0

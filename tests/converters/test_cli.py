@@ -200,6 +200,7 @@ def test_summary_names_what_matters(checkpoint, tmp_path):
     assert not {"failed", "inconclusive"} & {*text.replace(":", " ").split()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", ["bits", "logits"])
 def test_snippet_of_the_summary_runs_without_the_stock_libraries(exact, checkpoint, tmp_path, monkeypatch):
     text = run("--checkpoint", checkpoint, "--output", tmp_path / "model", "--exact", exact).stdout

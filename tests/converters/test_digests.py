@@ -229,6 +229,7 @@ def upgraded(made, monkeypatch) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_what_another_version_made_is_left_alone(upgraded):
     files = {path.name: path.read_bytes() for path in upgraded.iterdir()}
     assert again(upgraded) == again(upgraded) == "kept"
@@ -245,6 +246,7 @@ def test_refresh_renews_card_and_report_of_another_version_once(upgraded):
     assert again(upgraded, "--refresh") == again(upgraded) == "kept"
 
 
+@pytest.mark.slow
 def test_another_version_s_folder_with_other_weights_is_something_else(upgraded):
     config = upgraded / "config.json"
     config.write_text(config.read_text().replace('"num_channels": 3', '"num_channels": 4'))

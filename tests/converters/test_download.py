@@ -89,6 +89,7 @@ def test_a_file_is_fetched_once_and_keeps_its_name(server, cache):
     assert kept(cache) == ["BiT-tiny.npz", "entry.json"]
 
 
+@pytest.mark.slow
 def test_a_download_cut_fifty_times_fetches_hardly_more_than_the_file(server):
     data = npz(4096)
     server.files[PATH] = data
@@ -375,6 +376,7 @@ def test_a_refusal_is_not_repeated(server, cache, status, said):
     assert kept(cache) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault(status=500), Fault(status=429), Fault(no_answer=True), Fault(cut=1000)])
 def test_patience_ends_and_what_arrived_is_kept(server, fault):
     server.faults = [Fault(cut=300_000)]

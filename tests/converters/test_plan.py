@@ -378,6 +378,7 @@ def test_totals_are_of_a_glob_too_and_in_json(apart):
     assert listed(apart) == []
 
 
+@pytest.mark.slow
 def test_shards_are_the_list(apart):
     whole = json.loads(run("--plan", EXAMPLE, "--dry-run", "--json").stdout)
     parts = [json.loads(run("--plan", EXAMPLE, "--dry-run", "--json", "--shard", f"{i}/3").stdout) for i in (1, 2, 3)]

@@ -707,6 +707,7 @@ def test_what_the_hub_asks_one_thread_all_with_its_token_heed(hub: HubServer, re
     assert not [at for at, user in asked if user == "me" and begun - 0.2 < at < begun + 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_threads_publish_at_once_and_others_requests_are_as_ever(hub: HubServer, tmp_path, seed):
     from huggingface_hub import get_session

@@ -163,6 +163,7 @@ def reverse_head(folder: Path) -> None:
     (folder / "new").replace(folder / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_weights_replaced_while_the_readers_ran_fail_with_the_digest_of_those_that_were_read(audited_pair):
     checkpoint, folder = audited_pair
     before = raced(checkpoint, folder, lambda: None)

@@ -102,6 +102,7 @@ def test_npz_and_original_are_for_googles_own_code(checkpoint, tmp_path: Path) -
 # -- shards
 
 
+@pytest.mark.slow
 def test_shards_have_an_index_that_fits_and_every_reader_finds_all(checkpoint, tensors, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     report = converted(checkpoint, folder, *SHARDS)["report"]
@@ -131,6 +132,7 @@ def test_shards_have_an_index_that_fits_and_every_reader_finds_all(checkpoint, t
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_limit_changes_what_is_there(checkpoint, tmp_path: Path) -> None:
     """Whole and in shards are different results of one source."""
     folder = tmp_path / "model"
@@ -150,6 +152,7 @@ def test_a_limit_changes_what_is_there(checkpoint, tmp_path: Path) -> None:
     assert not converted(checkpoint, folder)["made"]
 
 
+@pytest.mark.slow
 def test_a_variant_s_name_changes_what_is_there(tmp_path: Path) -> None:
     """Its labels and its way to prepare images: the same checkpoint without the name is another result."""
     (variant,) = find("BiT-digits")

@@ -480,6 +480,7 @@ def test_progress_counts_up_and_names_every_layer_of_the_oracle(tensors):
     assert [what for what, _, _ in seen[-8:]] == [*(f"NumPy float64, {layer}" for layer in layers), "report"]
 
 
+@pytest.mark.slow
 def test_progress_says_what_the_diagnosis_tries(tensors):
     said = [what for what, _, _ in progress_of(tensors, TorchModel(tensors, relu_after_add=True))]
     assert "diagnosis, block1/unit01 on the model's own input" in said

@@ -37,6 +37,7 @@ def honest_reports(tensors):
     yield audited(tensors, TorchModel({**tensors, "resnet/group_norm/beta": np.full(256, np.nan, np.float32)}), size=48)
 
 
+@pytest.mark.slow
 def test_honest_reports_hold_whatever_their_verdict(tensors):
     verdicts = set()
     for report in honest_reports(tensors):

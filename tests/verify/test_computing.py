@@ -66,6 +66,7 @@ def test_a_half_precision_is_not_taken_for_float32(tmp_path, precision):
     assert (report.verdict, report.readers[0].exceeds_limit_at) == ("failed", "root")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("seed", range(5))
 def test_honest_networks_are_within_the_limits_of_their_precision(tmp_path, precision, seed):

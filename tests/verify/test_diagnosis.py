@@ -104,6 +104,7 @@ def test_unknown_arithmetic_names_the_layer(tensors):
     assert found.detail.endswith(f"× float32 rounding (limit {FACTOR:g} ×)")
 
 
+@pytest.mark.slow
 def test_search_is_cut_by_the_work_it_takes_and_says_so(tensors, monkeypatch):
     monkeypatch.setattr("verify.diagnosis.computed.BUDGET", 400 * 10**6)
     tried = []

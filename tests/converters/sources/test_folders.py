@@ -397,6 +397,7 @@ def test_a_bin_cut_short_is_refused(bin_folder: Path) -> None:
     refuse_cut_short(bin_folder / "pytorch_model.bin", bin_folder)
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_never_changes_what_is_read(bin_folder: Path, tensors) -> None:
     refuse_or_equal_flipped(bin_folder / "pytorch_model.bin", bin_folder, tensors)
 

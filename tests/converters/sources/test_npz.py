@@ -328,6 +328,7 @@ def peak() -> Iterator[list[int]]:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("peak")
 def test_a_zip_bomb_is_refused_before_it_expands(tmp_path: Path) -> None:
     zeros = npy(np.zeros(100 << 18, np.float32))  # 100 MB, which deflate to 100 kB
