@@ -184,7 +184,7 @@ def run(code: str, *arguments: object) -> Cost:
     seconds, busy = time.monotonic() - start, processor() - before
     if result.returncode not in (0, 1):
         sys.exit(result.stderr)
-    peak = int(result.stderr.rsplit("peak kB ", 1)[1])
+    peak = int(result.stderr.rsplit("peak kB ", 1)[1].split()[0])
     return Cost(seconds, busy, peak / 1024, result.stdout)
 
 

@@ -127,6 +127,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries say at exit that it was leaked
+
+
 class SkipOptional:
     """Finds each optional library, installed or not, and ends the test that goes on to import it, skipped."""
 

@@ -18,7 +18,7 @@ from converters.choices import JSON_SCHEMA
 from converters.cli.endings import Ending
 from converters.cli.output import say_own, tolerant_streams
 from converters.errors import UsageError
-from converters.memory import collect_seldom
+from converters.memory import collect_seldom, leave
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,6 +90,8 @@ class Command(click.Command):
             else:
                 _remember_addresses(words)
                 status = ending.of(lambda: super(Command, self).main(args, prog_name, standalone_mode=False))
+        if args is None:
+            leave(status)
         sys.exit(status)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

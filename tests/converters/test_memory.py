@@ -31,19 +31,32 @@ def test_freed_memory_is_used_again_without_being_asked_for_again():
 
 
 COMMAND = """
-import gc
+import atexit, gc, threading, time
 from converters.cli import convert
-try:
-    convert()
-except SystemExit:
-    print(gc.get_threshold()[0])
+
+class Part:
+    def __del__(self):
+        print("taken apart")
+
+part = Part()
+atexit.register(lambda: print("at exit", gc.get_threshold()[0] > 10_000))
+threading.Thread(target=lambda: (time.sleep(0.3), print("in a thread"))).start()
+convert()
 """
 
 
-def test_a_process_of_its_own_looks_for_garbage_seldom():
-    command = [sys.executable, "-c", COMMAND, "--list", "BiT-digits"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(result.stdout.splitlines()[-1]) > 10_000
+@pytest.mark.parametrize(("words", "status"), [(("--list", "BiT-digits"), 0), (("--no-such-option",), 2)])
+def test_a_process_of_its_own_looks_for_garbage_seldom_and_ends_as_python_does_but_takes_nothing_apart(words, status):
+    result = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True)
+    assert result.returncode == status
+    assert result.stdout.splitlines()[-2:] == ["in a thread", "at exit True"]
+
+
+def test_what_cannot_be_written_at_the_end_is_no_success():
+    command = "from converters.cli import convert; print(end='lost'); convert()"
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([sys.executable, "-c", command, "--list", "BiT-digits"], stdout=full)
+    assert result.returncode != 0
 
 
 def test_a_command_that_is_called_leaves_the_callers_process_as_it_is():
