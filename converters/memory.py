@@ -53,7 +53,8 @@ def leave(status: int) -> NoReturn:
             stream.flush()
     except (OSError, ValueError):
         sys.exit(status)  # Python says what could not be written
-    threading._shutdown()  # type: ignore[attr-defined]
+    with suppress(KeyboardInterrupt):  # who asks a second time waits for no thread
+        threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         for stream in streams:

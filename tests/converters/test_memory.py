@@ -1,6 +1,7 @@
 """What the process does with memory that is freed, and how often it looks for garbage."""
 
 import gc
+import signal
 import subprocess
 import sys
 
@@ -50,6 +51,31 @@ def test_a_process_of_its_own_looks_for_garbage_seldom_and_ends_as_python_does_b
     result = subprocess.run([sys.executable, "-c", COMMAND, *words], capture_output=True, text=True)
     assert result.returncode == status
     assert result.stdout.splitlines()[-2:] == ["in a thread", "at exit True"]
+
+
+WAITED_FOR = """
+import threading, time
+from converters.cli import convert
+
+def wait():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    print("waited for", flush=True)
+    time.sleep(600)
+
+threading.Thread(target=wait).start()
+convert()
+"""
+
+
+def test_ctrl_c_at_the_end_waits_for_no_thread():
+    command = [sys.executable, "-c", WAITED_FOR, "--list", "BiT-digits"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.stdout.readline() != "waited for\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "")
 
 
 def test_what_cannot_be_written_at_the_end_is_no_success():
