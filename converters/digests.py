@@ -66,7 +66,7 @@ def remembered_sha256(path: Path, state: State) -> str:
 
 def remember_file(path: Path, digest: str, before: State) -> None:
     """The file has this digest, if it is still in the state in which it was ``before`` it was read."""
-    _note(path.parent, {path.name: digest}, {path.name: before})
+    remember(path.parent, {path.name: digest}, {path.name: before})
 
 
 def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str, State]) -> None:
@@ -76,13 +76,30 @@ def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str,
     if large:
         settled = max(state[3] for state in large.values()) / 1e9 + SETTLED
         time.sleep(min(SETTLED, max(0.0, settled - time.time())))
-        _note(folder, {name: digests[name] for name in large}, large)
+        remember(folder, {name: digests[name] for name in large}, large)
 
 
-def remember(folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str) -> None:
+def remember(
+    folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str | None = None
+) -> None:
     """The files of ``folder`` have these digests where they are in these ``states``, and the whole of it holds the
-    result ``compared``."""
-    _note(folder, digests, states, compared)
+    result ``compared``; None leaves what is remembered of that.
+
+    Another process that remembers something at the same time may win: what is lost is read once more.
+    """
+    record = _load(folder)
+    for name, digest in digests.items():
+        before = states[name]
+        if before is not None and state_of(folder / name) == before:
+            record.files[name] = [*before, digest]
+        else:
+            record.files.pop(name, None)
+    record.compared = record.compared if compared is None else compared
+    with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
+        place = _place(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        content = {"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}
+        write_whole(place, json.dumps(content))
 
 
 def is_remembered(folder: Path, compared: str) -> bool:
@@ -111,7 +128,8 @@ def states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
 
 
 def private_states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
-    """The states of files that nobody else writes to, as they are not in their place yet: their age does not matter."""
+    """The states of files that nobody else writes to, since they are not in their place yet, or it is locked: their age
+    does not matter."""
     return {name: _state(folder / name) for name in names}
 
 
@@ -128,23 +146,6 @@ def _state(file: Path | int) -> State:
     except OSError:
         return None
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _note(folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str | None = None) -> None:
-    """Another process that notes something at the same time may win: what is lost is read once more."""
-    record = _load(folder)
-    for name, digest in digests.items():
-        before = states[name]
-        if before is not None and state_of(folder / name) == before:
-            record.files[name] = [*before, digest]
-        else:
-            record.files.pop(name, None)
-    record.compared = record.compared if compared is None else compared
-    with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
-        place = _place(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        content = {"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}
-        write_whole(place, json.dumps(content))
 
 
 def _load(folder: Path) -> _Record:
