@@ -130,10 +130,14 @@ class BitRefReader(_TorchReader):
     """
 
     def __init__(
-        self, folder: str | Path, epsilon_override: float | None = None, computing: Computing = DEFAULT
+        self,
+        folder: str | Path,
+        epsilon_override: float | None = None,
+        computing: Computing = DEFAULT,
+        has_head: bool | None = None,
     ) -> None:
         name = "bit_ref" if epsilon_override is None else "bit_ref with transformers' arithmetic"
-        super().__init__(folder, name, computing)
+        super().__init__(folder, name, computing, has_head)
         self.epsilon = epsilon_override
 
     def run(self, images: Image) -> Mapping[str, Array]:

@@ -30,7 +30,7 @@ from converters.mapping.names import GOOGLE, Kind, Parameter, nearest, parameter
 from converters.mapping.storage import Storage
 from converters.placing import temporary_folder
 from converters.sources import GoogleView
-from converters.sources.declared import declared
+from converters.sources.declared import said_by
 from converters.watch import Watch, loaded_files
 from verify.precision import DEFAULT, Computing
 from verify.protocols import Correspondence, Expectation, Inspected, PoolPadding, Reader, Source
@@ -179,7 +179,7 @@ class Folder:
         Libraries drop the declaration when they save a model: then ten times larger kernels beside the epsilon that
         they act upon say the same.
         """
-        said = declared(self.folder).exact
+        said = said_by(self.config, self.folder / CONFIG).exact
         declares = "exact" in self.config or self.epsilon != STANDARDIZATION_EPSILON["logits"]
         return said if declares or not self._holds_larger_kernels() else "logits"
 
@@ -222,6 +222,11 @@ class Folder:
     def loads_itself(self) -> bool:
         """Whether bit_ref may load the folder: it has safetensors, and a config.json that is as it must be."""
         return not self.misleading and self.weights.file_names[0].endswith(".safetensors")
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the source has one; that the folder says and holds the same is examined by itself."""
+        return self.source.architecture.classes is not None
 
     def bit_ref_config(self) -> dict[str, Any]:
         """The fields of bit_ref's config for this folder."""
@@ -280,8 +285,8 @@ class RoundedSource:
 class RemappedReader(BitRefReader):
     """bit_ref on a folder in a layout that it does not load by itself."""
 
-    def __init__(self, target: Folder, epsilon_override: float | None = None, computing: Computing = DEFAULT) -> None:
-        super().__init__(target.folder, epsilon_override, computing)
+    def __init__(self, target: Folder, epsilon: float | None, computing: Computing, has_head: bool) -> None:
+        super().__init__(target.folder, epsilon, computing, has_head)
         self._target = target
 
     def _load(self) -> Any:
@@ -294,10 +299,6 @@ class RemappedReader(BitRefReader):
             model = (BitForImageClassification if config.num_labels else BitModel)(config)
         model.load_state_dict(self._target.bit_ref_state(), assign=True)
         return model
-
-    @cached_property
-    def _has_head(self) -> bool:
-        return bool(self._target.bit_ref_config()["num_labels"])
 
 
 def own_readers(folder: Folder) -> list[Reader]:
@@ -353,8 +354,8 @@ def _half(folder: Folder, computing: Computing) -> list[Reader]:
 
 def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = DEFAULT) -> Reader:
     if folder.layout == TRANSFORMERS.name and folder.loads_itself:
-        return BitRefReader(folder.folder, epsilon, computing)
-    return RemappedReader(folder, epsilon, computing)
+        return BitRefReader(folder.folder, epsilon, computing, folder.has_head)
+    return RemappedReader(folder, epsilon, computing, folder.has_head)
 
 
 def _stock(folder: Folder, computing: Computing = DEFAULT) -> list[Reader]:
@@ -369,8 +370,7 @@ def _stock(folder: Folder, computing: Computing = DEFAULT) -> list[Reader]:
 
 
 def _library(library: type[TransformersReader | TimmReader], folder: Folder, computing: Computing) -> Reader:
-    has_head = folder.source.architecture.classes is not None
-    return library(folder.for_libraries, computing, has_head, folder.dtype)
+    return library(folder.for_libraries, computing, folder.has_head, folder.dtype)
 
 
 RUNNERS: Mapping[str, Callable[[Folder, Computing], Reader]] = {

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from converters.folder import card_facts as facts
-from converters.folder.config import model_config
+from converters.folder.config import network_config
 from converters.folder.plan import Plan
 from converters.folder.snippet import FOLDER, HERE, stock_remedy, usage
 from converters.mapping.names import parameters
@@ -48,7 +48,7 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         data=facts.training_data(plan),
         usage=usage(plan),
         here=HERE,
-        architecture_class=model_config(plan)["architectures"][0],
+        architecture_class=network_config(plan)["architectures"][0],
         left_out=left_out_line(source),
         badge=markdown.badge(report) if report else "",
         meaning=meaning(report) if report else "",

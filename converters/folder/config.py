@@ -32,12 +32,24 @@ def declarations(plan: Plan) -> dict[str, Any]:
 
 
 def model_config(plan: Plan) -> dict[str, Any]:
-    """config.json in transformers' terms, and what bit_ref reads beyond them.
+    """config.json in transformers' terms, and what bit_ref reads beyond them."""
+    config, classes = network_config(plan), plan.architecture.classes
+    if classes is not None:
+        names = plan.labels or [f"LABEL_{index}" for index in range(classes)]
+        config["id2label"] = {str(index): name for index, name in enumerate(names)}
+        config["label2id"] = {name: index for index, name in enumerate(names)}
+        if plan.variant and plan.variant.problem_type:
+            config["problem_type"] = plan.variant.problem_type
+    return config
+
+
+def network_config(plan: Plan) -> dict[str, Any]:
+    """The fields of config.json that say nothing of the classes.
 
     transformers multiplies only some of the widths by ``width_factor``, so they are given multiplied, with factor 1.
     """
     architecture = plan.architecture
-    config: dict[str, Any] = {
+    return {
         "model_type": "bit",
         "architectures": ["BitModel" if architecture.classes is None else "BitForImageClassification"],
         "dtype": plan.storage.dtype,
@@ -55,13 +67,6 @@ def model_config(plan: Plan) -> dict[str, Any]:
         "drop_path_rate": 0.0,
         **declarations(plan),
     }
-    if architecture.classes is not None:
-        names = plan.labels or [f"LABEL_{index}" for index in range(architecture.classes)]
-        config["id2label"] = {str(index): name for index, name in enumerate(names)}
-        config["label2id"] = {name: index for index, name in enumerate(names)}
-        if plan.variant and plan.variant.problem_type:
-            config["problem_type"] = plan.variant.problem_type
-    return config
 
 
 def plain_config(plan: Plan) -> dict[str, Any]:

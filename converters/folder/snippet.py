@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from converters.folder.config import model_config
+from converters.folder.config import network_config
 from converters.folder.plan import Plan
 
 FOLDER = "FOLDER"
@@ -109,7 +109,7 @@ def loading_here(plan: Plan, folder: str) -> list[str]:
     The layout of timm needs timm; where that is not installed, the first line says how to get it.
     """
     if plan.layout == "transformers":
-        model = model_config(plan)["architectures"][0]
+        model = network_config(plan)["architectures"][0]
         return [
             f"from bit_ref import {model}, BitImageProcessor",
             f'processor = BitImageProcessor.from_pretrained("{folder}")',

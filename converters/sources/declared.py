@@ -5,9 +5,10 @@ config.json → exact (``bits`` or ``logits``), pool padding
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from converters.errors import CheckpointError
 from converters.files import CONFIG, read_json
@@ -27,9 +28,11 @@ class Declared:
 def declared(folder: Path) -> Declared:
     """Returns a folder's declarations, or the defaults. Raises CheckpointError where config.json contradicts itself."""
     file = folder / CONFIG
-    if not file.is_file():
-        return Declared()
-    config = read_json(file)
+    return said_by(read_json(file), file) if file.is_file() else Declared()
+
+
+def said_by(config: Mapping[str, Any], file: Path) -> Declared:
+    """The same of a config.json that was read."""
     exact, padding = config.get("exact", "bits"), config.get("pool_padding")
     epsilon = config.get("weight_standardization_eps")
     if exact not in list(STANDARDIZATION_EPSILON) or padding not in (None, "zeros", "-inf"):

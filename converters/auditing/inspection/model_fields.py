@@ -14,7 +14,7 @@ from typing import Any
 from converters.auditing.inspection.fates import ABSENT, Fields, is_int, shown
 from converters.auditing.inspection.label_fields import inspect_labels
 from converters.auditing.inspection.tables import idle_values, table, without_effect
-from converters.folder.config import model_config, plain_config
+from converters.folder.config import network_config, plain_config
 from converters.folder.plan import Plan
 
 DEFAULTS: Mapping[str, Any] = {
@@ -85,7 +85,7 @@ def follow_nothing(fields: Fields) -> None:
 
 
 def _inspect_network(fields: Fields, plan: Plan) -> None:
-    wanted = model_config(plan)
+    wanted = network_config(plan)
     fields.equal("model_type", "bit")
     fields.one_of("architectures", [wanted["architectures"], None, []])
     fields.none_of(FOLLOWED, "is followed by a loader")
@@ -120,7 +120,7 @@ def inspect_dtype(fields: Fields, stored: str) -> None:
 
 def inspect_declarations(fields: Fields, plan: Plan) -> None:
     """Compares the fields that bit_ref alone reads."""
-    wanted = model_config(plan)
+    wanted = network_config(plan)
     if "weight_standardization_eps" in fields:
         fields.equal("weight_standardization_eps", wanted["weight_standardization_eps"])
     if "exact" in fields:
