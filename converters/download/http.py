@@ -29,8 +29,7 @@ from converters.download.answers import led_on, length, mark
 from converters.download.cache import Entry, Slot, Version
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
 from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
-from converters.files import VARIABLE
-from converters.files import sha256 as sha256_of
+from converters.files import PIECE, VARIABLE
 from converters.redaction import one_line, printable
 from converters.sources.zips import member_names
 from verify.protocols import Progress
@@ -186,6 +185,28 @@ class _Server:
         return Trouble(_reason(error))
 
 
+class _Digests:
+    """The digests of the first ``length`` bytes of a file: taken while more of it is waited for."""
+
+    def __init__(self, has_md5: bool) -> None:
+        self.length, self.has_md5 = 0, has_md5
+        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._sha256.update(data)
+        if self.has_md5:
+            self._md5.update(data)
+        self.length += len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    @property
+    def md5(self) -> str:
+        return self._md5.hexdigest()
+
+
 class _Download:
     """The requests that it takes to make one partial file whole."""
 
@@ -199,6 +220,7 @@ class _Download:
         self._end = self._pace.now() + self._pace.deadline
         self._pieced = False
         """Whether the partial file was made of more than one answer."""
+        self._digests = _Digests(has_md5=False)
 
     @property
     def _pace(self) -> Pace:
@@ -212,6 +234,7 @@ class _Download:
                 if fault is None:
                     return self._slot.finish(version, digest, self._server.shown)
                 self._slot.drop()
+                self._digests = _Digests(has_md5=False)
                 if not self._pieced:
                     break
                 self._furthest = 0  # perhaps the pieces did not fit: once more from the beginning
@@ -293,13 +316,14 @@ class _Download:
             )
 
     def _save(self, response: httpx.Response, version: Version) -> None:
-        done = self._slot.done
+        done, digests = self._slot.done, self._digests_of(version)
         most = version.total if version.total is not None else self._expected.size
         with self._slot.partial.open("ab") as file:
             self._progress(WHAT, done, version.total or 0)
             # Without a chunk size: httpx would hold back, and lose, the last bytes before a cut.
             for data in response.iter_raw():
                 file.write(data)
+                digests.update(data)
                 done += len(data)
                 if most is not None and done > most:
                     self._slot.drop()
@@ -360,10 +384,20 @@ class _Download:
         done = self._slot.done
         return f"The {done / 1e6:.1f} MB that arrived are kept." if done else "Nothing has arrived."
 
+    def _digests_of(self, version: Version) -> _Digests:
+        """The digests of the partial file, which is read only where it did not grow under these hands."""
+        if (self._digests.length, self._digests.has_md5) != (self._slot.done, bool(version.md5)):
+            self._digests, buffer = _Digests(bool(version.md5)), memoryview(bytearray(PIECE))
+            if self._slot.done:
+                with self._slot.partial.open("rb", buffering=0) as file:
+                    while count := file.readinto(buffer):
+                        self._digests.update(buffer[:count])
+        return self._digests
+
     def _inspect(self, version: Version) -> tuple[str, str | None]:
         """The sha256 of the file that arrived, and what is wrong with it, if anything."""
-        path, size = self._slot.partial, self._slot.done
-        digest = sha256_of(path)
+        path, size, digests = self._slot.partial, self._slot.done, self._digests_of(version)
+        digest = digests.sha256
         with path.open("rb") as file:
             head = file.read(512).lstrip().lower()
         if head.startswith((b"<!doctype html", b"<html")) and not self._slot.name.endswith((".html", ".htm")):
@@ -372,7 +406,7 @@ class _Download:
             return digest, f"{size} bytes arrived, not the {self._expected.size} expected. Check the URL."
         if self._expected.sha256 not in (None, digest):
             return digest, f"its sha256 is {digest}, not the {self._expected.sha256} expected. Check the URL."
-        if version.md5 and version.md5 != _md5(path):
+        if version.md5 and version.md5 != digests.md5:
             return digest, "the bytes that arrived are not the server's (their MD5 differs). Run it again."
         if self._slot.name.endswith(".npz") and member_names(path) is None:
             return digest, "no whole .npz file arrived (a zip archive with its directory). Check the URL."
@@ -461,8 +495,3 @@ def _continued(response: httpx.Response, held: Version, done: int) -> Version | 
 
 def _reason(error: Exception) -> str:
     return one_line(error, 120) or type(error).__name__
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -95,8 +95,9 @@ def test_a_download_cut_fifty_times_fetches_hardly_more_than_the_file(server):
     server.files[PATH] = data
     offsets = np.sort(np.random.default_rng(7).integers(0, len(data), 50))
     lengths = np.diff(offsets, prepend=0).tolist()
-    server.faults = [Fault(cut=length, reset=i % 5 == 4) for i, length in enumerate(lengths)]
-    path = cached(server.url(PATH), size=len(data), **QUICK)
+    md5 = {"x-goog-hash": f"md5={base64.b64encode(hashlib.md5(data).digest()).decode()}"}
+    server.faults = [Fault(cut=length, reset=i % 5 == 4, headers=md5) for i, length in enumerate(lengths)]
+    path = cached(server.url(PATH), size=len(data), sha256=hashlib.sha256(data).hexdigest(), **QUICK)
     assert path.read_bytes() == data
     assert len(server.requests) == 51
     assert server.sent <= 1.05 * len(data)
@@ -316,7 +317,7 @@ def test_a_killed_download_goes_on_where_it_was(server, cache, how):
     process.wait()
     assert kept(cache) == ["partial", "partial.json"]
     there = next(cache.rglob("partial")).stat().st_size
-    path = cached(server.url(PATH), size=len(DATA), **QUICK)
+    path = cached(server.url(PATH), size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest(), **QUICK)
     assert path.read_bytes() == DATA
     assert there > 200_000
     assert server.requests[-1].headers["Range"] == f"bytes={there}-"
