@@ -5,9 +5,12 @@ checkpoint → source, Plan → files in a workspace → audit → report, card 
 
 from __future__ import annotations
 
+import math
+import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from converters import digests
@@ -24,6 +27,7 @@ from converters.folder.config import json_files
 from converters.folder.plan import Plan
 from converters.folder.provenance import Provenance, read
 from converters.hub.guard import Publication
+from converters.mapping.layouts import TRANSFORMERS
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
 from converters.placing import install, refuse_place, refuse_unwritable, workspace
@@ -33,9 +37,13 @@ from converters.writers import model
 from converters.writers.weights import weight_files
 from verify import Report
 from verify.protocols import Progress
+from verify.reader_apart import ReaderProcess
 from verify.report.meaning import meaning
 
 DEFAULT_OUTPUT = Path("models")
+APART_VALUES = 1 << 27
+"""The most values of a checkpoint for which PyTorch has a process of its own: of a larger one, its import is a small
+part of the time, and two processes take much memory at once."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Request:
     options: ConvertOptions
     command: str = ""
     """The command that repeats it, for the page of a conversion that did not pass."""
+    apart: bool = False
+    """Whether PyTorch may have a process of its own, where this one has not imported it: which saves seconds once."""
 
     def place(self, name: str = "") -> Path:
         """The folder to make of a model of this name, by default the variant's."""
@@ -157,11 +167,12 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
     replaces = options.force or held.is_ours
     if options.verify:  # an unverified folder that is already there can only be told by making it again
         _refuse_occupied(place, replaces, held.why)
-    with workspace(place) as folder:
+    with workspace(place) as folder, _reader_process(source, request, plan) as process:
         written = model.write(folder, source, plan, progress, hashed=True)
         report = None
         if options.verify:
-            report = audit_folder(folder, source, own_readers, options, progress, variant=variant, digests=written)
+            readers = partial(own_readers, process=process)
+            report = audit_folder(folder, source, readers, options, progress, variant=variant, digests=written)
             report = replace(report, target={"name": plan.name})
             if not report:
                 raise _failed(report, place, request.command)
@@ -182,6 +193,16 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
     else:
         digests.remember_made(place, files, states)
     return Conversion(plan, place, report, made, time.monotonic() - start, left_out, options.sign_key)
+
+
+def _reader_process(source: GoogleView, request: Request, plan: Plan) -> AbstractContextManager[ReaderProcess | None]:
+    """A process for PyTorch, where that saves time and is no matter of memory."""
+    is_small = sum(map(math.prod, source.shapes.values())) <= APART_VALUES
+    is_wanted = request.apart and request.options.verify and plan.layout == TRANSFORMERS.name
+    with suppress(OSError):  # without one, PyTorch is imported here
+        if is_small and is_wanted and "torch" not in sys.modules:
+            return ReaderProcess()
+    return nullcontext()
 
 
 def _uri(place: Path | str, variant: Variant | None) -> str:

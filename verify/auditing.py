@@ -6,8 +6,9 @@ target, source → weights.check → Stored; readers, oracle → forward.gather 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -17,12 +18,22 @@ import numpy.typing as npt
 
 from verify import compare, weights
 from verify.faults import RECORDS, Fault, Kind, causes
-from verify.forward import Evidence, Run, Walk, gather, run_reader, walk_length
+from verify.forward import Evidence, Readings, Run, Walk, done, gather, run_reader, walk_length
 from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
 from verify.oracles.numpy import Arithmetic, NumpyOracle, oracle_name
-from verify.protocols import Expectation, ImportingReader, LibraryReader, PoolPadding, Progress, Reader, Source, Target
+from verify.protocols import (
+    Expectation,
+    ImportingReader,
+    LibraryReader,
+    PoolPadding,
+    Progress,
+    Reader,
+    ReaderApart,
+    Source,
+    Target,
+)
 from verify.report.parity import (
     EvaluationReport,
     HeldOutReport,
@@ -117,13 +128,17 @@ def audit(
 def _examine(
     target: Target, source: Source, judged: Source, settings: AuditSettings, images: Images, step: Steps
 ) -> _Findings:
-    with _importing(target):
-        stored = weights.check(target, source, step)
-    runs = [
-        run_reader(reader, images, constants, target.misleading, step)
-        for reader, constants in _constants(target, settings.pool_padding)
-    ]
-    evidence = _evidence(source, judged, settings, images, runs, step)
+    pairs = _constants(target, settings.pool_padding)
+
+    def read() -> list[Run]:
+        return [run_reader(reader, images, constants, target.misleading, step) for reader, constants in pairs]
+
+    with _reading(target, read) as begun:
+        with _importing(target):
+            stored = weights.check(target, source, step)
+        readings = Readings(begun(), [constants for _, constants in pairs])
+        evidence = _evidence(source, judged, settings, images, readings, step)
+        runs = readings.runs.result()
     rounding = _rounding(source, judged, settings.pool_padding, images.singles, evidence, step)
     expectations = [*target.expectations, *(each for run in runs for each in run.effective)]
     counting = [run for run, role in zip(runs, _roles(target), strict=True) if role != "shown"]
@@ -147,16 +162,31 @@ def _importing(target: Target) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _reading(target: Target, read: Callable[[], list[Run]]) -> Iterator[Callable[[], Future[list[Run]]]]:
+    """Gives a function for the runs of readers. Where each has a process of its own, they run from now on; otherwise
+    when it is called, and it returns when they have ended."""
+    if not all(isinstance(reader, ReaderApart) for reader in target.readers):
+        yield lambda: done(read())
+        return
+    thread = ThreadPoolExecutor(1)
+    begun = thread.submit(copy_context().run, read)
+    try:
+        yield lambda: begun
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
 def _evidence(
-    source: Source, judged: Source, settings: AuditSettings, images: Images, runs: Sequence[Run], step: Steps
+    source: Source, judged: Source, settings: AuditSettings, images: Images, readings: Readings, step: Steps
 ) -> Evidence:
     """Compares the runs with the oracle of what is judged, and other oracles with the oracle of the source itself."""
     others, walk = settings.other_oracles, Walk(settings.pool_padding, images.singles, step, settings.device)
     if judged is source or not others:
-        return gather(judged, walk, runs, others)
-    evidence = gather(judged, walk, runs, ())
+        return gather(judged, walk, readings, others)
+    evidence = gather(judged, walk, readings, ())
     step.expect(walk_length(source))
-    evidence.take_oracles(gather(source, walk, (), others))
+    evidence.take_oracles(gather(source, walk, Readings(done([]), ()), others))
     return evidence
 
 

@@ -1,8 +1,9 @@
 """The evidence of an audit: what readers make of the images, and how far that is from the oracle.
 
 Readers run first and leave their tensors; the oracle then walks the checkpoint once, tensor by tensor, and each of its
-layers is compared on the spot and dropped. Where a library has constants of its own, the oracle with those constants
-walks beside it, on the tensors that the first has read.
+layers is compared on the spot and dropped. While readers run in a process of their own, the oracle walks on, as far as
+what it leaves to be compared is small. Where a library has constants of its own, the oracle with those constants walks
+beside it, on the tensors that the first has read.
 
     reader, images → ``run_reader()`` → Run; source, images → oracle → ``gather()`` → comparisons in each Run, Evidence
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -34,6 +36,8 @@ MAX_ERROR = 300
 """Characters of a reader's error that a report keeps."""
 EXTRAS = {"transformers": "transformers", "timm": "timm", "torchvision": "transformers"}
 """Library → the extra of this package that brings it."""
+HELD_BYTES = 1 << 28
+"""About how many bytes of layers wait for readers that have not ended."""
 HEADROOM = 4.0
 """The factor by which the oracle's values stay below the largest number of a reader's precision: not every value that
 it computes is among those compared."""
@@ -181,7 +185,46 @@ class Walk:
     device: str = "cpu"
 
 
-def gather(source: Source, walk: Walk, runs: Sequence[Run], other_oracles: Sequence[OracleRequest]) -> Evidence:
+def done(runs: list[Run]) -> Future[list[Run]]:
+    """Returns runs that have ended as those that may still be going on."""
+    future: Future[list[Run]] = Future()
+    future.set_result(runs)
+    return future
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The runs of all readers, which may still be going on."""
+
+    runs: Future[list[Run]]
+    constants: Sequence[Arithmetic]
+    """Those of the oracle that each is judged by."""
+
+    def complete(self, images: int) -> list[Run]:
+        """The runs that gave outputs for every image, when all have ended."""
+        return [run for run in self.runs.result() if len(run.outputs) == images and not run.error]
+
+    def arithmetics(self, images: int) -> list[Arithmetic]:
+        """The constants of complete runs, as far as that is known, each once."""
+        known = self.runs.done()
+        return list(dict.fromkeys([r.arithmetic for r in self.complete(images)] if known else self.constants))
+
+    def awaited(self, walked: Iterable[Sequence[Layer]]) -> Iterator[Sequence[Layer]]:
+        """Gives layers when the runs have ended; before, keeps back ``HELD_BYTES`` of them."""
+        held: list[Sequence[Layer]] = []
+        size = 0
+        for layers in walked:
+            held.append(layers)
+            size += sum(layer.truth.nbytes + sum(run.nbytes for run in layer.runs) for layer in layers)
+            if self.runs.done() or size > HELD_BYTES:
+                self.runs.result()
+                yield from held
+                held = []
+        self.runs.result()
+        yield from held
+
+
+def gather(source: Source, walk: Walk, readings: Readings, other_oracles: Sequence[OracleRequest]) -> Evidence:
     """Walks the checkpoint with the oracle and compares every complete run, and every other oracle, with it."""
     evidence, images = Evidence(), walk.images
     if all(map(_is_constant, images)):
@@ -189,32 +232,32 @@ def gather(source: Source, walk: Walk, runs: Sequence[Run], other_oracles: Seque
         evidence.inconclusive_reasons.append(why)
     if not images:
         return evidence
-    complete = [run for run in runs if len(run.outputs) == len(images) and not run.error]
     try:
-        concerns = _walk(source, walk, complete, other_oracles, evidence)
+        concerns = _walk(source, walk, readings, other_oracles, evidence)
     except OracleError as error:
         evidence.inconclusive_reasons.insert(0, f"{PurePath(source.path).name}: {error}")
         return evidence
-    for run in complete:
+    for run in readings.complete(len(images)):
         run.comparisons = [comparison for comparison in run.comparisons if comparison.image not in run.beyond]
     evidence.inconclusive_reasons[:0] = [*concerns, *evidence.disagreements[:1]]
     return evidence
 
 
 def _walk(
-    source: Source, walk: Walk, runs: Sequence[Run], requests: Sequence[OracleRequest], evidence: Evidence
+    source: Source, walk: Walk, readings: Readings, requests: Sequence[OracleRequest], evidence: Evidence
 ) -> list[str]:
     """Compares every layer; returns what of the network, in the oracle's eyes, leaves nothing to conclude."""
     own = Arithmetic(pool_padding=walk.pool_padding)
-    beside = list(dict.fromkeys(run.arithmetic for run in runs if run.arithmetic != own))
+    beside = [arithmetic for arithmetic in readings.arithmetics(len(walk.images)) if arithmetic != own]
     oracle = NumpyOracle(source, arithmetic=own, beside=beside, device=walk.device, reads_ahead=not requests)
     evidence.classes = oracle.classes
-    known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
-    for run in runs:
-        run.comparisons += _unknown(run, known)
     others = OtherOracles(requests, source, walk.pool_padding, walk.images)
     features: dict[Arithmetic, list[Array]] = {arithmetic: [] for arithmetic in (own, *beside)}
-    rounding = _compare_trunk(_announced(oracle, walk), walk.images, runs, features, evidence, others)
+    rounding = _compare_trunk(_announced(oracle, walk), walk.images, readings, features, evidence, others)
+    runs = readings.complete(len(walk.images))
+    known = [*oracle.layer_names, *(["logits"] if oracle.classes is not None else [])]
+    for run in runs:
+        run.comparisons[:0] = _unknown(run, known)
     if oracle.classes is not None:
         walk.step(f"{oracle.name}, logits")
         with one_thread():
@@ -263,7 +306,7 @@ def _announced(oracle: NumpyOracle, walk: Walk) -> Iterator[Sequence[Layer]]:
 def _compare_trunk(
     walked: Iterable[Sequence[Layer]],
     images: Sequence[Image],
-    runs: Sequence[Run],
+    readings: Readings,
     features: Mapping[Arithmetic, list[Array]],
     evidence: Evidence,
     others: OtherOracles,
@@ -274,7 +317,7 @@ def _compare_trunk(
     arithmetic, (images, channels).
     """
     roundings: list[Array] = []
-    for layers in walked:
+    for layers in readings.awaited(walked):
         with one_thread():
             layer, excused = layers[0], _is_constant(images[layers[0].image])
             floors = compare.rounding(layer.truth, layer.runs)
@@ -287,7 +330,7 @@ def _compare_trunk(
                     values.append(each.truth)
             for arithmetic, each in zip(features, layers, strict=True):
                 limits = _floors_beside(each, layer, floors)
-                for run in runs:
+                for run in readings.complete(len(images)):
                     if run.arithmetic == arithmetic:
                         _compare_layer(run, each, limits)
     return np.array(roundings)

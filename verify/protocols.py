@@ -203,6 +203,14 @@ class ImportingReader(Protocol):
 
 
 @runtime_checkable
+class ReaderApart(Reader, Protocol):
+    """A reader that computes in a process of its own, which leaves this one time for something else."""
+
+    @property
+    def apart(self) -> bool: ...
+
+
+@runtime_checkable
 class LibraryReader(Reader, Protocol):
     """A reader that is a library with constants of its own, and loads a folder by itself."""
 

@@ -5,18 +5,23 @@ number of steps known at first → ``Steps`` → calls of a ``Progress``, the la
 
 from __future__ import annotations
 
+from threading import Lock
+
 from verify.protocols import Progress
 
 
 class Steps:
-    """Called with what begins now. What is done never goes back; the total only grows, where work turns up."""
+    """Called with what begins now, by any thread. What is done never goes back; the total only grows, where work turns
+    up."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total, self._begun = progress, total, 0
+        self._lock = Lock()
 
     def __call__(self, what: str) -> None:
-        self._say(what, self._begun)
-        self._begun += 1
+        with self._lock:
+            self._say(what, self._begun)
+            self._begun += 1
 
     def expect(self, more: int) -> None:
         """More steps have turned up."""

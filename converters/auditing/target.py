@@ -34,6 +34,7 @@ from converters.sources.declared import said_by
 from converters.watch import Watch, loaded_files
 from verify.precision import DEFAULT, Computing
 from verify.protocols import Correspondence, Expectation, Inspected, PoolPadding, Reader, Source
+from verify.reader_apart import BitRefApart, ReaderProcess
 from verify.readers import STOCK_EPSILON, BitRefReader, TimmReader, TransformersReader
 
 if TYPE_CHECKING:
@@ -301,16 +302,22 @@ class RemappedReader(BitRefReader):
         return model
 
 
-def own_readers(folder: Folder) -> list[Reader]:
+def own_readers(folder: Folder, process: ReaderProcess | None = None) -> list[Reader]:
     """Returns the readers of a conversion: bit_ref, or of ``logits`` the stock library; and the other beside it.
 
     Stock arithmetic is bit_ref's imitation, which computes what transformers and timm do: so the figures that are
-    published do not depend on what is installed.
+    published do not depend on what is installed. They compute in ``process``, where one is given and they can.
     """
     if folder.layout not in STOCK:
         return [_bit_ref(folder)]
-    readers = [_bit_ref(folder), _bit_ref(folder, STOCK_EPSILON)]
+    readers = [_own(folder, epsilon, process) for epsilon in (None, STOCK_EPSILON)]
     return readers if folder.exact == "bits" else readers[::-1]
+
+
+def _own(folder: Folder, epsilon: float | None, process: ReaderProcess | None) -> Reader:
+    if process is None or not folder.loads_itself:
+        return _bit_ref(folder, epsilon)
+    return BitRefApart(process, folder.folder, epsilon, folder.has_head)
 
 
 def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = DEFAULT) -> list[Reader]:

@@ -167,6 +167,7 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
 def _alone(job: Job, run: Run, watch: Watch) -> Result:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
+    job = replace(job, request=replace(job.request, apart=True))
     with shown(job.name, run.shown.quiet, run.shown.verbose) as bar, watch.alone(job, bar) as progress:
         result = release_one(job, progress, bars=not run.shown.quiet, tell=tell)
     assert isinstance(result, Result), "it waits"

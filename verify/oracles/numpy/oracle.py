@@ -24,8 +24,7 @@ import numpy.typing as npt
 
 from verify.oracles.numpy.ahead import ReadAhead
 from verify.oracles.numpy.arrays import Array, Arrays, arrays_of
-from verify.oracles.numpy.convolution import PARALLEL_VALUES, Operand, convolve
-from verify.oracles.numpy.threads import at_once, threads
+from verify.oracles.numpy.convolution import Operand, convolve
 from verify.protocols import HeadBlock, Layer, OracleError, Tensors
 
 FLOAT32_RUNS = 4
@@ -34,6 +33,7 @@ FLOAT32_RUNS = 4
 IMAGE_ORDERS = ((1, 2, 0), (2, 0, 1), (2, 1, 0))
 """Orders of red, green and blue for the permuted runs; none is Google's."""
 
+HEAD_KERNEL = "resnet/head/conv2d/kernel"
 HEAD_VALUES = 1 << 19
 """About how many values of the head's kernel are multiplied with at once: few enough for the processor's cache."""
 
@@ -112,6 +112,8 @@ class NumpyOracle:
         self._arrays: Arrays = arrays_of(device)
         self._reads_ahead = reads_ahead
         self._read_values = source.read
+        self._held: dict[str, npt.NDArray[Any]] = {}
+        """Tensors that were read already."""
         self._features: list[_Maps] = []
         self._precision = "float64"
 
@@ -128,7 +130,7 @@ class NumpyOracle:
     @property
     def classes(self) -> int | None:
         """The number of logits that the head gives; None without a head."""
-        shape = self.source.shapes.get("resnet/head/conv2d/kernel")
+        shape = self.source.shapes.get(HEAD_KERNEL)
         return None if shape is None else shape[-1]
 
     def forward(self, images: Array | Sequence[Array], dtype: type[np.floating[Any]] = np.float64) -> dict[str, Array]:
@@ -150,12 +152,15 @@ class NumpyOracle:
     def walk(self, images: Sequence[Array]) -> Iterator[Sequence[Layer]]:
         """The same with every arithmetic: each tensor by the first, then by those ``beside``."""
         ahead = ReadAhead(self.source.read, self._kernels()) if self._reads_ahead else None
+        self._held.clear()
         self._read_values = ahead.read if ahead else self.source.read
         try:
             streams = self._start(images)
             for name in self.layer_names:
                 streams = self._step(name, streams)
                 yield from self._layers(name, streams)
+            if ahead and self.classes is not None:
+                self._held[HEAD_KERNEL] = ahead.read(HEAD_KERNEL)
         finally:
             self._read_values = self.source.read
             if ahead:
@@ -169,7 +174,7 @@ class NumpyOracle:
         """The head's columns, block by block, on the features of the last walk over ``layers``, by the first
         arithmetic."""
         channels, classes = self._features[0].channels, self.classes or 0
-        kernel = self._read("resnet/head/conv2d/kernel", (1, 1, channels, classes)).reshape(channels, classes)
+        kernel = self._read(HEAD_KERNEL, (1, 1, channels, classes)).reshape(channels, classes)
         bias = self._read("resnet/head/conv2d/bias", (classes,))
         step = max(1, HEAD_VALUES // channels)
         for start in range(0, classes, step):
@@ -189,10 +194,10 @@ class NumpyOracle:
     def _block_logits(
         self, exact: npt.NDArray[Any], kernel: npt.NDArray[Any], bias: npt.NDArray[Any]
     ) -> list[npt.NDArray[Any]]:
-        """Each run's logits of some columns of the head, which are given in both precisions."""
-        tasks = [(self._arrays, features, exact, kernel, bias) for features in self._features[: 1 + self.float32_runs]]
-        large = self._arrays.parallel and kernel.size >= PARALLEL_VALUES
-        return at_once(_logits, tasks, threads() if large else 1)
+        """Each run's logits of some columns of the head, which are given in both precisions; one after the other, since
+        the columns before are compared meanwhile."""
+        runs = self._features[: 1 + self.float32_runs]
+        return [_logits(self._arrays, features, exact, kernel, bias) for features in runs]
 
     def _start(self, images: Sequence[Array]) -> list[_Maps]:
         """The images in each run: those of the first arithmetic, then two of each other one."""
@@ -298,10 +303,10 @@ class NumpyOracle:
         return replace(maps, images=outputs, order=order)
 
     def _kernels(self) -> list[str]:
-        """The names of the trunk's kernels, in the order in which they are read."""
+        """The names of the kernels, in the order in which they are read."""
         units = [f"resnet/{name}/" for name in self.layer_names[1:-2]]
         places = ["resnet/root_block/", *(unit + part for unit in units for part in ("a/proj/", "a/", "b/", "c/"))]
-        names = [place + "standardized_conv2d/kernel" for place in places]
+        names = [*(place + "standardized_conv2d/kernel" for place in places), HEAD_KERNEL]
         return [name for name in names if name in self.source.shapes]
 
     def _read(self, name: str, shape: tuple[int | None, ...]) -> Array:
@@ -311,7 +316,9 @@ class NumpyOracle:
         if len(actual) != len(shape) or any(e not in (None, a) for e, a in zip(shape, actual, strict=True)):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise OracleError(f"{name} has shape {tuple(actual)}, not ({wanted})")
-        tensor = self._read_values(name)
+        tensor = self._held.pop(name, None)
+        if tensor is None:
+            tensor = self._read_values(name)
         # a sum is finite where all of its terms are, unless it overflows itself: it takes half the time
         if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
             self.concerns.setdefault(name, "holds NaN or Inf")
