@@ -130,10 +130,10 @@ def _examine(
 ) -> _Findings:
     pairs = _constants(target, settings.pool_padding)
 
-    def read() -> list[Run]:
+    def read(step: Callable[[str], None]) -> list[Run]:
         return [run_reader(reader, images, constants, target.misleading, step) for reader, constants in pairs]
 
-    with _reading(target, read) as begun:
+    with _reading(target, read, step) as begun:
         with _importing(target):
             stored = weights.check(target, source, step)
         readings = Readings(begun(), [constants for _, constants in pairs])
@@ -163,14 +163,16 @@ def _importing(target: Target) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(target: Target, read: Callable[[], list[Run]]) -> Iterator[Callable[[], Future[list[Run]]]]:
+def _reading(
+    target: Target, read: Callable[[Callable[[str], None]], list[Run]], step: Steps
+) -> Iterator[Callable[[], Future[list[Run]]]]:
     """Gives a function for the runs of readers. Where each has a process of its own, they run from now on; otherwise
     when it is called, and it returns when they have ended."""
     if not all(isinstance(reader, ReaderApart) for reader in target.readers):
-        yield lambda: done(read())
+        yield lambda: done(read(step))
         return
     thread = ThreadPoolExecutor(1)
-    begun = thread.submit(copy_context().run, read)
+    begun = thread.submit(copy_context().run, read, lambda _: step.skip(1))
     try:
         yield lambda: begun
     finally:

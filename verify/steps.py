@@ -28,8 +28,9 @@ class Steps:
         self._total += more
 
     def skip(self, count: int) -> None:
-        """Steps that were expected and need not be done."""
-        self._begun += count
+        """Steps that were expected and need not be done, or are done beside what was said last."""
+        with self._lock:
+            self._begun += count
 
     def end(self, what: str) -> None:
         """Everything is done."""
