@@ -55,11 +55,11 @@ class CachedKernel(nn.Module):
         return not (self.training or differentiated) and self.epsilon is not None and _counts_changes(weight)
 
     def _from_cache(self, memory_format: torch.memory_format | None = None) -> Tensor:
-        """The kernel in this format; without one, in that which it is there in, or else contiguous."""
+        """The kernel in this format; without one, in that which it is there in, or else its device's usual one."""
         weight, cached = self.weight, self._cached
         state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
         if cached is None or cached[0] != state or memory_format not in (None, cached[1]):
-            memory_format = memory_format or torch.contiguous_format
+            memory_format = memory_format or _usual_format(weight)
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
                 kernel = self.standardized_weight().contiguous(memory_format=memory_format)
             cached = self._cached = state, memory_format, weight, kernel  # the weight, so that its id stays its own
@@ -136,6 +136,11 @@ def _memory_format(x: Tensor) -> torch.memory_format:
     """That of x on a GPU, where a kernel in another would be copied at each call."""
     is_last = x.is_cuda and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
+
+
+def _usual_format(weight: Tensor) -> torch.memory_format:
+    """That of a map's kernels in eager mode, and what ``torch.compile`` would convert them to at each call."""
+    return torch.channels_last if weight.is_cuda else torch.contiguous_format
 
 
 def _counts_changes(weight: Tensor) -> bool:
