@@ -62,6 +62,8 @@ class CachedKernel(nn.Module):
             memory_format = memory_format or _usual_format(weight)
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
                 kernel = self.standardized_weight().contiguous(memory_format=memory_format)
+            if not _is_finished(kernel):
+                return kernel
             cached = self._cached = state, memory_format, weight, kernel  # the weight, so that its id stays its own
         return cached[3]
 
@@ -141,6 +143,18 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 def _usual_format(weight: Tensor) -> torch.memory_format:
     """That of a map's kernels in eager mode, and what ``torch.compile`` would convert them to at each call."""
     return torch.channels_last if weight.is_cuda else torch.contiguous_format
+
+
+def _is_finished(kernel: Tensor) -> bool:
+    """Whether every stream and thread may take a kernel from now on, which on a GPU is waited for.
+
+    While a CUDA graph is recorded, nothing is computed: the kernel is the graph's own, which standardises it each time.
+    """
+    if kernel.is_cuda:
+        if torch.cuda.is_current_stream_capturing():
+            return False
+        torch.cuda.current_stream(kernel.device).synchronize()
+    return True
 
 
 def _counts_changes(weight: Tensor) -> bool:

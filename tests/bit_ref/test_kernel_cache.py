@@ -73,6 +73,44 @@ def test_where_models_are_compiled_a_kernel_is_kept_in_the_format_that_it_is_use
     assert len(standardized) == 12
 
 
+class Stream:
+    """Stands in for a GPU's stream of work."""
+
+    waits = 0
+    is_recorded = False
+
+    def synchronize(self):
+        assert not self.is_recorded, "while a graph is recorded, nothing may be waited for"
+        self.waits += 1
+
+
+@pytest.fixture
+def stream(monkeypatch) -> Stream:
+    stream = Stream()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: stream.is_recorded)
+    return stream
+
+
+def test_on_a_gpu_a_kernel_is_kept_when_any_other_stream_may_take_it(model, standardized, stream):
+    (layer, *_) = layers(model)
+    kernels = [layer._from_cache() for _ in range(3)]
+    assert kernels[0] is kernels[1] is kernels[2]
+    assert (len(standardized), stream.waits) == (1, 1)
+
+
+def test_a_kernel_that_is_computed_only_when_a_graph_is_replayed_is_not_kept(model, standardized, stream):
+    (layer, *_) = layers(model)
+    stream.is_recorded = True
+    assert layer._from_cache() is not layer._from_cache()
+    stream.is_recorded = False
+    kept = layer._from_cache()
+    stream.is_recorded = True
+    assert layer._from_cache() is kept
+    assert len(standardized) == 3
+
+
 def scale_through_data(model):
     for layer in layers(model):
         layer.weight.data.add_(layer.weight.data**2)
