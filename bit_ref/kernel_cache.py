@@ -48,6 +48,14 @@ class CachedKernel(nn.Module):
             return self.standardized_weight()
         return self._from_cache(_memory_format(x))
 
+    def _kept(self) -> Tensor | None:
+        """The kernel that the cache may serve now; None where more than a look at its state is needed."""
+        cached, weight = self._cached, self._parameters.get("weight")
+        if cached is None or cached[2] is not weight or self.training:
+            return None
+        is_same = cached[0] == (weight._version, weight.data_ptr(), self.epsilon)
+        return cached[3] if is_same and not (weight.requires_grad and torch.is_grad_enabled()) else None
+
     def _is_constant(self) -> bool:
         """Whether no gradient of the kernel is wanted, and every change of the weight will be seen."""
         weight = self.weight
@@ -57,14 +65,14 @@ class CachedKernel(nn.Module):
     def _from_cache(self, memory_format: torch.memory_format | None = None) -> Tensor:
         """The kernel in this format; without one, in that which it is there in, or else its device's usual one."""
         weight, cached = self.weight, self._cached
-        state = (id(weight), weight._version, weight.data_ptr(), self.epsilon)
-        if cached is None or cached[0] != state or memory_format not in (None, cached[1]):
+        state = (weight._version, weight.data_ptr(), self.epsilon)
+        if cached is None or cached[2] is not weight or cached[0] != state or memory_format not in (None, cached[1]):
             memory_format = memory_format or _usual_format(weight)
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
                 kernel = self.standardized_weight().contiguous(memory_format=memory_format)
             if not _is_finished(kernel):
                 return kernel
-            cached = self._cached = state, memory_format, weight, kernel  # the weight, so that its id stays its own
+            cached = self._cached = state, memory_format, weight, kernel
         return cached[3]
 
     def train(self, mode: bool = True) -> Self:
@@ -91,7 +99,9 @@ def _give(model: nn.Module, arguments: object) -> None:
     if torch.compiler.is_compiling() or is_tracing() or "torch._dynamo" not in sys.modules:
         return
     for layer in _layers(model):
-        kernel = layer._from_cache() if layer._is_constant() else None
+        kernel = layer._kept()
+        if kernel is None and layer._is_constant():
+            kernel = layer._from_cache()
         if kernel is not None and kernel.is_cuda:  # a CUDA graph reads it in place, and is recorded again for another
             torch._dynamo.mark_static_address(kernel)
         layer.__dict__["_given"] = kernel
