@@ -59,7 +59,7 @@ def _fits(norm: nn.GroupNorm, x: Tensor) -> bool:
         and 0 < x.numel() < VALUES * len(x)
         and x.dtype in DTYPES
         and all(type(weight) is nn.Parameter and weight.dtype == x.dtype for weight in weights)
-        and all(weight.device == x.device for weight in weights)
+        and all(weight.device == x.device and weight.is_contiguous() for weight in weights)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights)))
         and not _is_transformed()
         and not torch.is_autocast_enabled("cuda")

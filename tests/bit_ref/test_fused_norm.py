@@ -149,6 +149,17 @@ def test_without_a_gpu_it_is_pytorchs():
         assert fused_norm.group_norm_relu(nn.GroupNorm(32, 64).eval(), torch.randn(1, 64, 2, 2)) is None
 
 
+def test_weights_that_are_not_values_in_a_row_are_pytorchs(monkeypatch):
+    monkeypatch.setattr(fused_norm, "_is_recent", lambda device: True)
+    norm, x = nn.GroupNorm(32, 64).eval().requires_grad_(False), torch.randn(1, 64, 2, 2)
+    assert fused_norm._fits(norm, x)
+    for name in ("weight", "bias"):
+        values = getattr(norm, name)
+        setattr(norm, name, nn.Parameter(torch.randn(64, 2)[:, 0], requires_grad=False))
+        assert not fused_norm._fits(norm, x)
+        setattr(norm, name, values)
+
+
 BENCHMARK = (
     "import runpy, sys; sys.path.insert(0, 'benchmarks'); runpy.run_path('benchmarks/gpu.py', run_name='__main__')"
 )
