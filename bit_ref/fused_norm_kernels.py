@@ -38,15 +38,16 @@ def group_norm_relu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     y = torch.empty_like(x, memory_format=torch.channels_last)
     tile, lanes = _power_of_two(pixels), _power_of_two(group)
     if tile * lanes <= WHOLE and (group * x.element_size() >= SECTOR or x.numel() <= LITTLE):
-        warps = max(1, min(8, tile * lanes // 512))
-        _whole[(groups, images)](x, y, norm.weight, norm.bias, pixels, norm.eps, group, tile, num_warps=warps)
+        weights, warps = (norm.weight, norm.bias), _warps(tile * lanes)
+        _whole[(groups, images)](x, y, *weights, pixels, norm.eps, group, tile, num_warps=warps)
         return y
     pieces, columns = triton.cdiv(pixels, PIXELS), triton.cdiv(channels, CHANNELS)
     parts = min(MOST_PARTS, _power_of_two(pieces), _power_of_two(triton.cdiv(PROGRAMS, images * columns)))
     found = torch.empty(images, parts, 2, channels, device=x.device, dtype=torch.float32)
     statistics = torch.empty(images, groups, 2, device=x.device, dtype=torch.float32)
     _part[(images * parts, columns)](x, found, pixels, channels, parts)
-    _combined[(groups, images)](found, statistics, pixels, channels, norm.eps, parts, lanes, num_warps=1)
+    warps = _warps(parts * lanes)
+    _combined[(groups, images)](found, statistics, pixels, channels, norm.eps, parts, lanes, num_warps=warps)
     _normalised[(images * pieces, columns)](x, y, statistics, norm.weight, norm.bias, pixels, channels, groups)
     return y
 
@@ -54,6 +55,11 @@ def group_norm_relu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 def _power_of_two(number: int) -> int:
     """The least that is not smaller."""
     return 1 << (number - 1).bit_length()
+
+
+def _warps(values: int) -> int:
+    """Warps of a program that holds so many values, a power of two: few enough for each thread's registers."""
+    return max(1, min(8, values // 512))
 
 
 @triton.jit(do_not_specialize=["pixels"])

@@ -118,22 +118,24 @@ from triton.compiler import ASTSource
 from bit_ref import fused_norm_kernels as kernels
 
 POINTERS = ("x", "y", "scale", "offset", "found", "statistics")
-def check(kernel, constants, dtype, capability):
+def check(kernel, constants, dtype, capability, values=2048):
     names = list(kernel.arg_names)
     types = {name: dtype for name in POINTERS} | {"found": "*fp32", "statistics": "*fp32", "epsilon": "fp32"}
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     even = (*POINTERS, "channels")
     aligned = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name in even}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    made = compiled(source, target=GPUTarget("cuda", capability, 32)).asm
+    options = {"num_warps": kernels._warps(values)}
+    made = compiled(source, target=GPUTarget("cuda", capability, 32), options=options).asm
     assert made["cubin"]
     return "ld.global.v4" in made["ptx"]
 
 for dtype, capability in (("*bf16", 90), ("*fp32", 80)):
     assert check(kernels._part, {}, dtype, capability)
     assert check(kernels._normalised, {}, dtype, capability)
-    assert check(kernels._whole, {"GROUP": 32, "PIXELS": 64}, dtype, capability)
-    check(kernels._combined, {"PARTS": 4, "LANES": 8}, dtype, capability)
+    assert check(kernels._whole, {"GROUP": 32, "PIXELS": 64}, dtype, capability, 32 * 64)
+    check(kernels._combined, {"PARTS": 4, "LANES": 8}, dtype, capability, 4 * 8)
+    check(kernels._combined, {"PARTS": 64, "LANES": 64}, dtype, capability, 64 * 64)
 """
 
 
