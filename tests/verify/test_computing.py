@@ -7,6 +7,7 @@ import torch
 from converters.cli.commands import convert, verify
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, refused, run
+from tests.processes import python
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
 from verify.precision import UNITS, Computing
@@ -97,6 +98,44 @@ def test_what_this_machine_cannot_compute_is_wrong_usage(folder, tmp_path, optio
     arguments = (folder / "model", "--against", folder / "source.npz", "--report", tmp_path / "report", *options)
     assert f"{options[0]} {options[1]}" in refused(2, *arguments, command=verify)
     assert not (tmp_path / "report").exists()
+
+
+SETTINGS = """
+import sys, torch
+from verify.oracles.numpy.arrays import TorchArrays
+from verify.precision import Computing
+
+def precisions():
+    return [part.fp32_precision for part in (torch.backends, torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
+
+exec(f"torch.backends.{sys.argv[1]}")
+before = precisions()
+for precision in ("float32", "tf32", "bfloat16"):
+    with Computing(precision, "cuda").applied():
+        assert torch.backends.cudnn.enabled is (precision != "float32")
+        assert (torch.backends.cuda.matmul.fp32_precision == "tf32") is (precision == "tf32")
+        if precision == "tf32":
+            assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+        with TorchArrays("cpu").exactly():
+            assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+    assert (precisions()[::2], torch.backends.cudnn.enabled) == (before[::2], True)
+    assert (precisions()[1] == "tf32") is (before[1] == "tf32")
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="PyTorch has the older one alone")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "cuda.matmul.allow_tf32 = True",
+        "cuda.matmul.fp32_precision = 'tf32'",
+        "cudnn.conv.fp32_precision = 'ieee'",
+        "fp32_precision = 'tf32'",
+    ],
+)
+def test_either_of_pytorchs_settings_of_tf32_may_have_been_used_before(setting):
+    ended = python(SETTINGS, setting)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_usual_is_said_in_no_name(folder, tmp_path):

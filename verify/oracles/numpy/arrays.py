@@ -7,12 +7,13 @@ What both have alike (arithmetic, ``reshape``, ``sum``, ``mean``, products) is c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from verify.precision import products_in_tf32
 
 if TYPE_CHECKING:
     import torch
@@ -178,17 +179,8 @@ class TorchArrays:
             return self._array(tensor.clamp_(min=y))
         return self._array(torch.maximum(tensor, self._tensor(y), out=tensor))
 
-    @contextmanager
-    def exactly(self) -> Iterator[None]:
-        import torch
-
-        products = torch.backends.cuda.matmul
-        allowed = products.allow_tf32
-        products.allow_tf32 = False
-        try:
-            yield
-        finally:
-            products.allow_tf32 = allowed
+    def exactly(self) -> Any:
+        return products_in_tf32(False)
 
     @staticmethod
     def _dtype(precision: Precision) -> torch.dtype:
