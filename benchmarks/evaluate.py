@@ -97,20 +97,20 @@ def measured(place: Path, device: str) -> list[tuple[str, float, float, float]]:
 
 def evaluate(place: Path, device: str) -> None:
     with open_checkpoint(place / "source.npz") as source, opened(place, source, device) as target:
-        found = Evaluation(target, place / "images").run(lambda *_: None)
+        found = Evaluation(target, place / "images", device=device).run(lambda *_: None)
     assert found.same is not None, found.reason
 
 
 def forward_seconds(place: Path, device: str, with_oracle: bool) -> float:
     """On pixels that are ready, in the same batches."""
     with open_checkpoint(place / "source.npz") as source, opened(place, source, device) as target:
-        evaluation, reader = Evaluation(target, place / "images"), target.readers[0]
+        evaluation, reader = Evaluation(target, place / "images", device=device), target.readers[0]
         own, recipe = evaluation._recipes(reader)
         with Workers(own, recipe) as workers:
             pixels = [each.source for each in workers.prepared(evaluation.listing.images, ahead=BATCH)]
         classifiers = [reader_classifier(reader)]
         if with_oracle:
-            classifiers.append(oracle_classifier(NumpyOracle(source, float32_runs=0)))
+            classifiers.append(oracle_classifier(NumpyOracle(source, float32_runs=0, device=device)))
         return seconds(lambda: run(classifiers, pixels, BATCH_CUDA if device == "cuda" else BATCH))
 
 

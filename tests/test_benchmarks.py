@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -55,3 +57,32 @@ def test_an_audit_that_ends_with_an_error_costs_no_other_row(monkeypatch, benchm
     monkeypatch.setattr(gpu, "apart", lambda *_: None)
     assert gpu.audit() == 1
     assert "no memory is left on the GPU" in capsys.readouterr().out
+
+
+def test_an_evaluation_and_the_forward_passes_beside_it_are_of_one_device(monkeypatch, benchmark_named, tmp_path):
+    evaluate = benchmark_named("evaluate")
+    devices = []
+
+    class Evaluation:
+        listing = SimpleNamespace(images=[])
+
+        def __init__(self, target, dataset, device="cpu"):
+            devices.append(device)
+
+        def run(self, progress):
+            return SimpleNamespace(same=0)
+
+        def _recipes(self, reader):
+            return None, None
+
+    def oracle(source, float32_runs, device="cpu"):
+        devices.append(device)
+
+    monkeypatch.setattr(evaluate, "open_checkpoint", lambda path: nullcontext())
+    monkeypatch.setattr(evaluate, "opened", lambda *_: nullcontext(SimpleNamespace(readers=[None])))
+    monkeypatch.setattr(evaluate, "Evaluation", Evaluation)
+    monkeypatch.setattr(evaluate, "Workers", MagicMock())
+    monkeypatch.setattr(evaluate, "NumpyOracle", oracle)
+    evaluate.evaluate(tmp_path, "cuda")
+    evaluate.forward_seconds(tmp_path, "cuda", with_oracle=True)
+    assert devices == ["cuda"] * 3
