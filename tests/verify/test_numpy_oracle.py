@@ -7,11 +7,14 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
 from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit
 from verify.oracles.numpy import Arithmetic, NumpyOracle, convolution
+from verify.oracles.numpy.arrays import TorchArrays
+from verify.oracles.numpy.convolution import Operand
 from verify.protocols import OracleError
 
 ON_PYTORCH = [
@@ -174,7 +177,7 @@ def test_what_is_read_ahead_and_fails_is_said_of_its_tensor():
 @pytest.mark.parametrize("device", ON_PYTORCH)
 def test_pytorch_computes_the_same(device):
     tensors = make_checkpoint((2, 1), 64, 7, mids=(64, 96))
-    images = [make_input(1, 64, 64), make_input(1, 33, 40)]
+    images = [make_input(1, 64, 64), make_input(1, 33, 40), make_input(1, 64, 64, seed=2)]
     ours, theirs = NumpyOracle(MemorySource(tensors)), NumpyOracle(MemorySource(tensors), device=device)
     assert theirs.name == f"PyTorch float64 on {device.removeprefix('torch:')}"
     for one, other in zip(ours.layers(images), theirs.layers(images), strict=True):
@@ -186,6 +189,31 @@ def test_pytorch_computes_the_same(device):
     for block, same in zip(ours.head_blocks(), theirs.head_blocks(), strict=True):
         np.testing.assert_allclose(same.truth, block.truth, rtol=1e-11)
         np.testing.assert_allclose(same.runs, block.runs, rtol=1e-3)
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies of values into a tensor, each of which a GPU is asked for by itself."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function is torch.ops.aten.copy_.default
+        return function(*arguments, **options or {})
+
+
+def test_windows_of_many_images_are_asked_for_at_once():
+    """Of 32 images at 480, as an evaluation on a GPU runs them; nothing is computed."""
+
+    class OnMeta(TorchArrays):
+        def put(self, values, precision):
+            return torch.empty(values.shape, dtype=self._dtype(precision), device="meta")
+
+    images = [torch.empty(64, 120, 120, device="meta") for _ in range(32)]
+    operand = Operand(images, None, "float32", 1e-10)
+    with Copies() as copies:
+        (outputs,) = convolution.convolve(OnMeta("meta"), np.empty((3, 3, 64, 64), np.float32), [operand], 3, 1)
+    assert {tuple(each.shape) for each in outputs} == {(64, 120, 120)}
+    assert copies.count <= 2 * (9 + 32)  # windows, and outputs, in two pieces
 
 
 @pytest.mark.parametrize("device", ON_PYTORCH)

@@ -21,7 +21,10 @@ from verify.oracles.numpy.arrays import Array, Arrays, NumpyArrays, Precision
 from verify.oracles.numpy.threads import at_once, threads
 
 BLOCK_BYTES = 1 << 25
-"""About how large the pieces are in which the windows of images are made."""
+"""About how large the pieces are in which the windows of images are made, where a processor's cache is to hold much of
+them."""
+DEVICE_BYTES = 1 << 29
+"""The same on a GPU, which waits for each piece to be asked for."""
 TILE_VALUES = 1 << 19
 """About how many values of a kernel are standardised at once."""
 TILE_CHANNELS = 32
@@ -190,36 +193,41 @@ class _Windows:
         return (side - 1) // self._stride + 1
 
     def _rows_at_once(self, height: int, width: int) -> int:
-        """The rows of output whose windows make about BLOCK_BYTES."""
+        """The rows of output whose windows are made at once."""
         if self._size == 1:
             return height
         x = self._images[0]
         values = self._size**2 * x.shape[0] * len(self._sizes[height, width]) * self._output(width)
-        return max(1, BLOCK_BYTES // (int(values) * int(x.itemsize)))
+        size = BLOCK_BYTES if self._arrays.parallel else DEVICE_BYTES
+        return max(1, size // (int(values) * int(x.itemsize)))
 
     def _made(self) -> Iterator[_Block]:
         for (height, width), members in self._sizes.items():
             images = [self._images[index] for index in members]
+            parts: list[tuple[int | slice, Array]] = list(enumerate(images))
+            if not self._arrays.parallel and len(images) > 1:  # one launch instead of one for each image
+                parts = [(slice(None), self._arrays.stack(images, axis=1))]
             high, wide = self._output(height), self._output(width)
             step = self._rows_at_once(height, width)
             if self._size > 1:
-                images = [self._arrays.pad(x, self._size // 2) for x in images]
+                parts = [(place, self._arrays.pad(x, self._size // 2)) for place, x in parts]
             for top in range(0, high, step):
                 rows = slice(top, min(top + step, high))
-                yield _Block(self._columns(images, rows, wide), members, rows, wide)
+                yield _Block(self._columns(parts, len(images), rows, wide), members, rows, wide)
 
-    def _columns(self, padded: Sequence[Array], rows: slice, wide: int) -> Array:
-        """The windows of some rows of output."""
+    def _columns(self, padded: Sequence[tuple[int | slice, Array]], images: int, rows: slice, wide: int) -> Array:
+        """The windows of some rows of output; ``padded`` are images by their places, one or all at a time."""
         size, stride, high = self._size, self._stride, rows.stop - rows.start
-        channels = padded[0].shape[0]
+        first = padded[0][1]
+        channels = first.shape[0]
         if size == stride == len(padded) == 1:
-            return padded[0].reshape(channels, -1)
-        columns = self._arrays.empty((size, size, channels, len(padded), high, wide), padded[0])
+            return first.reshape(channels, -1)
+        columns = self._arrays.empty((size, size, channels, images, high, wide), first)
         for dy in range(size):
             for dx in range(size):
                 y = rows.start * stride + dy
                 down = slice(y, y + (high - 1) * stride + 1, stride)
                 across = slice(dx, dx + (wide - 1) * stride + 1, stride)
-                for index, x in enumerate(padded):
-                    columns[dy, dx, :, index] = x[:, down, across]
+                for place, x in padded:
+                    columns[dy, dx, :, place] = x[..., down, across]
         return columns.reshape(size * size * channels, -1)
