@@ -70,7 +70,7 @@ class CachedKernel(nn.Module):
             memory_format = memory_format or _usual_format(weight)
             with torch.inference_mode(False), torch.no_grad():  # to serve outside of inference mode as well
                 kernel = self.standardized_weight().contiguous(memory_format=memory_format)
-            if not _is_finished(kernel):
+            if not _may_be_kept(kernel):
                 return kernel
             cached = self._cached = state, memory_format, weight, kernel
         return cached[3]
@@ -155,11 +155,14 @@ def _usual_format(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if weight.is_cuda else torch.contiguous_format
 
 
-def _is_finished(kernel: Tensor) -> bool:
+def _may_be_kept(kernel: Tensor) -> bool:
     """Whether every stream and thread may take a kernel from now on, which on a GPU is waited for.
 
     While a CUDA graph is recorded, nothing is computed: the kernel is the graph's own, which standardises it each time.
+    In a transform of ``torch.func`` it is a wrapper, which ends with the transform.
     """
+    if torch._C._functorch.is_functorch_wrapped_tensor(kernel):
+        return False
     if kernel.is_cuda:
         if torch.cuda.is_current_stream_capturing():
             return False

@@ -63,6 +63,18 @@ def test_an_evaluation_standardises_no_kernel_in_its_graph_and_follows_every_cha
     assert len(graphs) <= 5  # one for each kind of input, and none for a change of values
 
 
+@pytest.mark.parametrize("is_forward", [False, True])
+def test_nothing_is_kept_of_a_transform_that_a_graph_could_not_take(graphs, is_forward):
+    model = small("BitForImageClassification").requires_grad_(False)
+    if is_forward:
+        torch.func.jvp(lambda pixels: model(pixels).logits, (images(),), (images(),))
+    else:
+        torch.func.grad(lambda pixels: model(pixels).logits.sum())(images())
+    expected = model(images()).logits
+    assert torch.equal(torch.compile(model, fullgraph=True, backend=graphs)(images()).logits, expected)
+    assert graphs.standardised() == 0
+
+
 def test_what_wants_gradients_or_is_no_call_of_the_model_standardises_in_its_graph(graphs):
     model = small("BitForImageClassification").float()
     pixels = images().float()
