@@ -116,7 +116,7 @@ def same_function(models: Models, precision: str) -> None:
     """Raises AssertionError where what is timed does not give the same logits."""
     images = images_of(2, models)
     expected = logits(models["bit_ref"], images)
-    limit = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 0.25}[precision] * float(expected.abs().max())
+    limit = {"float32": 1e-3, "tf32": 5e-2, "bfloat16": 0.25}[precision] * float(expected.abs().max())
     for library, model in models.items():
         torch.testing.assert_close(
             logits(model, images), expected, rtol=0, atol=limit, msg=f"{library} differs in {precision}"
