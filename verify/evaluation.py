@@ -63,9 +63,10 @@ def classify(classifier: Classifier, images: Sequence[Pixels]) -> list[Predictio
         short = isinstance(error, MemoryError) or any(words in str(error).lower() for words in SHORT_OF_MEMORY)
         if len(images) == 1 or not short:
             raise
-        half = len(images) // 2
-        return [*classify(classifier, images[:half]), *classify(classifier, images[half:])]
-    return predictions(logits)
+    else:
+        return predictions(logits)
+    half = len(images) // 2  # out here, where the error is gone, and with it all that was computed until then
+    return [*classify(classifier, images[:half]), *classify(classifier, images[half:])]
 
 
 def predictions(logits: Array) -> list[Prediction]:

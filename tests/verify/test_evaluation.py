@@ -1,5 +1,7 @@
 """What is counted on labelled images: classes, margins and ties of logits, whatever these are."""
 
+from weakref import WeakSet
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,25 @@ def test_where_memory_is_short_fewer_run_at_once(error):
     assert classify(classifier, images) == predictions(np.concatenate([LOGITS] * 3))
     assert max(sizes) == 9
     assert sum(size for size in sizes if size <= 2) == 9
+
+
+class Room:
+    """Memory that something computed takes, until it is let go."""
+
+
+def test_what_found_no_room_is_let_go_before_fewer_are_run():
+    taken = WeakSet()
+
+    def classifier(images):
+        assert not taken
+        room = Room()
+        taken.add(room)
+        if len(images) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return np.stack([image[0, 0] for image in images])
+
+    images = [np.full((3, 1, 6), row, np.float32) for row in LOGITS]
+    assert classify(classifier, images) == predictions(LOGITS)
 
 
 def test_other_errors_are_raised():
