@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from verify.compare import U, in_words
+from verify.tf32 import convolutions, products, setting
 
 if TYPE_CHECKING:
     import torch
@@ -80,46 +81,13 @@ class Computing:
             return
         import torch
 
-        cudnn, in_tf32 = torch.backends.cudnn, self.precision == "tf32"
-        with ExitStack() as settings:
-            settings.enter_context(products_in_tf32(in_tf32))
-            settings.enter_context(_tf32(cudnn, getattr(cudnn, "conv", None), in_tf32))
-            settings.enter_context(_set(cudnn, "enabled", self.precision != "float32"))
+        in_tf32, uses_cudnn = self.precision == "tf32", self.precision != "float32"
+        with (
+            products(in_tf32),
+            convolutions(in_tf32),
+            setting(torch.backends.cudnn, "enabled", uses_cudnn),
+        ):
             yield
-
-
-def products_in_tf32(allowed: bool) -> AbstractContextManager[None]:
-    """Returns a context in which a GPU rounds the factors of products in float32 to TF32, or does not."""
-    import torch
-
-    products = torch.backends.cuda.matmul
-    return _tf32(products, products, allowed)
-
-
-@contextmanager
-def _tf32(older: Any, newer: Any, allowed: bool) -> Iterator[None]:
-    """Inside, TF32 is used or is not.
-
-    PyTorch refuses to say what its older setting is to a program that has made use of the newer one.
-    """
-    try:
-        older.allow_tf32  # noqa: B018
-    except RuntimeError:
-        setting = _set(newer, "fp32_precision", "tf32" if allowed else "ieee")
-    else:
-        setting = _set(older, "allow_tf32", allowed)
-    with setting:
-        yield
-
-
-@contextmanager
-def _set(settings: Any, name: str, value: bool | str) -> Iterator[None]:
-    before = getattr(settings, name)
-    setattr(settings, name, value)
-    try:
-        yield
-    finally:
-        setattr(settings, name, before)
 
 
 DEFAULT = Computing()

@@ -19,7 +19,7 @@ from verify.protocols import OracleError
 
 ROOT = Path(verify.__file__).parent
 ORACLES = sorted(path for path in (ROOT / "oracles").rglob("*.py") if path.stem != "agreement")
-ALLOWED = {"verify.protocols", "verify.tensorflow"}
+ALLOWED = {"verify.protocols", "verify.tensorflow", "verify.tf32"}
 TENSORFLOW = OracleRequest("tensorflow", MAKERS["tensorflow"])
 
 

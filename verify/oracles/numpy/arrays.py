@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from verify.precision import products_in_tf32
+from verify.tf32 import products
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +180,7 @@ class TorchArrays:
         return self._array(torch.maximum(tensor, self._tensor(y), out=tensor))
 
     def exactly(self) -> Any:
-        return products_in_tf32(False)
+        return products(False)
 
     @staticmethod
     def _dtype(precision: Precision) -> torch.dtype:
