@@ -86,7 +86,7 @@ def convert(
     CheckpointError for a checkpoint that is missing, unreadable, unsafe or not BiT, HubError where it cannot be
     downloaded, and ParityError where verification does not pass: the report is then all there is, in ``OUTPUT.failed``.
     """
-    with system_errors():
+    with _Told(progress) as told, system_errors():
         options = ConvertOptions(
             layout=layout,
             dtype=dtype,
@@ -111,7 +111,7 @@ def convert(
             None if output is None else as_path(output),
             options,
         )
-        return conversions.convert(request, progress or _silent)
+        return conversions.convert(request, told)
 
 
 def audit(
@@ -154,7 +154,7 @@ def audit(
     Raises UsageError for wrong options, a folder that is missing or its own source; CheckpointError for a checkpoint or
     a folder that cannot be read, HubError where one cannot be downloaded. A model that fails raises nothing.
     """
-    with system_errors():
+    with _Told(progress) as told, system_errors():
         options = AuditOptions(
             variant=None if variant is None else as_text(variant),
             pool_padding=pool_padding,
@@ -172,7 +172,7 @@ def audit(
         place = None if report is None else as_path(report)
         if place is not None:
             refuse_unwritable(place, "report=")
-        found = audit_target(_place(folder), _place(against, names=True), options, progress or _silent)
+        found = audit_target(_place(folder), _place(against, names=True), options, told)
         if place is not None:
             write_report(found, place, f"bit-verify {os.fspath(folder)} --against {os.fspath(against)}")
         return found
@@ -210,7 +210,7 @@ def publish(
     """
     if not isinstance(conversion, Conversion):
         raise UsageError(f"{conversion!r} cannot be published. Give what convert() returned.")
-    with system_errors():
+    with _Told(progress) as told, system_errors():
         options = PublishOptions(
             repo_id=repo_id,
             namespace=namespace,
@@ -223,7 +223,7 @@ def publish(
             patience=patience,
             hub=None if hub is None else as_path(hub),
         )
-        return conversions.publish(conversion, options, progress or _silent)
+        return conversions.publish(conversion, options, told)
 
 
 class Checkpoint:
@@ -297,8 +297,8 @@ def open_checkpoint(checkpoint: AnyPath, *, offline: bool = False, progress: Pro
     Raises CheckpointError for one that is missing, unreadable, unsafe or not one whole BiT, UsageError for text that is
     neither a file nor a name, HubError where it cannot be downloaded.
     """
-    with system_errors():
-        path, _ = checkpoint_of(_place(checkpoint, names=True), offline, progress or _silent)
+    with _Told(progress) as told, system_errors():
+        path, _ = checkpoint_of(_place(checkpoint, names=True), offline, told)
         return Checkpoint(opened(path))
 
 
@@ -322,5 +322,36 @@ def _place(given: AnyPath, names: bool = False) -> Path | str:
     return given if isinstance(given, str) and (names or "://" in given) else path
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """The progress of a call that nobody watches."""
+class _Raised(BaseException):
+    """An error of the caller's own progress, on its way out: nothing on the way takes it for a fault of a model."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error, self.context = error, error.__context__
+
+
+class _Told:
+    """The progress of a call, inside; what the caller's function raises ends the call, as what it is."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        """Raises UsageError for what cannot be called."""
+        if progress is not None and not callable(progress):
+            raise UsageError(f"progress={progress!r} is no function. Give one of (what, done, total), or leave it out.")
+        self._progress = progress
+
+    def __enter__(self) -> Progress:
+        return self._tell
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, _Raised):
+            try:
+                raise error.error
+            finally:
+                error.error.__context__ = error.context
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            try:
+                self._progress(what, done, total)
+            except BaseException as error:
+                raise _Raised(error) from None

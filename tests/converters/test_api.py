@@ -155,6 +155,41 @@ def test_progress_is_given_to_whoever_asks(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KeyError, FileNotFoundError, UsageError, StopIteration, KeyboardInterrupt])
+def test_what_progress_raises_is_no_fault_of_the_model(kind, made, tmp_path):
+    calls = [
+        ("writing", lambda at, tell: converters.convert("BiT-digits", output=at, progress=tell)),
+        ("verifying bit_ref", lambda at, tell: converters.convert("BiT-digits", output=at, progress=tell)),
+        ("verifying bit_ref", lambda at, tell: converters.audit(made.folder, against="BiT-digits", progress=tell)),
+        ("publishing", lambda at, tell: converters.publish(made, repo_id="me/x", hub=at, progress=tell)),
+    ]
+    for number, (step, call) in enumerate(calls):
+        seen, error = [], kind("enough")
+
+        def tell(what: str, done: int, total: int, step=step, seen=seen, error=error) -> None:
+            seen.append(what)
+            if what.startswith(step):
+                raise error
+
+        at = tmp_path / str(number)
+        with pytest.raises(kind) as caught:
+            call(at, tell)
+        assert caught.value is error, seen
+        assert (error.__context__, error.__cause__) == (None, None)
+        assert [path for path in at.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("call", [converters.convert, converters.audit, converters.open_checkpoint])
+@pytest.mark.parametrize("progress", [True, 0, "steps", ()])
+def test_progress_that_cannot_be_called_is_refused(call, progress, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"against": "BiT-digits"} if call is converters.audit else {}
+    with pytest.raises(UsageError, match="is no function"):
+        call("BiT-digits", progress=progress, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "said"),
     [
