@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -26,6 +27,9 @@ REMEDY = (
     f"It is a CI job's OpenID token (GitHub: permissions: id-token: write), ${TOKEN}'s, or that of a sign-in from a "
     "terminal; or sign with a key: --sign-key FILE."
 )
+
+_STDOUT = threading.Lock()
+"""Held while stdout is stderr, in the whole process: of two threads, one would leave it so."""
 
 
 def refuse_without_identity(offline: bool) -> None:
@@ -52,7 +56,7 @@ def sign(folder: Path, names: Collection[str]) -> bool:
     signed = signature.by_identity(folder / SIGNATURE, files)
     if signed is not None and set(signed.files) == set(files):
         return False
-    with _told(f"{folder}: is there, unsigned"), redirect_stdout(sys.stderr):
+    with _told(f"{folder}: is there, unsigned"), _STDOUT, redirect_stdout(sys.stderr):
         from model_signing import signing
 
         signer = signing.Config().use_sigstore_signer(use_ambient_credentials=True, identity_token=_token())

@@ -9,7 +9,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -341,6 +344,21 @@ def test_pixels_of_any_kind_are_bytes_of_three_colours(place, tmp_path):
         "seven/fractions.tiff: its pixels are fractions",
         "seven/large.tiff: its pixels are of 32 bits",
     ]
+
+
+def test_threads_that_open_images_leave_warnings_as_they_were(tmp_path, monkeypatch):
+    open_image, seconds = Image.open, iter((0.05, 0.1))
+    Image.new("L", (4, 4)).save(tmp_path / "grey.png")
+
+    def slow(*arguments, **options):
+        time.sleep(next(seconds))
+        return open_image(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow)
+    filters = [*warnings.filters]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(opened, [tmp_path / "grey.png"] * 2))
+    assert warnings.filters == filters
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -123,6 +125,24 @@ def test_every_file_is_signed_with_the_identity(sigstore, checkpoint, tmp_path):
         to_be_signed(base64.b64decode(envelope["payload"])),
         ec.ECDSA(hashes.SHA256()),
     )
+
+
+def test_threads_that_sign_leave_stdout_where_it_was(sigstore, tmp_path, monkeypatch):
+    seconds, write, stdout = iter((0.05, 0.1)), keyless.signature.write, sys.stdout
+
+    def slow(*arguments) -> None:
+        time.sleep(next(seconds))
+        write(*arguments)
+
+    def sign(name: str) -> bool:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        return keyless.sign(tmp_path / name, ["file"])
+
+    monkeypatch.setattr(keyless.signature, "write", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(sign, ("a", "b"))) == [True, True]
+    assert sys.stdout is stdout
 
 
 def test_a_signature_of_the_same_files_is_kept_here_and_on_the_hub(sigstore, checkpoint, tmp_path):

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.checkpoints import LARGE, TINY, make_checkpoint, make_input
@@ -15,6 +16,7 @@ from verify import AuditSettings, audit
 from verify.oracles.numpy import Arithmetic, NumpyOracle, convolution
 from verify.oracles.numpy.arrays import TorchArrays
 from verify.oracles.numpy.convolution import Operand
+from verify.oracles.numpy.threads import one_thread
 from verify.protocols import OracleError
 
 ON_PYTORCH = [
@@ -139,6 +141,23 @@ def test_a_kernel_in_tiles_and_threads_gives_the_same(monkeypatch):
         np.testing.assert_allclose(other.truth, one.truth, rtol=0, atol=1e-12 * size)
         np.testing.assert_allclose(other.runs, one.runs, rtol=0, atol=1e-5 * size)
     assert sorted(source.reads) == sorted(tensors)
+
+
+def test_audits_that_overlap_leave_blas_its_threads():
+    libraries = ThreadpoolController()
+
+    def numbers() -> set[int]:
+        return {library["num_threads"] for library in libraries.info() if library["user_api"] == "blas"}
+
+    with libraries.limit(limits=2, user_api="blas"):
+        assert numbers() == {2}
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert numbers() == {1}
+        second.__exit__(None, None, None)
+        assert numbers() == {2}
 
 
 def test_large_windows_are_made_in_pieces(monkeypatch):

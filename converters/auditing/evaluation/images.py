@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ MAX_PIXELS = 89_478_485
 """Pixels of the largest image: Pillow warns beyond them, since a small file may unpack to any number."""
 SHOWN = 100
 """Characters of an error that are kept."""
+_FILTERS = threading.Lock()
+"""Held while warnings are off, in the whole process: of two threads, one would leave them off."""
 
 
 class UnreadableImageError(ValueError):
@@ -62,7 +65,7 @@ def _decoded(content: bytes) -> Image:
     """Raises ValueError for an image of too many pixels, and whatever Pillow raises."""
     from PIL import Image
 
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:

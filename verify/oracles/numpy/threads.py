@@ -1,15 +1,16 @@
 """Threads: the oracle's own, and those of the library that multiplies matrices for NumPy (BLAS).
 
 tasks → ``at_once()`` → results, several at a time; items → ``beside()`` → results, each while the next item is made;
-``one_thread()`` → BLAS in the thread that calls it, and in no other
+``one_thread()`` → BLAS without threads of its own, in the whole process
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -43,10 +44,27 @@ def beside(work: Callable[[N], T], items: Iterable[N]) -> list[T]:
         return results if begun is None else [*results, begun.result()]
 
 
-def one_thread() -> AbstractContextManager[Any]:
-    """A context in which BLAS has one thread: for many small products, between which its threads would spin."""
-    context: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
-    return context
+_LOCK = threading.Lock()
+_limits: list[Any] = []
+"""One item a thread that is inside ``one_thread``; the first knows what to give back."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, BLAS has one thread: for many small products, between which its threads would spin.
+
+    It has no other way than in the whole process. The last of several threads that are inside gives back what the first
+    one found: each by itself would give back what another had set.
+    """
+    with _LOCK:
+        _limits.append(_limits[0] if _limits else _libraries().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            limit = _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()
 
 
 @cache
