@@ -266,7 +266,7 @@ class Checkpoint:
         with self._lock, system_errors():
             if self._source is None:
                 raise UsageError(f"{self.path}: is closed. Read inside the with block.")
-            if name not in self._shapes:
+            if not isinstance(name, str) or name not in self._shapes:
                 raise UsageError(f"{self.path}: no tensor is called {name!r}. See shapes.")
             return self._source.read(name)
 

@@ -44,8 +44,37 @@ UNITS = ("", "K", "M", "G", "T")
 T = TypeVar("T")
 
 
+TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "is neither True nor False"),
+    "int": ((int,), "is no whole number"),
+    "float": ((int, float), "is no number of seconds"),
+    "Path": ((Path,), "is no path"),
+    "str | None": ((str,), "is no text"),
+    "tuple[str, ...]": ((tuple,), "is no tuple of names"),
+}
+"""Annotation of a field → the types of its value, and what any other is. A ``str`` that must be there is one of some
+words, which are looked for one by one."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class Options:
+    """Options of the types that their fields have: of any other, "no" would be taken for True, and "" for None."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, annotation = getattr(self, field.name), str(field.type)
+            if value is None and annotation.endswith(" | None"):
+                continue
+            option = f"--{field.name.replace('_', '-')}"
+            types, otherwise = TYPES.get(annotation, TYPES.get(annotation.removesuffix(" | None"), ((object,), "")))
+            if not isinstance(value, types) or (isinstance(value, bool) and types[0] is int):
+                raise UsageError(f"{option} {value!r} {otherwise}.")
+            if annotation == "str | None" and not str(value).strip():
+                raise UsageError(f"{option} is empty. Leave it out, or give it a value.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Options):
     """The options of a proof of parity, whether of a conversion or in an audit."""
 
     pool_padding: PoolPadding | None = None
@@ -57,6 +86,7 @@ class Proof:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pool_padding is not None:
             _refuse_unknown("--pool-padding", self.pool_padding, POOL_PADDINGS)
         for name in self.oracles:
@@ -132,7 +162,7 @@ class AuditOptions(Proof):
             raise UsageError(f"{self.dataset}: no such folder or CSV. Give labelled images with --dataset.")
         if self.limit is not None and self.dataset is None:
             raise UsageError("--limit is for the images of a data set. Add --dataset, or leave it out.")
-        if self.limit is not None and not (type(self.limit) is int and self.limit > 0):
+        if self.limit is not None and self.limit <= 0:
             raise UsageError(f"--limit {self.limit!r} is no number of images.")
         if refusal := self.computing.refusal():
             asked = f"--compute {self.compute} --device {self.device}"
@@ -147,7 +177,7 @@ class AuditOptions(Proof):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishOptions:
+class PublishOptions(Options):
     """The options of a publication."""
 
     repo_id: str | None = None
@@ -171,14 +201,13 @@ class PublishOptions:
     """Seconds for which a Hub that asks to wait is waited for, without progress."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _refuse_impatience(self.patience)
         if self.repo_id and self.namespace:
             raise UsageError("--repo-id names the namespace already. Leave out --namespace.")
         networked = [option for option in self.given if option in NETWORKED]
         if self.hub and networked:
             raise UsageError(f"a folder hub has no {networked[0]}. Leave out {networked[0]} or --hub.")
-        if self.commit_message is not None and not self.commit_message.strip():
-            raise UsageError("--commit-message is empty. Leave it out, or say what the commit does.")
         if self.create_pr and (self.tag is not None or self.revision not in (None, "main")):
             raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
 
@@ -190,7 +219,7 @@ class PublishOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleaseOptions:
+class ReleaseOptions(Options):
     """The options of a run over several models."""
 
     jobs: int = 1
@@ -205,7 +234,8 @@ class ReleaseOptions:
     """A file to which a line of JSON is added for each event."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.jobs, int) or self.jobs < 0:
+        super().__post_init__()
+        if self.jobs < 0:
             raise UsageError(f"--jobs {self.jobs!r} is no number of processes.")
         if self.scheduler is not None and self.jobs != 1:
             raise UsageError("--scheduler has workers of its own. Leave out --jobs.")
@@ -219,7 +249,8 @@ def taken(kind: type[T], options: Mapping[str, Any]) -> T:
 
 def as_size(value: int | str) -> int:
     """A number of bytes, with or without a decimal unit: ``800MB``. Raises UsageError for anything else."""
-    number = str(value).upper().removesuffix("B")
+    is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
+    number = str(value).upper().removesuffix("B") if is_number else ""
     unit = number[-1:] if number[-1:] in UNITS[1:] else ""
     try:
         size = int(float(number.removesuffix(unit)) * 1000 ** UNITS.index(unit))
@@ -242,15 +273,20 @@ def as_path(value: str | os.PathLike[str]) -> Path:
 
 
 def as_text(value: str) -> str:
-    """A name. Raises UsageError for what is no text."""
-    if not isinstance(value, str):
+    """A name. Raises UsageError for what is no text, and for text that is empty."""
+    if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{value!r} is no name.")
     return value
 
 
 def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """One name or several."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    """One name or several. Raises UsageError for what is neither."""
+    if isinstance(value, str):
+        return (value,)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise UsageError(f"{value!r} is neither a name nor a list of names.") from None
 
 
 def _refuse_unknown(option: str, value: object, choices: tuple[str, ...]) -> None:
@@ -258,8 +294,8 @@ def _refuse_unknown(option: str, value: object, choices: tuple[str, ...]) -> Non
         raise UsageError(f"{option} {value!r} is not known. Choose from {', '.join(choices)}.")
 
 
-def _refuse_impatience(patience: object) -> None:
-    if not isinstance(patience, int | float) or not 0 <= patience < float("inf"):
+def _refuse_impatience(patience: float) -> None:
+    if not 0 <= patience < float("inf"):
         raise UsageError(f"--patience {patience!r} is no number of seconds.")
 
 

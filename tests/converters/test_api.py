@@ -107,6 +107,8 @@ def test_a_checkpoint_is_read_in_googles_layout(made):
             np.testing.assert_array_equal(values, truth[name].reshape(shape))
         with pytest.raises(UsageError, match="no tensor is called 'kernel'"):
             checkpoint.read("kernel")
+        with pytest.raises(UsageError, match="no tensor is called \\['kernel'\\]"):
+            checkpoint.read(["kernel"])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="closed"):
         checkpoint.read(next(iter(checkpoint.shapes)))
 
@@ -209,6 +211,14 @@ def test_progress_that_cannot_be_called_is_refused(call, progress, tmp_path, mon
         (lambda at: converters.convert("BiT-digits", pool_padding="0"), UsageError, "zeros, -inf"),
         (lambda at: converters.convert("BiT-digits", oracles="jax"), UsageError, "graph, keras, tensorflow"),
         (lambda at: converters.convert("BiT-digits", max_shard_size="much"), UsageError, "no size"),
+        (lambda at: converters.convert("BiT-digits", max_shard_size=True), UsageError, "no size"),
+        (lambda at: converters.convert("BiT-digits", oracles=None), UsageError, "neither a name nor a list"),
+        (lambda at: converters.convert("BiT-digits", oracles=[5]), UsageError, "graph, keras, tensorflow"),
+        (lambda at: converters.convert("BiT-digits", force="no"), UsageError, "--force 'no' is neither True nor False"),
+        (lambda at: converters.convert("BiT-digits", verify=None), UsageError, "neither True nor False"),
+        (lambda at: converters.convert("BiT-digits", patience=True), UsageError, "no number of seconds"),
+        (lambda at: converters.convert("BiT-digits", patience="x"), UsageError, "no number of seconds"),
+        (lambda at: converters.convert(""), UsageError, "'' is no name"),
         (lambda at: converters.convert("BiT-digits", images=at / "none"), UsageError, "no such folder"),
         (lambda at: converters.convert("BiT-digits", layout="npz", exact="logits"), UsageError, "1e-8"),
         (lambda at: converters.audit(at / "none", against="BiT-digits"), UsageError, "no such folder"),
@@ -220,6 +230,10 @@ def test_progress_that_cannot_be_called_is_refused(call, progress, tmp_path, mon
         (lambda at: converters.audit(at, against="BiT-digits", device="tpu"), UsageError, "cpu, cuda"),
         (lambda at: converters.audit(at, against="BiT-digits", compute="tf32"), UsageError, "only a GPU"),
         (lambda at: converters.audit(at, against="BiT-digits", inputs="all"), UsageError, "default, thorough"),
+        (lambda at: converters.audit(at, against="BiT-digits", runners=5), UsageError, "neither a name nor a list"),
+        (lambda at: converters.audit(at, against="BiT-digits", offline=1), UsageError, "neither True nor False"),
+        (lambda at: converters.audit(at, against="BiT-digits", dataset=at, limit=True), UsageError, "whole number"),
+        (lambda at: converters.audit(at, against="BiT-digits", dataset=at, limit=0), UsageError, "number of images"),
         (lambda at: converters.audit(at, against="BiT-digits", variant="BiT-x"), UsageError, "no released"),
         (lambda at: converters.open_checkpoint(at / "none.npz"), CheckpointError, "no such file"),
         (lambda at: converters.open_checkpoint("none.npz"), UsageError, "no such file"),
@@ -240,6 +254,20 @@ def test_publishing_options_that_contradict_each_other(made, tmp_path):
     for options in ({"repo_id": "a/b", "namespace": "a"}, {"hub": tmp_path / "hub", "private": True}):
         with pytest.raises(UsageError):
             converters.publish(made, **options)
+
+
+@pytest.mark.parametrize("name", ["repo_id", "namespace", "revision", "tag", "commit_message"])
+@pytest.mark.parametrize("value", ["", " ", 0, True, ["a"], np.array([1, 2])], ids=repr)
+def test_what_a_publication_is_called_is_text(name, value, made, tmp_path):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*(is empty|is no text)"):
+        converters.publish(made, hub=tmp_path / "hub", **{name: value})
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_flag_is_no_text(made):
+    for flag in ("private", "create_pr", "refresh"):
+        with pytest.raises(UsageError, match="is neither True nor False"):
+            converters.publish(made, **{flag: "no"})
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
