@@ -94,6 +94,16 @@ class Command(click.Command):
             leave(status)
         sys.exit(status)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises UsageError for an empty word: it is a variable that is not set, and no path but the working folder."""
+        words = [] if ctx.resilient_parsing else args
+        for before, word in zip(["", *words], words, strict=False):
+            option, equals, value = word.partition("=")
+            if not word or (option.startswith("--") and equals and not value):
+                named = option or (before if before.startswith("-") else "a word")
+                raise UsageError(f"{named} is empty. Leave it out, or give it a value.")
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options by group, then what to type."""
         records: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}

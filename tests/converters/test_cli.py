@@ -24,6 +24,7 @@ from converters.cli import summary
 from converters.cli.commands import convert, verify
 from converters.cli.progress import Lines
 from tests.checkpoints import make_checkpoint
+from tests.command_line import refused
 
 FILES = [
     *("README.md", "config.json", "model.safetensors", "parity.json", "preprocessor_config.json", "provenance.json"),
@@ -731,3 +732,23 @@ def test_the_last_line_of_a_failed_audit_is_its_worst_fault_which_is_said_once(c
     last = result.stdout.splitlines()[-1]
     assert last.startswith(f"failed: {name}: scaled values")
     assert result.stdout.count("scaled values") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (convert, [""]),
+        (convert, ["--variant", ""]),
+        (convert, ["--checkpoint", "", "--output", "x"]),
+        (convert, ["BiT-digits", "--output", ""]),
+        (convert, ["BiT-digits", "--output="]),
+        (convert, ["BiT-digits", "--push", "--hub", "x", "--repo-id", ""]),
+        (verify, ["", "--against", "BiT-digits"]),
+        (verify, [".", "--against", ""]),
+        (verify, [".", "--against", "BiT-digits", "--report="]),
+    ],
+)
+def test_an_empty_word_is_no_folder_and_no_default(command, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "is empty. Leave it out, or give it a value." in refused(2, *words, command=command)
+    assert list(tmp_path.iterdir()) == []
