@@ -309,8 +309,10 @@ def _departures(place: Path, plan: Plan, source: GoogleView, report: Report) -> 
     texts = {name: json_text(content) for name, content in json_files(plan).items()}
     if report.release == VERSION:
         texts[CARD] = card.render(plan, source, report, VERSION)
-    found = [f"{name} is another" for name, text in texts.items() if (place / name).read_bytes() != text.encode()]
-    found += [f"{name} is missing" for name in weight_files(plan) if not (place / name).is_file()]
+    missing = [name for name in (*texts, *weight_files(plan)) if not (place / name).is_file()]
+    found = [f"{name} is missing" for name in missing]
+    present = {name: text for name, text in texts.items() if name not in missing}
+    found += [f"{name} is another" for name, text in present.items() if (place / name).read_bytes() != text.encode()]
     found += [f"{PROVENANCE} is another"] if read(place) is None else []
     if found or _is_remembered(place, report, source, plan):
         return found

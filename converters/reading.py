@@ -30,6 +30,8 @@ def reading(path: Path | str, what: str = "the file", remedy: str = "Download it
         number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
         if number in (errno.ENOSPC, errno.EDQUOT):  # of the place where something is unpacked to
             raise
+        if number == errno.ENOENT and not Path(path).exists():
+            raise CheckpointError(f"{path}: no such file.\n{remedy}") from error
         refuse_pointer(Path(path))
         told = f"cannot be read: {said}" if said else f"is damaged: {_said(error)}"
         raise CheckpointError(f"{path}: {what} {told}.\n{remedy}") from error

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -366,6 +367,16 @@ def test_a_missing_file_is_called_missing_by_the_commands_too(tmp_path):
     assert "no such file" in refused(3, "--checkpoint", tmp_path / "none.npz")
     assert "no such folder" in refused(2, tmp_path / "none", "--against", "BiT-digits", command=commands.verify)
     assert "no such file" in refused(2, tmp_path, "--against", tmp_path / "none.npz", command=commands.verify)
+
+
+def test_a_file_that_a_folder_lacks_is_called_missing(made, tmp_path):
+    folder = tmp_path / "BiT-digits"
+    shutil.copytree(made.folder, folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json: no such file\."):
+        converters.audit(folder, against="BiT-digits")
+    with pytest.raises(UsageError, match=r"holds something else: config\.json is missing\."):
+        converters.convert("BiT-digits", output=tmp_path)
 
 
 def test_threads_may_share_a_checkpoint():
