@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,20 @@ def import_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         with suppress(ImportError):
             import triton  # noqa: F401
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # nothing about the processor, or a missing GPU, on stderr
-    import tensorflow
+    with by_default("TF_CPP_MIN_LOG_LEVEL", "3"):  # nothing about the processor, or a missing GPU, on stderr
+        import tensorflow
 
     return tensorflow
+
+
+@contextmanager
+def by_default(variable: str, value: str) -> Iterator[None]:
+    """Inside, a variable of the environment has this value, unless it has one: for a library that reads it once."""
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)

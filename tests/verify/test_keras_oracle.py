@@ -1,5 +1,7 @@
 """The Keras oracle: it agrees in every layer, and takes the weights of an .h5 file by their order alone."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -137,3 +139,10 @@ def test_a_file_that_claims_more_than_the_network_has_is_no_allocation(tensors, 
         layer.create_dataset(name, (1 << 20, 1 << 20, 1, 1), "float32", chunks=(1 << 10, 1 << 10, 1, 1))
     with pytest.raises(OracleError, match="claims to have the shape"):
         list(KerasOracle(source_of(tensors, path)).layers(default_images(33)))
+
+
+def test_the_environment_stays_as_it_was(tensors, monkeypatch):
+    for variable in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.delenv(variable, raising=False)
+    KerasOracle(MemorySource(tensors))
+    assert not {"KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"} & {*os.environ}

@@ -16,7 +16,6 @@ One layer at a time is built, filled, used on every image and dropped.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 from verify.oracles.keras.file import StoredWeight, stored_weights
 from verify.protocols import HeadBlock, Layer, OracleError, PoolPadding, Source
-from verify.tensorflow import import_tensorflow
+from verify.tensorflow import by_default, import_tensorflow
 
 Array = npt.NDArray[Any]
 Image = npt.NDArray[np.float32]
@@ -114,8 +113,8 @@ class KerasOracle:
 
 def _import_keras() -> Any:
     import_tensorflow()
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    import keras
+    with by_default("KERAS_BACKEND", "tensorflow"):
+        import keras
 
     return keras
 
