@@ -1,6 +1,11 @@
-"""Amounts in words, the same ones in every text: bytes and durations."""
+"""Amounts in words, the same ones in every text: numbers of things, bytes and durations."""
 
 from __future__ import annotations
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things: ``1 file``, ``2 files``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def size(count: float) -> str:
@@ -23,4 +28,4 @@ def duration(seconds: float) -> str:
     """A length of time that is not known to the second: ``50 seconds``, ``27 minutes``, ``11.1 hours``."""
     if seconds >= 5400:
         return f"{seconds / 3600:,.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else counted(round(seconds), "second")

@@ -45,7 +45,8 @@ def _misfits(report: Report) -> Finding | None:
 
 def _unmet(report: Report) -> Finding | None:
     unmet = [expectation for expectation in report.expectations if not expectation.met]
-    more = f"; and {len(unmet) - 1} more fields" if len(unmet) > 1 else ""
+    others = len(unmet) - 1
+    more = f"; and {others} more field{'s' * (others > 1)}" if others > 0 else ""
     return ("failed", f"{unmet[0]}{more}") if unmet else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from converters.amounts import size
+from converters.amounts import counted, size
 from converters.cli.command import DEBUG, QUIET, VERBOSE, Command, options_of
 from converters.cli.output import guarded_libraries, say, say_json
 from converters.errors import CheckpointError
@@ -59,7 +59,7 @@ def cache(
         date = time.strftime("%Y-%m-%d", time.localtime(row.used))
         say(f"{size(row.bytes):>9}  {row.condition:<8} {date}  {row.name}")
     done = "removed from" if action == "prune" else "in"
-    say(f"{len(rows)} downloads, {size(sum(row.bytes for row in rows))}, {done} {cache_folder()}")
+    say(f"{counted(len(rows), 'download')}, {size(sum(row.bytes for row in rows))}, {done} {cache_folder()}")
     if damaged:
         say("Damaged ones are downloaded again when they are next asked for; prune removes them.", err=True)
     return status

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from converters.amounts import counted
 from converters.auditing.audits import VERSION
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json_list, say_styled
@@ -119,7 +120,7 @@ class Collections:
                 progress=lambda line: progress(line, 0, 1),
             )
         if not self._quiet:
-            say(f"{found.title}: {len(found.added)} models added, {found.url}", err=True)
+            say(f"{found.title}: {counted(len(found.added), 'model')} added, {found.url}", err=True)
         return {"collection": name, "exit_status": 0, **asdict(found)}
 
 

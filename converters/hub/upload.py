@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from converters.amounts import counted
 from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble, wait_in_place
 from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
@@ -353,7 +354,7 @@ class _Publishing:
         stale = our_stale_files(self.files, held.parity, held.files)
         self._upload(api, held, target)
         operations: list[Any] = [*self.uploads.values(), *(CommitOperationDelete(path) for path in stale)]
-        self.say(f"committing {len(operations)} files to {self.repo_id}")
+        self.say(f"committing {counted(len(operations), 'file')} to {self.repo_id}")
         self.asked = True
         made = api.create_commit(
             operations=operations,
@@ -381,7 +382,7 @@ class _Publishing:
             self.uploads = {name: CommitOperationAdd(name, self._content(name)) for name in changed}
             self.uploads_for = held.commit
         size = sum(upload.upload_info.size for upload in self.uploads.values())
-        self.say(f"uploading {len(self.uploads)} files, {size / 1e6:.1f} MB")
+        self.say(f"uploading {counted(len(self.uploads), 'file')}, {size / 1e6:.1f} MB")
         # Without these rules a .gitignore of the repository would silently keep files out of the commit.
         rules = "# nothing is left out\n"
         for part in self._parts():

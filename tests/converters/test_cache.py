@@ -68,6 +68,7 @@ def test_a_damaged_download_is_found_by_reading_it_and_goes(downloads):
     os.utime(path)
     assert [*said("prune")] == ["one.h5"]
     assert [*said()] == ["two.h5"]
+    assert run("cache").stdout.splitlines()[-1].startswith("1 download, ")
     assert said("prune") == {}
     assert said("verify")["two.h5"]["state"] == "whole"
 

@@ -199,7 +199,7 @@ def test_variables_without_a_graph(tensors, tmp_path):
 
 
 def test_another_format_has_no_graph(tensors):
-    assert refused(MemorySource(tensors)) == "a npz checkpoint has no graph"
+    assert refused(MemorySource(tensors)) == "a checkpoint of the format npz has no graph"
 
 
 def test_operations_in_reach_that_are_no_arithmetic(tensors, tmp_path):

@@ -13,6 +13,7 @@ from verify import AuditSettings, Expectation, Report, audit, default_images
 from verify.checking import contradictions
 from verify.compare import FACTOR
 from verify.report.meaning import meaning
+from verify.verdict import derived_verdict
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,14 @@ def test_wrong_files_alone_are_said_to_be_that(tensors):
     report = audit(target, source, AuditSettings(images=default_images(48)))
     assert report.verdict == "failed"
     assert meaning(report).startswith("Only files are wrong")
+
+
+@pytest.mark.parametrize(
+    ("others", "said"), [(0, "not 448"), (1, "not 448; and 1 more field"), (2, "not 448; and 2 more fields")]
+)
+def test_one_thing_is_said_in_the_singular(others, said, report):
+    wrong = tuple(Expectation(f"config.json {number}", "448", "480") for number in range(1 + others))
+    assert derived_verdict(dataclasses.replace(report, expectations=wrong))[1].endswith(said)
 
 
 def test_what_cannot_be_judged_or_run_is_said_to_be_that(tensors):

@@ -69,7 +69,7 @@ class GraphOracle:
     def __init__(self, source: Source, pool_padding: PoolPadding = "zeros") -> None:
         """``pool_padding`` is the graph's own affair. Raises OracleError where there is no graph, or none to run."""
         if source.format != FORMAT:
-            raise OracleError(f"a {source.format} checkpoint has no graph")
+            raise OracleError(f"a checkpoint of the format {source.format} has no graph")
         folder = Path(source.location)
         self._tf = import_tensorflow()
         self._features = _channels(source)
