@@ -10,10 +10,10 @@
 a hub; ``open_checkpoint`` reads tensors, ``variants`` lists what Google released. Every error is a ``BitConvertError``.
 They print nothing, and may be called from several threads. Everything heavy is imported when first asked for.
 
-The way of the data: ``sources`` reads named tensors lazily, ``mapping`` gives each its canonical parameter and its
-stored form, ``writers`` write it, ``folder`` is what lies beside the weights, ``auditing`` has ``verify`` judge all of
-it, ``hub`` publishes. ``conversion.py`` is the one way through; ``api.py`` and ``cli`` are its two doors, and hold no
-logic.
+The way of the data: ``catalogue`` knows what Google released, ``download`` fetches it, ``sources`` reads named
+tensors lazily, ``mapping`` gives each its canonical parameter and its stored form, ``writers`` write it, ``folder`` is
+what lies beside the weights, ``auditing`` has ``verify`` judge all of it, ``hub`` publishes. ``conversion.py`` is the
+one way through, ``release`` takes many models that way; ``api.py`` and ``cli`` are its two doors, and hold no logic.
 """
 
 from __future__ import annotations
