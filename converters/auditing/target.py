@@ -21,6 +21,7 @@ from converters.auditing.effective_values import effective
 from converters.auditing.inspection import Inspection, inspect_folder
 from converters.catalogue.variants import Variant
 from converters.errors import UsageError
+from converters.file_changes import FileChanges, loaded_files
 from converters.files import CONFIG, WEIGHTS, model_files, read_json, sha256
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights, open_weights
@@ -31,7 +32,6 @@ from converters.mapping.storage import Storage
 from converters.placing import temporary_folder
 from converters.sources import GoogleView
 from converters.sources.declared import said_by
-from converters.watch import Watch, loaded_files
 from verify.precision import DEFAULT, Computing
 from verify.protocols import Correspondence, Expectation, Inspected, PoolPadding, Reader, Source
 from verify.reader_apart import BitRefApart, ReaderProcess
@@ -73,7 +73,7 @@ class Folder:
         verify_key: Path | None = None,
     ) -> None:
         self.folder, self.path, self.source = folder, str(folder), source
-        self._watch = Watch(lambda: loaded_files(folder))
+        self._file_changes = FileChanges(lambda: loaded_files(folder))
         self._variant, self._pool_padding, self._as_loaded = variant, pool_padding, as_loaded
         self._verify_key = verify_key
         self._digests, self._choose_readers = digests, choose_readers
@@ -211,13 +211,13 @@ class Folder:
         its own."""
         with self.source.hashing():
             return {
-                name: self._digests.get(name) or self._watch.digest(name) or sha256(self.folder / name)
+                name: self._digests.get(name) or self._file_changes.digest(name) or sha256(self.folder / name)
                 for name in model_files(self.folder)
             }
 
     def changes(self) -> dict[str, str]:
         """Files that are not what they were when the folder was opened, and what happened to each."""
-        return self._watch.changes()
+        return self._file_changes.changes()
 
     @property
     def loads_itself(self) -> bool:

@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from converters.file_changes import FileChanges
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import BY_SCHEME, Exact
 from converters.mapping.names import GOOGLE, Match, infer, match, parameters
 from converters.mapping.tiles import Tile, tiles_of
 from converters.reading import reading
 from converters.sources.base import Array, Shape, TensorFile
-from converters.watch import Watch
 from verify.protocols import PoolPadding
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class GoogleView:
 
     def __init__(self, source: TensorFile) -> None:
         self._source = source
-        self._watch = Watch(lambda: source.files)
+        self._file_changes = FileChanges(lambda: source.files)
         self.path, self.location = source.path, source.location
         self.format, self.scheme = source.format, source.scheme
         self.exact: Exact = source.exact
@@ -85,7 +85,7 @@ class GoogleView:
 
     def changes(self) -> dict[str, str]:
         """Files that are not what they were when the source was opened, and what happened to each."""
-        return self._watch.changes()
+        return self._file_changes.changes()
 
     def read(self, name: str) -> Array:
         """The values of one tensor: a fresh, C-contiguous float32 array in Google's layout."""

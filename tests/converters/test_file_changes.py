@@ -9,9 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from converters.auditing.audits import audit_folder
 from converters.auditing.target import own_readers
+from converters.file_changes import SMALL, FileChanges, loaded_files
 from converters.options import Proof
 from converters.sources import open_checkpoint
-from converters.watch import SMALL, Watch, loaded_files
 from tests.checkpoints import make_checkpoint
 from tests.command_line import converted
 
@@ -73,12 +73,12 @@ def weights(request, tmp_path):
 @pytest.fixture
 def old(monkeypatch):
     """Files count as written long ago, however short the test."""
-    monkeypatch.setattr("converters.watch.YOUNG", -(10**18))
+    monkeypatch.setattr("converters.file_changes.YOUNG", -(10**18))
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_file_that_changes_is_named(weights, change, old):
-    watch = Watch(lambda: loaded_files(weights.parent))
+    watch = FileChanges(lambda: loaded_files(weights.parent))
     assert watch.changes() == {}
     change(weights)
     assert watch.changes() == REPLACED
@@ -86,8 +86,8 @@ def test_a_file_that_changes_is_named(weights, change, old):
 
 def test_a_change_within_the_resolution_of_the_times_is_named(weights, monkeypatch):
     """As on a file system that gives everything the same time: the content tells."""
-    monkeypatch.setattr("converters.watch._identity", lambda path: (((0,),), path.stat().st_size, True))
-    watch = Watch(lambda: loaded_files(weights.parent))
+    monkeypatch.setattr("converters.file_changes._identity", lambda path: (((0,),), path.stat().st_size, True))
+    watch = FileChanges(lambda: loaded_files(weights.parent))
     assert watch.changes() == {}
     rewrite(weights, weights.read_bytes()[::-1])
     assert watch.changes() == REPLACED
@@ -97,8 +97,8 @@ def test_a_large_file_that_was_just_written_is_known_by_its_times(tmp_path, monk
     """They are waited for, which is shorter than reading 4 GB twice."""
     path = tmp_path / "model.safetensors"
     path.write_bytes(bytes(SMALL + 1))
-    monkeypatch.setattr("converters.watch.sha256", lambda path: pytest.fail("it was read"))
-    watch = Watch(lambda: loaded_files(tmp_path))
+    monkeypatch.setattr("converters.file_changes.sha256", lambda path: pytest.fail("it was read"))
+    watch = FileChanges(lambda: loaded_files(tmp_path))
     assert watch.changes() == {}
     path.touch()
     assert watch.changes() == REPLACED
@@ -107,14 +107,14 @@ def test_a_large_file_that_was_just_written_is_known_by_its_times(tmp_path, monk
 def test_a_link_that_leads_elsewhere_and_back_is_named(weights, old):
     blob = weights.rename(weights.with_name(".blob"))
     weights.symlink_to(blob)
-    watch = Watch(lambda: loaded_files(weights.parent))
+    watch = FileChanges(lambda: loaded_files(weights.parent))
     assert watch.changes() == {}
     lead_elsewhere_and_back(weights)
     assert watch.changes() == REPLACED
 
 
 def test_files_that_come_and_go_are_named(weights):
-    watch = Watch(lambda: loaded_files(weights.parent))
+    watch = FileChanges(lambda: loaded_files(weights.parent))
     weights.unlink()
     weights.with_name("adapter_config.json").write_text("{}")
     weights.with_name("README.md").write_text("A card is not loaded.")

@@ -1,6 +1,6 @@
 """Files that must stay what they are while they are read: what an audit finds is true of one content alone.
 
-names → paths → ``Watch`` … reading … ``changes()`` → what happened to each file that is not what it was
+names → paths → ``FileChanges`` … reading … ``changes()`` → what happened to each file that is not what it was
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Seen:
     digest: str | None
 
 
-class Watch:
+class FileChanges:
     """Remembers what files are, from the moment it is made.
 
     ``files`` gives name → path, at the beginning and at the end.
