@@ -218,6 +218,41 @@ def test_no_function_has_many_parameters():
     assert many == []
 
 
+CHANGED_OUTSIDE = {
+    "converters.api": "an exception",
+    "converters.cli.output": "settings of the process",
+    "converters.cli.watching": "what the screen shows",
+    "converters.digests": "a record that is read, changed and written",
+    "converters.download.answers": "a request of an HTTP library",
+    "converters.download.hub_client": "a client of an HTTP library",
+    "converters.download.kaggle": "kagglehub's settings",
+    "converters.errors": "an exception",
+    "converters.failures": "an exception",
+    "converters.redaction": "an exception",
+    "converters.release.engine": "where a job is",
+    "converters.release.pool": "where a job is",
+    "converters.writers.weights": "a member of an archive, as zipfile wants it",
+    "verify.forward": "evidence, which grows while the oracle walks",
+    "verify.oracles.numpy.oracle": "another oracle of the same class",
+    "verify.pixels": "an array of NumPy's",
+    "verify.tf32": "PyTorch's settings",
+}
+"""Modules that change what was made elsewhere: what that is."""
+
+
+@pytest.mark.parametrize("package", PACKAGES[:2])
+def test_objects_are_complete_when_they_are_made(package):
+    changing = set()
+    for module in (name for name in SOURCES if name.split(".")[0] == package):
+        for node in nodes(SOURCES[module]):
+            sets = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+            changed = ast.unparse(node.value) if sets else ""
+            sets_by_name = isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr"
+            if sets_by_name or (changed and changed.split(".")[0] not in ("self", "cls")):
+                changing.add(module)
+    assert changing == {module for module in CHANGED_OUTSIDE if module.split(".")[0] == package}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_has_the_name_of_what_its_package_exports(package):
     """Importing it would put the module in the other's place."""

@@ -119,12 +119,11 @@ def run_reader(
     What the reader raises is kept, without the path of this machine. A library is not given a folder that is
     ``misleading``.
     """
-    run = Run(reader.name, reader.unit, arithmetic)
-    if isinstance(reader, LibraryReader):
-        run.largest = reader.largest
-        if reader.stock and misleading:
-            run.installed, run.error = False, f"it is not given this folder: {misleading}"
-            return run
+    library = reader if isinstance(reader, LibraryReader) else None
+    run = Run(reader.name, reader.unit, arithmetic, library.largest if library else math.inf)
+    if library and library.stock and misleading:
+        run.installed, run.error = False, f"it is not given this folder: {misleading}"
+        return run
     try:
         for image in images.singles:
             step(reader.name)

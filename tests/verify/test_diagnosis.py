@@ -229,18 +229,16 @@ def test_candidates_that_share_right_steps_give_what_each_gives_alone(tensors):
     layer, steps, given = "block2/unit01", RightSteps(), []
     image = np.random.default_rng(0).standard_normal((1, 256, 5, 5), np.float32)
     for _, build in islice(candidates(Arithmetic(), MemorySource(tensors), layer), 0, None, 3):
-        alone, sharing = build(layer), build(layer)
-        sharing.steps = steps
-        given.append([outcome(oracle, layer, image) for oracle in (alone, sharing)])
+        given.append([outcome(build(layer), layer, image, each) for each in (None, steps)])
     assert len(given) > 200
     for one, other in given:  # some divide by zero
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 * np.nanmax(np.abs(one), initial=1.0))
 
 
-def outcome(oracle, layer, image):
+def outcome(oracle, layer, image, steps):
     """What a candidate gives; nothing where it cannot be computed."""
     try:
-        return oracle.layer(layer, [image])[0].truth
+        return oracle.layer_with(steps, layer, [image])[0].truth
     except (OracleError, ValueError):
         return np.zeros(0)
 

@@ -55,17 +55,11 @@ def relu(x: Array) -> Array:
 
 
 class Suspect(SharingOracle):
-    """An oracle with a knob for each structure that ports get wrong; as it stands it is the right one."""
+    """An oracle with a knob for each structure that ports get wrong; where none is turned, it is the right one."""
 
-    part: Part | None = None
-    """The part that is wrong, where the others are right."""
-    only = ""
-    """The prefix of the names of wrong kernels or norms; empty for all."""
     standardises: Standardisation = Standardisation()
     normalises: Norm = Norm()
     activates: Function = staticmethod(relu)
-    wrong: Mapping[str, Any] = {}
-    """Constants of the arithmetic that are others."""
     pools: Function | None = None
     """The stem's pooling; None is the right max-pool."""
     averages: Function = staticmethod(lambda maps: maps.mean(axis=1))
@@ -84,6 +78,13 @@ class Suspect(SharingOracle):
     """The padding of 3×3 convolutions and of the stem's: a mode of np.pad, ``same`` as TensorFlow, or ``none``."""
 
     _here = True
+
+    def __init__(self, deviation: Deviation, source: Tensors, right: Arithmetic, only: str) -> None:
+        early = {name: value for name, value in deviation.constants.items() if name == "pool_padding"}
+        super().__init__(source, float32_runs=0, arithmetic=replace(right, **early))
+        self.part, self.only = deviation.part, only
+        self.wrong = {name: value for name, value in deviation.constants.items() if name not in early}
+        vars(self).update(deviation.knobs)
 
     def _step(self, name: str, streams: list[Any]) -> list[Any]:
         if name == "features":
@@ -136,7 +137,7 @@ class Suspect(SharingOracle):
         return super()._conv(at, streams, *options, **more)
 
     def _is_right_norm(self, at: str) -> bool:
-        return self.part is not None and not (self.part == "norm" and self._here)
+        return not (self.part == "norm" and self._here)
 
     def _is_right_conv(self, at: str) -> bool:
         return self.part == "norm" or (self.part == "kernel" and not self._here)
@@ -205,13 +206,7 @@ class Deviation:
     def oracle(self, source: Tensors, right: Arithmetic, only: str = "") -> Suspect:
         """The oracle that makes this fault; ``right`` are the constants of the checkpoint, ``only`` what the name of
         the one kernel or norm begins with that is wrong."""
-        early = {name: value for name, value in self.constants.items() if name == "pool_padding"}
-        suspect = Suspect(source, float32_runs=0, arithmetic=replace(right, **early))
-        suspect.part, suspect.only = self.part, only
-        suspect.wrong = {name: value for name, value in self.constants.items() if name not in early}
-        for name, value in self.knobs.items():
-            setattr(suspect, name, value)
-        return suspect
+        return Suspect(self, source, right, only)
 
 
 @dataclass(frozen=True)

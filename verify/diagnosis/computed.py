@@ -33,7 +33,7 @@ from verify.diagnosis.candidates import (
 )
 from verify.diagnosis.changes import Spatial, identify
 from verify.diagnosis.head import head_faults
-from verify.diagnosis.right_steps import RightSteps
+from verify.diagnosis.right_steps import RightSteps, SharingOracle
 from verify.faults import Fault, Kind
 from verify.forward import Run
 from verify.oracles.numpy import Arithmetic, NumpyOracle
@@ -371,16 +371,16 @@ def _score(build: Build, failing: _WrongLayer, steps: RightSteps | None = None) 
     ``steps`` are the right ones on the image that is tried first."""
     oracle, worst = build(failing.name), 0.0
     for image in failing.worst_first:
-        oracle.steps, steps = steps, None
-        worst = max(worst, _miss(oracle, failing, image))
+        worst = max(worst, _miss(oracle, failing, image, steps))
+        steps = None
         if worst > 1:
             return math.inf
     return worst
 
 
-def _miss(oracle: NumpyOracle, failing: _WrongLayer, image: int) -> float:
+def _miss(oracle: SharingOracle, failing: _WrongLayer, image: int, steps: RightSteps | None = None) -> float:
     try:
-        (layer,) = oracle.layer(failing.name, [failing.inputs[image][None]])
+        (layer,) = oracle.layer_with(steps, failing.name, [failing.inputs[image][None]])
     except (OracleError, ValueError):
         return math.inf
     return failing.miss(image, layer)

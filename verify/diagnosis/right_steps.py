@@ -3,15 +3,16 @@
 A candidate is wrong in one kernel, one norm or one constant, and most of a unit is as the right oracle has it: what
 comes before the fault, and what runs beside it. ``RightSteps`` keeps those results, for one layer and one input.
 
-    SharingOracle.steps → RightSteps → the activations that an oracle before this one has computed
+    ``SharingOracle.layer_with()`` → RightSteps → the activations that an oracle before this one has computed
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from verify.oracles.numpy import NumpyOracle
+from verify.protocols import Layer
 
 Streams = list[Any]
 
@@ -35,9 +36,14 @@ class RightSteps:
 
 
 class SharingOracle(NumpyOracle):
-    """An oracle with one float64 run that takes from ``steps`` what it computes as the right oracle does."""
+    """An oracle with one float64 run that takes from right steps what it computes as the right oracle does."""
 
-    steps: RightSteps | None = None
+    _steps: RightSteps | None = None
+
+    def layer_with(self, steps: RightSteps | None, name: str, images: Sequence[Any]) -> list[Layer]:
+        """As ``layer``, with the right steps of this layer on these images; None: all of it is computed."""
+        self._steps = steps
+        return self.layer(name, images)
 
     def _start(self, images: Any) -> Streams:
         return self._shared(("start", self.arithmetic), None, True, lambda: super(SharingOracle, self)._start(images))
@@ -58,7 +64,7 @@ class SharingOracle(NumpyOracle):
     def _shared(
         self, step: tuple[object, ...], taken: Streams | None, right: bool, compute: Callable[[], Streams]
     ) -> Streams:
-        return self.steps.result(step, taken, compute) if self.steps and right else compute()
+        return self._steps.result(step, taken, compute) if self._steps and right else compute()
 
     def _is_right_norm(self, at: str) -> bool:
         return self._reads_right(at + "group_norm/gamma", at + "group_norm/beta")
