@@ -24,14 +24,16 @@ class Scope(StrEnum):
 
 
 class BitConvertError(Exception):
-    """Base of every error a user can cause or must act on. Whatever its message quotes is printable in it."""
+    """Base of every error a user can cause or must act on. Whatever its message quotes is printable in it, a line break
+    before the last line too: names of files may have some."""
 
     exit_status = 1
 
     def __init__(self, message: object = "", scope: Scope = Scope.MODEL) -> None:
         from converters.redaction import printable  # --help and --list, which raise nothing, need not wait for it
 
-        super().__init__(printable(message))
+        *lines, remedy = printable(message).split("\n")
+        super().__init__("\n".join(["\\n".join(lines), remedy]) if lines else remedy)
         self.scope = scope
 
 

@@ -251,6 +251,21 @@ def test_every_error_is_ours(call, kind, said, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["BiT-digits\n", "a\nb\nc", "\n"])
+def test_a_name_with_line_breaks_takes_no_more_lines(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = (
+        lambda: converters.variants(f"{name}x"),
+        lambda: converters.open_checkpoint(f"{name}x"),
+        lambda: converters.convert(checkpoint=tmp_path / f"{name}x"),
+        lambda: converters.audit(f"{name}x", against="BiT-digits"),
+    )
+    for call in calls:
+        with pytest.raises(BitConvertError) as caught:
+            call()
+        assert 1 <= len(str(caught.value).splitlines()) <= 2
+
+
 def test_publishing_options_that_contradict_each_other(made, tmp_path):
     for options in ({"repo_id": "a/b", "namespace": "a"}, {"hub": tmp_path / "hub", "private": True}):
         with pytest.raises(UsageError):
