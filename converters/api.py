@@ -297,6 +297,8 @@ def open_checkpoint(checkpoint: AnyPath, *, offline: bool = False, progress: Pro
     Raises CheckpointError for one that is missing, unreadable, unsafe or not one whole BiT, UsageError for text that is
     neither a file nor a name, HubError where it cannot be downloaded.
     """
+    if not isinstance(offline, bool):
+        raise UsageError(f"--offline {offline!r} is neither True nor False.")
     with _Told(progress) as told, system_errors():
         path, _ = checkpoint_of(_place(checkpoint, names=True), offline, told)
         return Checkpoint(opened(path))

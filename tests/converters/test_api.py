@@ -239,6 +239,7 @@ def test_progress_that_cannot_be_called_is_refused(call, progress, tmp_path, mon
         (lambda at: converters.open_checkpoint(at / "none.npz"), CheckpointError, "no such file"),
         (lambda at: converters.open_checkpoint("none.npz"), UsageError, "no such file"),
         (lambda at: converters.open_checkpoint(at), CheckpointError, "not a BiT checkpoint"),
+        (lambda at: converters.open_checkpoint("BiT-digits", offline="no"), UsageError, "neither True nor False"),
         (lambda at: converters.publish(at), UsageError, "what convert\\(\\) returned"),
         (lambda at: converters.variants(3), UsageError, "no name"),
     ],
