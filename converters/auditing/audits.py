@@ -23,7 +23,7 @@ from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.variants import SMALLEST, Variant, find_one
 from converters.download.locations import checkpoint_of, identity, target_of, variant_of
 from converters.errors import UsageError
-from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files
+from converters.files import PARITY, PARITY_PAGE, PREPROCESSOR, model_files, write_whole
 from converters.folder.plan import UNKNOWN_PREPROCESSING, Plan
 from converters.folder.signature import public_key
 from converters.options import AuditOptions, Proof
@@ -203,9 +203,7 @@ def write_texts(texts: Mapping[str, str], folder: Path) -> None:
     with writing_to(folder, "Make room, or choose another folder with --report."):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            unfinished = folder / (name + ".partial")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(folder / name)
+            write_whole(folder / name, text)
 
 
 def environment() -> dict[str, str]:

@@ -23,6 +23,7 @@ import verify
 from converters import BitConvertError, CheckpointError, ParityError, UsageError
 from converters import options as known
 from converters.api import Checkpoint
+from converters.auditing.audits import write_texts
 from converters.auditing.target import RUNNERS
 from converters.catalogue.variants import EMBEDDED_FILE
 from converters.cli import commands
@@ -156,6 +157,16 @@ def test_progress_is_given_to_whoever_asks(tmp_path, capfd):
     assert len(steps) > 10
     assert all(isinstance(what, str) and done >= 0 and total >= 0 for what, done, total in steps)
     assert capfd.readouterr() == ("", "")
+
+
+def test_threads_may_write_reports_to_one_folder(made, tmp_path):
+    def write(_: int) -> None:
+        write_texts({"parity.json": made.report.to_json(), "parity.html": "page"}, tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(100)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parity.html", "parity.json"]
+    assert (tmp_path / "parity.json").read_text() == made.report.to_json()
 
 
 @pytest.mark.slow
