@@ -59,7 +59,9 @@ class Jobs(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if value == "auto":
             return 0
-        return click.IntRange(min=1).convert(value, param, ctx)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is no number of processes. Give 1 or more, or auto.", param, ctx)
+        return int(value)
 
 
 def _variants_like(*words: Any) -> Any:

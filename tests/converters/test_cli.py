@@ -734,6 +734,13 @@ def test_the_last_line_of_a_failed_audit_is_its_worst_fault_which_is_said_once(c
     assert result.stdout.count("scaled values") == 1
 
 
+@pytest.mark.parametrize("command", [convert, verify])
+@pytest.mark.parametrize("number", ["x", "0", "-1", "1.5"])
+def test_jobs_are_a_number_or_auto(command, number):
+    said = refused(2, "BiT-digits", "--jobs", number, command=command)
+    assert f"{number!r} is no number of processes. Give 1 or more, or auto." in said
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
