@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
@@ -116,8 +117,8 @@ def run_reader(
 ) -> Run:
     """Every image through one reader by itself, and again in the batch that it came in.
 
-    What the reader raises is kept, without the path of this machine. A library is not given a folder that is
-    ``misleading``.
+    What the reader raises is kept, without the path of this machine; what ``step`` raises is raised. A library is not
+    given a folder that is ``misleading``.
     """
     library = reader if isinstance(reader, LibraryReader) else None
     run = Run(reader.name, reader.unit, arithmetic, library.largest if library else math.inf)
@@ -127,29 +128,46 @@ def run_reader(
     try:
         for image in images.singles:
             step(reader.name)
-            run.outputs += _separate(reader.run(image), 1)
+            run.outputs += _outputs(reader, image)
         for batch in images.batches:
             step(f"{reader.name}, {len(batch)} images at once")
             together = np.concatenate([images.singles[index] for index in batch])
-            run.batches.append((batch, _separate(reader.run(together), len(batch))))
-        if isinstance(reader, LibraryReader):
-            run.effective = tuple(reader.effective)
-    except ImportError as error:
-        run.installed, run.error = False, _one_line(error)
-    except Exception as error:
-        run.error = _one_line(error)
+            run.batches.append((batch, _outputs(reader, together)))
+        if library:
+            with _of_the_reader():
+                run.effective = tuple(library.effective)
+    except _ReaderError as raised:
+        run.installed, run.error = not isinstance(raised.error, ImportError), _one_line(raised.error)
     finally:
         reader.close()
     return run
 
 
-def _separate(outputs: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
-    """The outputs of each image. Raises ValueError where they are not of so many."""
-    arrays = {name: np.asarray(values) for name, values in outputs.items()}
-    for name, values in arrays.items():
-        if len(values) != count:
-            raise ValueError(f"{name} is of {len(values)} images, not of {count}")
-    return [{name: values[index] for name, values in arrays.items()} for index in range(count)]
+class _ReaderError(Exception):
+    """An error that a reader raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _of_the_reader() -> Iterator[None]:
+    """Inside, every error is the reader's, and raised as such."""
+    try:
+        yield
+    except Exception as error:
+        raise _ReaderError(error) from error
+
+
+def _outputs(reader: Reader, images: Image) -> list[dict[str, Array]]:
+    """The outputs of each image of a batch. Raises _ReaderError, also where they are not of so many."""
+    with _of_the_reader():
+        arrays = {name: np.asarray(values) for name, values in reader.run(images).items()}
+        for name, values in arrays.items():
+            if len(values) != len(images):
+                raise ValueError(f"{name} is of {len(values)} images, not of {len(images)}")
+        return [{name: values[index] for name, values in arrays.items()} for index in range(len(images))]
 
 
 def _one_line(error: Exception) -> str:

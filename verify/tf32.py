@@ -7,9 +7,13 @@ PyTorch has two settings for it, and refuses to say what the older one is to a p
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+
+_SETTINGS = threading.RLock()
+"""Held while a setting may be another: it is the whole process's, and of two threads one would have the other's."""
 
 
 def products(allowed: bool) -> AbstractContextManager[None]:
@@ -39,9 +43,10 @@ def _allowed(older: Any, newer: Any, allowed: bool) -> AbstractContextManager[No
 @contextmanager
 def setting(settings: Any, name: str, value: bool | str) -> Iterator[None]:
     """A context in which one of PyTorch's settings has this value."""
-    before = getattr(settings, name)
-    setattr(settings, name, value)
-    try:
-        yield
-    finally:
-        setattr(settings, name, before)
+    with _SETTINGS:
+        before = getattr(settings, name)
+        setattr(settings, name, value)
+        try:
+            yield
+        finally:
+            setattr(settings, name, before)

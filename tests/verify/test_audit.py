@@ -461,6 +461,20 @@ def test_what_is_no_image_is_refused(tensors, image):
         audit(target_of(MemorySource(tensors)), MemorySource(tensors), AuditSettings(images=[image]))
 
 
+@pytest.mark.parametrize("step", ["!resnet", "torch", "float64, root", "report"])
+def test_what_progress_raises_is_raised(tensors, step):
+    """It is no fault of the model."""
+
+    def tell(what, done, total):
+        if step in what:
+            raise KeyError("enough")
+
+    model = TorchModel(tensors)
+    with pytest.raises(KeyError, match="enough"):
+        audited(tensors, model, progress=tell)
+    assert model.closed == (step != "!resnet")
+
+
 def progress_of(tensors, model=None) -> list[tuple[str, int, int]]:
     """What an audit says while it runs: counts never go back, never pass the total, and end at it."""
     seen = []

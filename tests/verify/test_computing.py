@@ -1,5 +1,8 @@
 """Folders run in other precisions than float32, and on a GPU: each by limits of its own."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from tests.verify.support import MemorySource, TorchModel, target_of
 from verify import AuditSettings, audit, default_images
 from verify.precision import UNITS, Computing
 from verify.readers import BitRefReader
+from verify.tf32 import products
 
 HALVES = ["float16", "bfloat16"]
 HAS_GPU = torch.cuda.is_available()
@@ -49,6 +53,24 @@ def test_honest_folders_pass_and_say_what_they_were_run_in(request, tmp_path, la
     assert (report["verdict"], reader["name"]) == ("passed", f"bit_ref{Computing(precision, device)}"), report["reason"]
     assert report["oracle"] == ("NumPy float64" if device == "cpu" else "PyTorch float64 on cuda")
     assert run("--check", tmp_path / "report/parity.json", command=verify).exit_code == 0
+
+
+def test_threads_do_not_compute_by_each_others_settings():
+    """They are the process's; each thread finds its own, and the process has its own again in the end."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+
+    def found(allowed: bool) -> set[bool]:
+        seen = set()
+        for _ in range(100):
+            with products(allowed):
+                time.sleep(0)
+                seen.add(matmul.allow_tf32)
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(found, [True, False])) == [{True}, {False}]
+    assert matmul.allow_tf32 == before
 
 
 @pytest.mark.slow
