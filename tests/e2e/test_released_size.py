@@ -72,7 +72,7 @@ def test_a_file_of_the_released_size_is_fetched_converted_and_written_back(
         FileServer({f"/{path.name}": content}, always=tag) as server,
     ):
         converted(server.url(f"/{path.name}"), folder / "model", "--no-verify")
-    shutil.rmtree(folder / "cache")
+    next((folder / "cache").rglob(path.name)).unlink()
     with np.load(path) as arrays, safe_open(weights, "numpy") as model:
         root = model.get_tensor("bit.embedder.convolution.weight")
         np.testing.assert_array_equal(root, arrays[LAST].transpose(3, 2, 0, 1), strict=True)
