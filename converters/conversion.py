@@ -171,7 +171,7 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
         written = model.write(folder, source, plan, progress, hashed=True)
         report = None
         if options.verify:
-            readers = partial(own_readers, process=process)
+            readers = own_readers if process is None else partial(own_readers, process=process)
             report = audit_folder(folder, source, readers, options, progress, variant=variant, digests=written)
             report = replace(report, target={"name": plan.name})
             if not report:
