@@ -159,6 +159,7 @@ def test_progress_is_given_to_whoever_asks(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_threads_may_write_reports_to_one_folder(made, tmp_path):
     def write(_: int) -> None:
         write_texts({"parity.json": made.report.to_json(), "parity.html": "page"}, tmp_path)

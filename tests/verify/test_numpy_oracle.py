@@ -220,6 +220,7 @@ class Copies(TorchDispatchMode):
         return function(*arguments, **options or {})
 
 
+@pytest.mark.slow
 def test_windows_of_many_images_are_asked_for_at_once():
     """Of 32 images at 480, as an evaluation on a GPU runs them; nothing is computed."""
 
