@@ -202,6 +202,8 @@ def refusal(status: int, message: str, code: str | None = None) -> Answer:
 _REPO = r"(?P<repo>[^/]+/[^/]+)"
 _API = rf"/api/models/{_REPO}"
 _SLUG = r"(?P<slug>[^/]+/[^/]+)"
+LIBRARYS_OWN = "/api/agent-harnesses"
+"""Asked for by huggingface_hub of its own accord, once a process or not at all: no request of ours."""
 ROUTES: list[tuple[str, str, str]] = [
     ("whoami", "GET", r"/api/whoami-v2"),
     ("create_repo", "POST", r"/api/repos/create"),
@@ -627,6 +629,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub = self.server.hub
         parts = urlsplit(self.path)
+        if parts.path == LIBRARYS_OWN:
+            self.wfile.write(self._bytes(refusal(404, "no such page")))
+            return
         kind, arguments = self._route(parts.path)
         hub.requests.append(kind)
         fault = hub.strike(kind)
