@@ -12,8 +12,6 @@ from __future__ import annotations
 import gc
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from verify.own_process import begin
 from verify.readers import BitRefReader
 
 if TYPE_CHECKING:
     from verify.protocols import Array, Image
 
-PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from verify.reader_apart import serve; serve(int(sys.argv[1]))"
-"""The process's program: it imports what this one imports, from the same places, and no program of the user's."""
+PROGRAM = "from verify.reader_apart import serve; serve(int(sys.argv[1]))"
 
 
 class Ended(Exception):
@@ -38,17 +36,7 @@ class ReaderProcess:
     """A process that begins to import PyTorch when this is made. Close it, by ``with``, with whatever it is doing."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), *sys.path],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        self._stream: Any = ours.makefile("rwb")
-        ours.close()  # the stream keeps it
+        self._process, self._stream = begin(PROGRAM)
         self._is_closed = False
 
     def __enter__(self) -> Self:

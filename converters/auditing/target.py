@@ -286,8 +286,8 @@ class RoundedSource:
 class RemappedReader(BitRefReader):
     """bit_ref on a folder in a layout that it does not load by itself."""
 
-    def __init__(self, target: Folder, epsilon: float | None, computing: Computing, has_head: bool) -> None:
-        super().__init__(target.folder, epsilon, computing, has_head)
+    def __init__(self, target: Folder, epsilon: float | None, computing: Computing) -> None:
+        super().__init__(target.folder, epsilon, computing, target.has_head)
         self._target = target
 
     def _load(self) -> Any:
@@ -310,14 +310,8 @@ def own_readers(folder: Folder, process: ReaderProcess | None = None) -> list[Re
     """
     if folder.layout not in STOCK:
         return [_bit_ref(folder)]
-    readers = [_own(folder, epsilon, process) for epsilon in (None, STOCK_EPSILON)]
+    readers = [_bit_ref(folder, epsilon, process=process) for epsilon in (None, STOCK_EPSILON)]
     return readers if folder.exact == "bits" else readers[::-1]
-
-
-def _own(folder: Folder, epsilon: float | None, process: ReaderProcess | None) -> Reader:
-    if process is None or not folder.loads_itself:
-        return _bit_ref(folder, epsilon)
-    return BitRefApart(process, folder.folder, epsilon, folder.has_head)
 
 
 def audit_readers(folder: Folder, runners: Sequence[str] = (), computing: Computing = DEFAULT) -> list[Reader]:
@@ -359,10 +353,18 @@ def _half(folder: Folder, computing: Computing) -> list[Reader]:
     return [_library(library, folder, Computing(folder.dtype, computing.device))]
 
 
-def _bit_ref(folder: Folder, epsilon: float | None = None, computing: Computing = DEFAULT) -> Reader:
-    if folder.layout == TRANSFORMERS.name and folder.loads_itself:
-        return BitRefReader(folder.folder, epsilon, computing, folder.has_head)
-    return RemappedReader(folder, epsilon, computing, folder.has_head)
+def _bit_ref(
+    folder: Folder,
+    epsilon: float | None = None,
+    computing: Computing = DEFAULT,
+    process: ReaderProcess | None = None,
+) -> Reader:
+    """``process`` computes in float32 on the CPU alone."""
+    if folder.layout != TRANSFORMERS.name or not folder.loads_itself:
+        return RemappedReader(folder, epsilon, computing)
+    if process is not None:
+        return BitRefApart(process, folder.folder, epsilon, folder.has_head)
+    return BitRefReader(folder.folder, epsilon, computing, folder.has_head)
 
 
 def _stock(folder: Folder, computing: Computing = DEFAULT) -> list[Reader]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from converters.errors import BitConvertError, CheckpointError, Scope, UsageError
 from converters.sources.base import Array, TensorFile, bounded
+from verify.own_process import begin
 
 ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error in (CheckpointError, UsageError)}
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)
@@ -30,8 +31,7 @@ PATIENCE = 60
 """Seconds for one answer; a tensor of the largest network takes one."""
 SECONDS, RATE = 5, 20_000_000
 """Seconds that the process may compute for an answer, and the bytes of the file for which it has one more."""
-PROGRAM = "import sys; sys.path[:] = sys.argv[5:]; from {0} import {1} as reader; from {2} import serve; serve(reader)"
-"""The process's program: it imports what this one imports, from the same places, and no program of the user's."""
+PROGRAM = "from {0} import {1} as reader; from {2} import serve; serve(reader)"
 
 
 class SourceApart(TensorFile):
@@ -45,20 +45,9 @@ class SourceApart(TensorFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        ours, theirs = socket.socketpair()
         program = PROGRAM.format(self.reader.__module__, self.reader.__name__, __name__)
-        arguments = [str(theirs.fileno()), self.path, str(bounded(path.stat().st_size)), "--", *sys.path]
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        ours.settimeout(PATIENCE)
-        self._stream: Any = ours.makefile("rwb")
-        ours.close()  # the stream keeps it
+        more = str(bounded(path.stat().st_size))
+        self._process, self._stream = begin(program, self.path, more, patience=PATIENCE)
         try:
             told = self._answer("the file")
         except BaseException:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -29,6 +28,7 @@ import numpy.typing as npt
 
 from converters.auditing.evaluation.images import UnreadableImageError, hashed
 from converters.auditing.evaluation.recipes import Recipe, preparer
+from verify.own_process import begin
 
 if TYPE_CHECKING:
     from converters.auditing.evaluation.datasets import LabelledImage  # with what a process has no use for
@@ -39,7 +39,7 @@ PATIENCE = 120
 """Seconds for one image, the import of its library included."""
 MOST = 16
 """Processes, at most."""
-PROGRAM = "import sys; sys.path[:] = sys.argv[4:]; from converters.auditing.evaluation.workers import serve; serve()"
+PROGRAM = "from converters.auditing.evaluation.workers import serve; serve()"
 _ENDED = "its decoder ended, or took too long"
 
 
@@ -116,20 +116,13 @@ class _Process:
     """One process and the line to it."""
 
     def __init__(self, recipes: list[str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(theirs.fileno()), *recipes, *sys.path],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for this one, which ends them
-            )
-        ours.settimeout(PATIENCE)
-        self._stream: Any = ours.makefile("rwb")
-        ours.close()  # the stream keeps it
+        self._process, self._stream = begin(
+            PROGRAM,
+            *recipes,
+            patience=PATIENCE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for this one, which ends them
+        )
 
     def ask(self, image: LabelledImage) -> Prepared:
         """Raises OSError or ValueError where no whole answer comes."""
