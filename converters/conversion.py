@@ -147,12 +147,17 @@ def convert(request: Request, progress: Progress) -> Conversion:
         checkpoint = fetch(place, size=size, offline=options.offline, progress=progress)
     with open_checkpoint(checkpoint) as source:
         conversion = _convert(source, request, _uri(place, variant), progress)
+    if options.sign_key is not None or options.sign:
+        _sign(conversion, options)
+    return conversion
+
+
+def _sign(conversion: Conversion, options: ConvertOptions) -> None:
     names = [name for name in conversion.files if name != SIGNATURE]
     if options.sign_key is not None:
         signature.sign(conversion.folder, names, options.sign_key)
     if options.sign:
         keyless.sign(conversion.folder, names)
-    return conversion
 
 
 def _convert(source: GoogleView, request: Request, uri: str, progress: Progress) -> Conversion:
@@ -254,7 +259,7 @@ def failed_folder(place: Path) -> Path:
 
 
 def _refuse_occupied(place: Path, replaces: bool, why: str) -> None:
-    if place.exists() and any(place.iterdir()) and not replaces:
+    if not replaces and place.exists() and any(place.iterdir()):  # another run may be replacing it, too
         raise UsageError(
             f"{place}: holds something else: {why}.\nReplace it with --force, or choose another with --output."
         )

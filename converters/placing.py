@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,16 +32,31 @@ TEMPORARY = re.compile(rf"bit-(convert|verify)-{RANDOM}")
 
 def refuse_place(place: Path, force: bool) -> None:
     """Raises UsageError for what can never be replaced by a folder, ``force`` or not."""
-    if place.is_symlink() or (place.exists() and not place.is_dir()):
+    if _is_no_folder(place):
         raise UsageError(f"{place}: is not a folder. Choose another with --output.")
     if os.path.ismount(place):
         raise UsageError(f"{place}: is a mount point, which cannot be replaced. Choose a folder in it with --output.")
     if force and any(place.resolve() in (here, *here.parents) for here in _needed_folders()):
         raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
-    if force and (repository := next(place.rglob(".git"), None)) is not None:
+    if force and (repository := _repository_in(place)) is not None:
         raise UsageError(
             f"{place}: holds a git repository, {repository}, and is not replaced. Choose another --output."
         )
+
+
+def _is_no_folder(place: Path) -> bool:
+    """Whether there is something else, a link included; asked once, since another run may be replacing it."""
+    try:
+        return not stat.S_ISDIR(place.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+
+
+def _repository_in(place: Path) -> Path | None:
+    """A git repository somewhere in a folder, looked for again where another run replaces it meanwhile."""
+    while True:
+        with suppress(FileNotFoundError):
+            return next(place.rglob(".git"), None)
 
 
 def refuse_unwritable(folder: Path, option: str) -> None:
