@@ -56,7 +56,7 @@ def cache(
         say_json({"cache": str(cache_folder()), "action": action, "exit_status": status, "downloads": _entries(rows)})
         return status
     for row in rows:
-        date = time.strftime("%Y-%m-%d", time.localtime(row.used))
+        date = time.strftime("%Y-%m-%d", time.localtime(row.changed))
         say(f"{size(row.bytes):>9}  {row.condition:<8} {date}  {row.name}")
     done = "removed from" if action == "prune" else "in"
     say(f"{counted(len(rows), 'download')}, {size(sum(row.bytes for row in rows))}, {done} {cache_folder()}")
@@ -72,7 +72,7 @@ def _entries(rows: list[Any]) -> list[dict[str, Any]]:
             "folder": str(row.folder),
             "state": row.condition,
             "bytes": row.bytes,
-            "changed": round(row.used, 3),
+            "changed": round(row.changed, 3),
             "sha256": row.sha256,
         }
         for row in rows

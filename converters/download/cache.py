@@ -15,15 +15,13 @@ a whole file or one that nobody trusts. Older versions stay: another process may
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -82,7 +80,7 @@ class Slot:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.folder = name, folder
-        self.partial = self.folder / "partial"
+        self.lock, self.partial = self.folder / "lock", self.folder / "partial"
         self._version = self.folder / "partial.json"
         self._entry = self.folder / "entry.json"
 
@@ -110,7 +108,7 @@ class Slot:
         """
         from filelock import FileLock
 
-        lock = FileLock(self.folder / "lock")
+        lock = FileLock(self.lock)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             held = lock.acquire(timeout=wait)
@@ -141,7 +139,10 @@ class Slot:
     @property
     def done(self) -> int:
         """Bytes of the partial file."""
-        return self.partial.stat().st_size if self.partial.exists() else 0
+        try:
+            return self.partial.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def partial_version(self) -> Version | None:
         """The version of which the partial file holds the beginning; None where there is none to go on with."""
@@ -150,7 +151,7 @@ class Slot:
     def start(self, version: Version) -> None:
         """Begins an empty partial file of ``version``."""
         self.drop()
-        _save(self._version, asdict(version))
+        _save(self._version, version)
         self.partial.touch()
 
     def drop(self) -> None:
@@ -159,12 +160,7 @@ class Slot:
         self._version.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes every version of the file; the lock stays, which another process may wait for."""
-        with self.locked():
-            self.clear_held()
-
-    def clear_held(self) -> None:
-        """Removes every version, of a slot that is locked."""
+        """Removes every version of the file, of a slot that is locked; the lock stays, which others may wait for."""
         for path in self._folders():
             shutil.rmtree(path, ignore_errors=True)
         self._entry.unlink(missing_ok=True)
@@ -189,7 +185,7 @@ class Slot:
         place = self._place(entry)
         place.parent.mkdir(exist_ok=True)
         fsync(self.partial)
-        _save(self._entry, asdict(entry))
+        _save(self._entry, entry)
         self.partial.replace(place)
         fsync(place.parent)
         fsync(self.folder)
@@ -218,10 +214,8 @@ def _load(kind: type[T], path: Path) -> T | None:
         return None
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
+def _save(path: Path, record: Version | Entry) -> None:
     temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary.write_bytes(msgspec.json.encode(record))
+    fsync(temporary)
     temporary.replace(path)

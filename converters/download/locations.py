@@ -161,7 +161,8 @@ def remove_downloads(address: str) -> None:
 
     slots = downloads(address)
     for slot in [*slots, Slot.of(address)] if slots and address.endswith("/") else slots:
-        slot.clear()
+        with slot.locked():
+            slot.clear()
 
 
 def canonical(address: str) -> str:

@@ -6,7 +6,9 @@ slots → ``kept()`` → rows;  ``verified()`` reads every byte;  ``prune()`` �
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -44,7 +46,7 @@ class Kept:
     condition: Condition
     bytes: int
     """All that it takes on disk, older versions included."""
-    used: float
+    changed: float
     """The time of its last change, in seconds since 1970."""
     sha256: str = ""
     """The current version's, as it was downloaded."""
@@ -52,12 +54,12 @@ class Kept:
     @property
     def days(self) -> float:
         """Days since its last change."""
-        return max(0.0, time.time() - self.used) / DAY
+        return max(0.0, time.time() - self.changed) / DAY
 
 
 def kept() -> list[Kept]:
     """Lists the downloads, by name; of each is only looked at whether it is there."""
-    return [_row(slot, slot.whole() is not None) for slot in Slot.all()]
+    return [row for slot in Slot.all() if (row := _row(slot, _is_there(slot)))]
 
 
 def verified(progress: Callable[[str, int, int], None]) -> list[Kept]:
@@ -65,10 +67,8 @@ def verified(progress: Callable[[str, int, int], None]) -> list[Kept]:
     rows, slots = [], Slot.all()
     for number, slot in enumerate(slots):
         progress(f"reading {slot.name}", number, len(slots))
-        found = slot.entry()
-        with suppress(OSError):
-            rows.append(_row(slot, found is not None and found[0].is_file() and sha256(found[0]) == found[1].sha256))
-    return rows
+        rows.append(_row(slot, _is_intact(slot)))
+    return [row for row in rows if row]
 
 
 def prune(older_than: float | None = None, everything: bool = False) -> list[Kept]:
@@ -79,11 +79,12 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
     """
     gone = []
     for slot in Slot.all():
-        row = _row(slot, slot.whole() is not None)
-        old = everything or (older_than is not None and row.days >= older_than)
         with suppress(UsageError), slot.locked(BUSY):
-            if old or row.condition in (Condition.DAMAGED, Condition.EMPTY):
-                slot.clear_held()
+            row = _row(slot, _is_there(slot))
+            assert row is not None, "a folder that is locked is there"
+            is_old = everything or (older_than is not None and row.days >= older_than)
+            if is_old or row.condition in (Condition.DAMAGED, Condition.EMPTY):
+                slot.clear()
                 shutil.rmtree(slot.folder, ignore_errors=True)
                 gone.append(row)
             elif (freed := slot.drop_older()) > 0:
@@ -93,16 +94,42 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
     return gone
 
 
-def _row(slot: Slot, whole: bool) -> Kept:
+def _is_there(slot: Slot) -> bool:
+    return slot.whole() is not None
+
+
+def _is_intact(slot: Slot) -> bool:
+    found = slot.entry()
+    try:
+        return found is not None and found[0].is_file() and sha256(found[0]) == found[1].sha256
+    except OSError:  # of a disk that has lost it
+        return False
+
+
+def _row(slot: Slot, whole: bool) -> Kept | None:
+    """The row of a slot; None where it has gone meanwhile."""
     recorded = slot.entry()
     if recorded is not None:
         condition = Condition.WHOLE if whole else Condition.DAMAGED
     else:
         condition = Condition.PARTIAL if slot.done else Condition.EMPTY
-    found = [path.lstat() for path in slot.folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    used = max((each.st_mtime for each in found), default=slot.folder.lstat().st_mtime)
-    size = sum(each.st_size for each in found)
-    return Kept(slot.name, slot.folder, condition, size, used, recorded[1].sha256 if recorded else "")
+    files = [*_states(slot)]
+    try:
+        changed = max(state.st_mtime for state in files or [slot.folder.lstat()])
+    except FileNotFoundError:
+        return None
+    size = sum(state.st_size for state in files)
+    return Kept(slot.name, slot.folder, condition, size, changed, recorded[1].sha256 if recorded else "")
+
+
+def _states(slot: Slot) -> Iterator[os.stat_result]:
+    """The states of the files of a slot but for its lock; another process may be replacing and removing some."""
+    for folder, _, names in os.walk(slot.folder):
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and path != slot.lock:
+                    yield found
 
 
 def _records(everything: bool) -> Iterator[Path]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from converters.download.cache import Slot
+from converters.download import upkeep
+from converters.download.cache import Slot, Version
 from converters.download.http import cached
 from tests.checkpoints import make_checkpoint
 from tests.command_line import refused, run
@@ -87,6 +90,42 @@ def test_what_another_process_is_at_stays(downloads):
         assert [*said("prune", "--all")] == ["two.h5"]
     assert [*said()] == ["one.h5"]
     assert [*said("prune", "--all")] == ["one.h5"]
+
+
+def test_what_is_downloaded_while_pruning_waits_stays(cache, monkeypatch):
+    monkeypatch.setattr(upkeep, "BUSY", 10.0)
+    slot = Slot.of("https://host/one.h5")
+    gone: list[upkeep.Kept] = []
+    with slot.locked():
+        pruning = threading.Thread(target=lambda: gone.extend(upkeep.prune()))
+        pruning.start()
+        time.sleep(0.3)
+        slot.start(Version())
+        slot.partial.write_bytes(b"one")
+        path = slot.finish(Version(), hashlib.sha256(b"one").hexdigest(), "")
+    pruning.join()
+    assert gone == []
+    assert path.read_bytes() == b"one"
+
+
+def test_what_other_processes_replace_meanwhile_stops_no_list(downloads, monkeypatch):
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "entry.json":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert [row.name for row in upkeep.kept()] == ["one.h5", "two.h5"]
+
+
+def test_a_download_that_the_disk_has_lost_is_damaged(downloads, monkeypatch):
+    def unreadable(path: Path) -> str:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(upkeep, "sha256", unreadable)
+    assert {entry["state"] for entry in said("verify", status=3).values()} == {"damaged"}
 
 
 def test_digests_of_folders_that_are_gone_are_forgotten(cache, tmp_path):
