@@ -5,111 +5,88 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 
 class Kind(StrEnum):
     """A kind of fault that a diagnosis can name, as parity.json has it."""
 
+    meaning: str
+    """An explanation for the readers of a report."""
+
+    def __new__(cls, name: str, meaning: str) -> Self:
+        self = str.__new__(cls, name)
+        self._value_, self.meaning = name, meaning
+        return self
+
     # what is stored
-    MIRRORED_KERNEL = "mirrored kernel"
-    TRANSPOSED_KERNEL = "transposed kernel"
-    RESHAPED_TENSOR = "reshaped tensor"
-    SWAPPED_TENSORS = "swapped tensors"
-    PERMUTED_CHANNELS = "permuted channels"
-    PERMUTED_LABELS = "permuted labels"
-    SHIFTED_LABELS = "shifted labels"
-    REDUCED_PRECISION = "reduced precision"
-    SCALED_VALUES = "scaled values"
-    DROPPED_VALUES = "dropped values"
-    CONSTANT_VALUES = "constant values"
-    STANDARDISED_KERNEL = "standardised kernel"
-    SHIFTED_VALUES = "shifted values"
-    OTHER_FUNCTION = "other function"
-    BYTE_ORDER = "byte order"
-    CHANGED_VALUES = "changed values"
-    OTHER_VALUES = "other values"
-    OTHER_CHECKPOINT = "other checkpoint"
-    NOT_A_NUMBER = "not a number"
-    OTHER_DTYPE = "other dtype"
-    OTHER_SHAPE = "other shape"
-    MISSING_TENSOR = "missing tensor"
-    UNEXPECTED_TENSOR = "unexpected tensor"
+    MIRRORED_KERNEL = "mirrored kernel", "A kernel is flipped along its height, its width or both."
+    TRANSPOSED_KERNEL = "transposed kernel", "A tensor has its axes in another order."
+    RESHAPED_TENSOR = (
+        "reshaped tensor",
+        "A tensor holds the same bytes in another shape, as reshape, not transpose, leaves them.",
+    )
+    SWAPPED_TENSORS = "swapped tensors", "A tensor holds what another one of its shape must hold."
+    PERMUTED_CHANNELS = "permuted channels", "A tensor holds the right channels in another order."
+    PERMUTED_LABELS = "permuted labels", "The head holds the right classes in another order."
+    SHIFTED_LABELS = "shifted labels", "The head's classes are shifted by a fixed number of places."
+    REDUCED_PRECISION = "reduced precision", "Values went through a narrower format, or the network computes in one."
+    SCALED_VALUES = "scaled values", "A tensor, or the logits, are a multiple of what they must be."
+    DROPPED_VALUES = "dropped values", "A tensor is all zeros where it must not be."
+    CONSTANT_VALUES = "constant values", "A tensor holds one value everywhere, as a fresh layer does."
+    STANDARDISED_KERNEL = "standardised kernel", "A kernel is stored standardised; the network standardises it again."
+    SHIFTED_VALUES = "shifted values", "A number was added to every value of a tensor."
+    OTHER_FUNCTION = "other function", "A tensor holds a function of what it must be, such as squares."
+    BYTE_ORDER = "byte order", "The bytes of each value are in reverse order."
+    CHANGED_VALUES = "changed values", "Some values of a tensor are others."
+    OTHER_VALUES = "other values", "A tensor holds values of unknown origin."
+    OTHER_CHECKPOINT = "other checkpoint", "Nearly every tensor holds other values: these are another checkpoint's."
+    NOT_A_NUMBER = "not a number", "A stored value is NaN or Inf."
+    OTHER_DTYPE = "other dtype", "A tensor is stored in another format than the rest."
+    OTHER_SHAPE = "other shape", "A tensor, stored or computed, has another shape."
+    MISSING_TENSOR = "missing tensor", "A tensor has no place, or a parameter has no value."
+    UNEXPECTED_TENSOR = (
+        "unexpected tensor",
+        "There is a tensor that the checkpoint's network has not, or one used twice.",
+    )
     # how it is computed
-    STANDARDISATION_EPSILON = "standardisation epsilon"
-    NO_STANDARDISATION = "no standardisation"
-    NORM_EPSILON = "norm epsilon"
-    GROUP_COUNT = "group count"
-    GROUP_NORM = "group norm"
-    MAX_POOL_PADDING = "max-pool padding"
-    POOLING = "pooling"
-    STRIDE = "stride"
-    CONVOLUTION_PADDING = "convolution padding"
-    ACTIVATION = "activation"
-    SHORTCUT = "shortcut"
-    DROPPED_BIAS = "dropped bias"
-    UNKNOWN_ARITHMETIC = "unknown arithmetic"
-    ROUNDING = "rounding"
-    OTHER_CLASSES = "other classes"
-    BATCH = "batch"
-    CANNOT_RUN = "cannot run"
+    STANDARDISATION_EPSILON = (
+        "standardisation epsilon",
+        "Kernels are standardised with another epsilon than Google's 1e-10.",
+    )
+    NO_STANDARDISATION = "no standardisation", "Kernels are not standardised, or not as Google's code does it."
+    NORM_EPSILON = "norm epsilon", "Group norms have another epsilon than Google's 1e-5."
+    GROUP_COUNT = "group count", "Group norms have another number of groups than 32."
+    GROUP_NORM = "group norm", "Group norms normalise, scale or shift in another way."
+    MAX_POOL_PADDING = "max-pool padding", "The stem's max-pool is surrounded by other values."
+    POOLING = "pooling", "The stem or the end of the network pools in another way."
+    STRIDE = "stride", "A stride is another one, or on another convolution, or became a dilation."
+    CONVOLUTION_PADDING = "convolution padding", "Convolutions are padded in another way, as by TensorFlow's SAME."
+    ACTIVATION = "activation", "An activation is missing, another one, or in another place."
+    SHORTCUT = "shortcut", "A shortcut starts elsewhere."
+    DROPPED_BIAS = "dropped bias", "The head's bias is not added."
+    UNKNOWN_ARITHMETIC = "unknown arithmetic", "A layer computes something else, in no way known."
+    ROUNDING = "rounding", "No layer exceeds its limit by itself; small errors add up."
+    OTHER_CLASSES = (
+        "other classes",
+        "Images that the network never saw get another class than the checkpoint gives them.",
+    )
+    BATCH = "batch", "What is computed of an image depends on the others in its batch."
+    CANNOT_RUN = "cannot run", "The library cannot run the folder."
     # what the files say
-    CONFIGURATION = "configuration"
-    CHANGED = "changed while audited"
-    FORGED_REPORT = "forged report"
-    STALE_REPORT = "stale report"
-    PROVENANCE = "provenance"
-    SIGNATURE = "signature"
+    CONFIGURATION = "configuration", "A field of a file is not what the source and its catalogue say."
+    CHANGED = (
+        "changed while audited",
+        "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
+    )
+    FORGED_REPORT = (
+        "forged report",
+        "The report in the folder was edited: it does not follow from its own figures and digest.",
+    )
+    STALE_REPORT = "stale report", "The report in the folder is of other files."
+    PROVENANCE = "provenance", "The folder's provenance is of other files, another checkpoint or other options."
+    SIGNATURE = "signature", "The folder's signature does not hold."
 
-
-KINDS: Mapping[Kind, str] = {
-    Kind.MIRRORED_KERNEL: "A kernel is flipped along its height, its width or both.",
-    Kind.TRANSPOSED_KERNEL: "A tensor has its axes in another order.",
-    Kind.RESHAPED_TENSOR: "A tensor holds the same bytes in another shape, as reshape, not transpose, leaves them.",
-    Kind.SWAPPED_TENSORS: "A tensor holds what another one of its shape must hold.",
-    Kind.PERMUTED_CHANNELS: "A tensor holds the right channels in another order.",
-    Kind.PERMUTED_LABELS: "The head holds the right classes in another order.",
-    Kind.SHIFTED_LABELS: "The head's classes are shifted by a fixed number of places.",
-    Kind.REDUCED_PRECISION: "Values went through a narrower format, or the network computes in one.",
-    Kind.SCALED_VALUES: "A tensor, or the logits, are a multiple of what they must be.",
-    Kind.DROPPED_VALUES: "A tensor is all zeros where it must not be.",
-    Kind.CONSTANT_VALUES: "A tensor holds one value everywhere, as a fresh layer does.",
-    Kind.STANDARDISED_KERNEL: "A kernel is stored standardised; the network standardises it again.",
-    Kind.SHIFTED_VALUES: "A number was added to every value of a tensor.",
-    Kind.OTHER_FUNCTION: "A tensor holds a function of what it must be, such as squares.",
-    Kind.BYTE_ORDER: "The bytes of each value are in reverse order.",
-    Kind.CHANGED_VALUES: "Some values of a tensor are others.",
-    Kind.OTHER_VALUES: "A tensor holds values of unknown origin.",
-    Kind.OTHER_CHECKPOINT: "Nearly every tensor holds other values: these are another checkpoint's.",
-    Kind.NOT_A_NUMBER: "A stored value is NaN or Inf.",
-    Kind.OTHER_DTYPE: "A tensor is stored in another format than the rest.",
-    Kind.OTHER_SHAPE: "A tensor, stored or computed, has another shape.",
-    Kind.MISSING_TENSOR: "A tensor has no place, or a parameter has no value.",
-    Kind.UNEXPECTED_TENSOR: "There is a tensor that the checkpoint's network has not, or one used twice.",
-    Kind.STANDARDISATION_EPSILON: "Kernels are standardised with another epsilon than Google's 1e-10.",
-    Kind.NO_STANDARDISATION: "Kernels are not standardised, or not as Google's code does it.",
-    Kind.NORM_EPSILON: "Group norms have another epsilon than Google's 1e-5.",
-    Kind.GROUP_COUNT: "Group norms have another number of groups than 32.",
-    Kind.GROUP_NORM: "Group norms normalise, scale or shift in another way.",
-    Kind.MAX_POOL_PADDING: "The stem's max-pool is surrounded by other values.",
-    Kind.POOLING: "The stem or the end of the network pools in another way.",
-    Kind.STRIDE: "A stride is another one, or on another convolution, or became a dilation.",
-    Kind.CONVOLUTION_PADDING: "Convolutions are padded in another way, as by TensorFlow's SAME.",
-    Kind.ACTIVATION: "An activation is missing, another one, or in another place.",
-    Kind.SHORTCUT: "A shortcut starts elsewhere.",
-    Kind.DROPPED_BIAS: "The head's bias is not added.",
-    Kind.UNKNOWN_ARITHMETIC: "A layer computes something else, in no way known.",
-    Kind.ROUNDING: "No layer exceeds its limit by itself; small errors add up.",
-    Kind.OTHER_CLASSES: "Images that the network never saw get another class than the checkpoint gives them.",
-    Kind.BATCH: "What is computed of an image depends on the others in its batch.",
-    Kind.CANNOT_RUN: "The library cannot run the folder.",
-    Kind.CONFIGURATION: "A field of a file is not what the source and its catalogue say.",
-    Kind.CHANGED: "A file was replaced, added or removed while the audit ran: what was found is not of one content.",
-    Kind.FORGED_REPORT: "The report in the folder was edited: it does not follow from its own figures and digest.",
-    Kind.STALE_REPORT: "The report in the folder is of other files.",
-    Kind.PROVENANCE: "The folder's provenance is of other files, another checkpoint or other options.",
-    Kind.SIGNATURE: "The folder's signature does not hold.",
-}
-"""An explanation of each kind for the readers of a report."""
 
 RECORDS: Mapping[str, Kind] = {
     "parity.json": Kind.STALE_REPORT,

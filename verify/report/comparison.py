@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from verify.compare import FACTOR
-from verify.faults import KINDS, Fault
+from verify.faults import Fault
 from verify.precision import error_in_words
 from verify.report.meaning import evaluation_lines, meaning
 from verify.report.pages import page
@@ -101,9 +101,7 @@ def compared(one: Report, other: Report) -> Comparison:
 
 def render(comparison: Comparison, command: str) -> str:
     """The page; ``command`` is what repeats the comparison."""
-    return page(
-        "verify.report", TEMPLATE, comparison=comparison, command=command, kinds=KINDS, factor=FACTOR, nothing=NOTHING
-    )
+    return page("verify.report", TEMPLATE, comparison=comparison, command=command, factor=FACTOR, nothing=NOTHING)
 
 
 def _titles(pair: Pair) -> tuple[str, str]:

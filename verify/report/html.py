@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from verify.compare import FACTOR, in_words
-from verify.faults import KINDS
 from verify.precision import precision_named
 from verify.report.meaning import class_name, evaluation_lines, meaning
 from verify.report.pages import page
@@ -59,7 +58,6 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         report=report,
         environment=environment,
         command=command,
-        kinds=KINDS,
         factor=FACTOR,
         points=points,
         ticks=ticks,
