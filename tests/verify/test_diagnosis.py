@@ -228,7 +228,7 @@ def test_candidates_that_share_right_steps_give_what_each_gives_alone(tensors):
     layer, steps, given = "block2/unit01", RightSteps(), []
     image = np.random.default_rng(0).standard_normal((1, 256, 5, 5), np.float32)
     for _, build in islice(candidates(Arithmetic(), MemorySource(tensors), layer), 0, None, 3):
-        given.append([outcome(build(layer), layer, image, each) for each in (None, steps)])
+        given.append([outcome(build(), layer, image, each) for each in (None, steps)])
     assert len(given) > 200
     for one, other in given:  # some divide by zero
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 * np.nanmax(np.abs(one), initial=1.0))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ from verify.oracles.numpy import Arithmetic
 from verify.protocols import Source, Tensors
 
 Array = npt.NDArray[Any]
-Build = Callable[[str], SharingOracle]
+Build = Callable[[], SharingOracle]
+Wrong = Mapping[str, Array | str]
+"""Tensors that are others, by their names: other values, or the name of the one that stands in its place."""
 Candidate = tuple[Fault, Build]
 
 PARTNERS = 40
@@ -43,21 +45,12 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 class Changed:
     """A source some of whose tensors are others."""
 
-    def __init__(self, source: Tensors, tensors: Mapping[str, Array]) -> None:
-        self.source, self.shapes, self.wrong = source, source.shapes, tensors
+    def __init__(self, source: Tensors, wrong: Wrong) -> None:
+        self.source, self.shapes, self.wrong = source, source.shapes, wrong
 
     def read(self, name: str) -> Array:
-        return self.wrong[name].copy() if name in self.wrong else self.source.read(name)
-
-
-class Exchanged:
-    """A source in which some tensors stand in others' places."""
-
-    def __init__(self, source: Tensors, places: Mapping[str, str]) -> None:
-        self.source, self.shapes, self.wrong = source, source.shapes, places
-
-    def read(self, name: str) -> Array:
-        return self.source.read(self.wrong.get(name, name))
+        found = self.wrong.get(name, name)
+        return self.source.read(found) if isinstance(found, str) else found.copy()
 
 
 def layer_of(tensor: str) -> str:
@@ -78,19 +71,13 @@ def candidates(right: Arithmetic, source: Source, layer: str) -> Iterator[Candid
     """The likelier ones first."""
     names = tensors_of(layer, source)
     for deviation in deviations_of(layer):
-        yield Fault(deviation.kind, layer, deviation.detail), partial(deviating_oracle, deviation, "", source, right)
-    for fault, tensors in _changed(source, layer, names):
-        yield fault, partial(_changed_oracle, tensors, source, right)
-    for fault, places in _exchanged(source, layer, names):
-        yield fault, partial(_exchanged_oracle, places, source, right)
-    for name in names:
-        for detail, wrong in _reordered(source.read(name)):
-            yield Fault(Kind.PERMUTED_CHANNELS, name, detail), partial(_changed_oracle, {name: wrong}, source, right)
+        yield Fault(deviation.kind, layer, deviation.detail), partial(deviation.oracle, source, right)
+    for fault, wrong in chain(
+        _changed(source, layer, names), _exchanged(source, layer, names), _reordered(source, names)
+    ):
+        yield fault, partial(SharingOracle, Changed(source, wrong), float32_runs=0, arithmetic=right)
     for deviation, place in _single(layer, names):
-        yield (
-            Fault(deviation.kind, place, deviation.detail),
-            partial(deviating_oracle, deviation, _at(place), source, right),
-        )
+        yield Fault(deviation.kind, place, deviation.detail), partial(deviation.oracle, source, right, _at(place))
 
 
 def candidate_count(source: Source, layer: str) -> int:
@@ -106,18 +93,6 @@ def candidate_count(source: Source, layer: str) -> int:
 
 def deviations_of(layer: str) -> list[Deviation]:
     return [deviation for deviation in DEVIATIONS if deviation.part in parts_of(layer)]
-
-
-def deviating_oracle(deviation: Deviation, only: str, source: Source, right: Arithmetic, layer: str) -> SharingOracle:
-    return deviation.oracle(source, right, only)
-
-
-def _changed_oracle(tensors: Mapping[str, Array], source: Source, right: Arithmetic, layer: str) -> SharingOracle:
-    return SharingOracle(Changed(source, tensors), float32_runs=0, arithmetic=right)
-
-
-def _exchanged_oracle(places: Mapping[str, str], source: Source, right: Arithmetic, layer: str) -> SharingOracle:
-    return SharingOracle(Exchanged(source, places), float32_runs=0, arithmetic=right)
 
 
 def _single(layer: str, names: Sequence[str]) -> Iterator[tuple[Deviation, str]]:
@@ -137,7 +112,7 @@ def _at(place: str) -> str:
     return place.removesuffix("standardized_conv2d/kernel").removesuffix("group_norm")
 
 
-def _changed(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[Fault, Mapping[str, Array]]]:
+def _changed(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[Fault, Wrong]]:
     """Tensors changed in each known way: one at a time, then those of a role together."""
     changes: Sequence[Change] = (*REORDERINGS, *REVALUATIONS)
     for change, name in product(changes, names):
@@ -173,7 +148,7 @@ def _roles(names: Sequence[str]) -> list[str]:
     return [role for role, ends in ROLES.items() if sum(name.endswith(ends) for name in names) > 1]
 
 
-def _exchanged(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[Fault, Mapping[str, str]]]:
+def _exchanged(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[Fault, Wrong]]:
     """Tensors in each other's places, on both sides: one, a norm's two, or a role of two units."""
     for place, detail, places in _places(source, layer, names):
         yield Fault(Kind.SWAPPED_TENSORS, place, detail), places | {there: here for here, there in places.items()}
@@ -206,10 +181,14 @@ def _units(source: Source, layer: str, names: Sequence[str]) -> Iterator[tuple[s
             yield layer, f"{role} swapped with those of {other}", pairs
 
 
-def _reordered(right: Array) -> Iterator[tuple[str, Array]]:
-    """SHIFTS ways for each axis."""
-    for axis, length in enumerate(right.shape):
-        if length > 1:
-            yield f"axis {axis} reversed", np.flip(right, axis)
-            yield f"axis {axis} shifted by 1", np.roll(right, 1, axis)
-            yield f"axis {axis} shifted by -1", np.roll(right, -1, axis)
+def _reordered(source: Source, names: Sequence[str]) -> Iterator[tuple[Fault, Wrong]]:
+    """The channels of one axis in another order, in SHIFTS ways for each axis."""
+    for name in names:
+        right = source.read(name)
+        for axis in (axis for axis, length in enumerate(right.shape) if length > 1):
+            for detail, wrong in (
+                (f"axis {axis} reversed", np.flip(right, axis)),
+                (f"axis {axis} shifted by 1", np.roll(right, 1, axis)),
+                (f"axis {axis} shifted by -1", np.roll(right, -1, axis)),
+            ):
+                yield Fault(Kind.PERMUTED_CHANNELS, name, detail), {name: wrong}

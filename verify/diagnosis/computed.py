@@ -27,7 +27,6 @@ from verify.diagnosis.candidates import (
     Candidate,
     candidate_count,
     candidates,
-    deviating_oracle,
     layer_of,
     tensors_of,
 )
@@ -369,7 +368,7 @@ def _score(build: Build, failing: _WrongLayer, steps: RightSteps | None = None) 
     """The largest miss of a candidate over the images; infinite where it can already be refuted.
 
     ``steps`` are the right ones on the image that is tried first."""
-    oracle, worst = build(failing.name), 0.0
+    oracle, worst = build(), 0.0
     for image in failing.worst_first:
         worst = max(worst, _miss(oracle, failing, image, steps))
         steps = None
@@ -428,7 +427,7 @@ def _searched(right: Arithmetic, source: Source, failing: _WrongLayer) -> Candid
         deviation = family.deviation(
             float(f"{math.exp(_minimum(missed, math.log(family.low), math.log(family.high))):.3g}")
         )
-        build = partial(deviating_oracle, deviation, "", source, right)
+        build = partial(deviation.oracle, source, right)
         if _score(build, failing) <= 1:
             return Fault(deviation.kind, failing.name, deviation.detail), build
     return None
