@@ -8,15 +8,12 @@ What both have alike (arithmetic, ``reshape``, ``sum``, ``mean``, products) is c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from verify.tf32 import products
-
-if TYPE_CHECKING:
-    import torch
 
 Array = npt.NDArray[Any]
 """Here and in the oracle: NumPy's arrays, or tensors of PyTorch, which stand in for them."""
@@ -127,77 +124,56 @@ class TorchArrays:
         self.name = f"PyTorch float64 on {device}"
         self.device = device
 
-    def put(self, values: npt.NDArray[Any], precision: Precision) -> Array:
+    def put(self, values: npt.NDArray[Any], precision: Precision) -> Any:
         import torch
 
         tensor = torch.from_numpy(np.require(values, requirements=("C", "W")))  # PyTorch warns of what is read-only
-        return self._array(tensor.to(self.device, self._dtype(precision)))
+        return tensor.to(self.device, getattr(torch, precision))
 
-    def numpy(self, x: Array) -> npt.NDArray[Any]:
-        values: npt.NDArray[Any] = self._tensor(x).to("cpu").numpy()
-        return values
+    def numpy(self, x: Any) -> Any:
+        return x.to("cpu").numpy()
 
-    def cast(self, x: Array, precision: Precision) -> Array:
-        return self._array(self._tensor(x).to(self._dtype(precision), copy=True).contiguous())
-
-    def empty(self, shape: Sequence[int], like: Array) -> Array:
-        tensor = self._tensor(like)
-        return self._array(tensor.new_empty(tuple(shape)))
-
-    def take(self, x: Array, order: npt.NDArray[Any], axis: int) -> Array:
+    def cast(self, x: Any, precision: Precision) -> Any:
         import torch
 
-        places = torch.from_numpy(order).to(self.device)
-        return self._array(self._tensor(x).index_select(axis, places))
+        return x.to(getattr(torch, precision), copy=True).contiguous()
 
-    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+    def empty(self, shape: Sequence[int], like: Any) -> Any:
+        return like.new_empty(tuple(shape))
+
+    def take(self, x: Any, order: npt.NDArray[Any], axis: int) -> Any:
         import torch
 
-        return self._array(torch.stack([self._tensor(x) for x in arrays], dim=axis))
+        return x.index_select(axis, torch.from_numpy(order).to(self.device))
 
-    def concatenate(self, arrays: Sequence[Array]) -> Array:
+    def stack(self, arrays: Sequence[Any], axis: int = 0) -> Any:
         import torch
 
-        return self._array(torch.concatenate([self._tensor(x) for x in arrays]))
+        return torch.stack(list(arrays), dim=axis)
 
-    def pad(self, x: Array, by: int, value: float = 0.0) -> Array:
+    def concatenate(self, arrays: Sequence[Any]) -> Any:
+        import torch
+
+        return torch.concatenate(list(arrays))
+
+    def pad(self, x: Any, by: int, value: float = 0.0) -> Any:
         from torch.nn import functional
 
-        return self._array(functional.pad(self._tensor(x), (by, by, by, by), value=value))
+        return functional.pad(x, (by, by, by, by), value=value)
 
-    def contiguous(self, x: Array) -> Array:
-        return self._array(self._tensor(x).contiguous())
+    def contiguous(self, x: Any) -> Any:
+        return x.contiguous()
 
-    def sqrt(self, x: Array) -> Array:
-        return self._array(self._tensor(x).sqrt())
+    def sqrt(self, x: Any) -> Any:
+        return x.sqrt()
 
-    def larger(self, x: Array, y: Array | float) -> Array:
+    def larger(self, x: Any, y: Any) -> Any:
         import torch
 
-        tensor = self._tensor(x)
-        if isinstance(y, float):
-            return self._array(tensor.clamp_(min=y))
-        return self._array(torch.maximum(tensor, self._tensor(y), out=tensor))
+        return x.clamp_(min=y) if isinstance(y, float) else torch.maximum(x, y, out=x)
 
     def exactly(self) -> Any:
         return products(False)
-
-    @staticmethod
-    def _dtype(precision: Precision) -> torch.dtype:
-        import torch
-
-        dtype: torch.dtype = getattr(torch, precision)
-        return dtype
-
-    @staticmethod
-    def _tensor(x: Any) -> torch.Tensor:
-        tensor: torch.Tensor = x
-        return tensor
-
-    @staticmethod
-    def _array(x: Any) -> Array:
-        array: Array = x
-        return array
 
 
 def arrays_of(device: str) -> Arrays:
