@@ -25,7 +25,7 @@ import numpy.typing as npt
 from verify import compare
 from verify.compare import Comparison
 from verify.images import Image, Images
-from verify.oracles.agreement import OracleRequest, OtherOracles
+from verify.oracles.agreement import OracleAgreement, OracleRequest
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.oracles.numpy.threads import beside, one_thread
 from verify.protocols import Expectation, HeadBlock, Layer, LibraryReader, OracleError, PoolPadding, Reader, Source
@@ -268,7 +268,7 @@ def _walk(
     beside = [arithmetic for arithmetic in readings.arithmetics(len(walk.images)) if arithmetic != own]
     oracle = NumpyOracle(source, arithmetic=own, beside=beside, device=walk.device, reads_ahead=not requests)
     evidence.classes = oracle.classes
-    others = OtherOracles(requests, source, walk.pool_padding, walk.images)
+    others = [OracleAgreement(request, source, walk.pool_padding, walk.images) for request in requests]
     features: dict[Arithmetic, list[Array]] = {arithmetic: [] for arithmetic in (own, *beside)}
     rounding = _compare_trunk(_announced(oracle, walk), walk.images, readings, features, evidence, others)
     runs = readings.complete(len(walk.images))
@@ -282,7 +282,7 @@ def _walk(
     else:
         for arithmetic, values in features.items():
             evidence.moved[arithmetic] = compare.peak(np.array(values) - np.array(features[own]))
-    evidence.other_oracles = others.reports()
+    evidence.other_oracles = [other.report() for other in others]
     return [f"{name} {concern}" for name, concern in oracle.concerns.items()]
 
 
@@ -326,7 +326,7 @@ def _compare_trunk(
     readings: Readings,
     features: Mapping[Arithmetic, list[Array]],
     evidence: Evidence,
-    others: OtherOracles,
+    others: Sequence[OracleAgreement],
 ) -> Array:
     """Rules 1 and 4 on every layer of every image; images of one colour may have useless floors.
 
@@ -338,7 +338,8 @@ def _compare_trunk(
         with one_thread():
             layer, excused = layers[0], _is_constant(images[layers[0].image])
             floors = compare.rounding(layer.truth, layer.runs)
-            others.compare(layer, floors[0])
+            for other in others:
+                other.compare(layer, floors[0])
             _note_floor(evidence, layer.name, floors[1])
             if layer.name == "features":
                 _note_features(layer, floors[0], excused, evidence)
@@ -447,10 +448,15 @@ def _heads(
 
 
 def _compare_logits(
-    heads: _Heads, constants: Sequence[Arithmetic], runs: Sequence[Run], evidence: Evidence, others: OtherOracles
+    heads: _Heads,
+    constants: Sequence[Arithmetic],
+    runs: Sequence[Run],
+    evidence: Evidence,
+    others: Sequence[OracleAgreement],
 ) -> None:
     """Rule 2 for readers that give their features, rule 3 for those that give logits alone."""
-    others.compare_logits(heads.truth, heads.runs, heads.scales[: len(heads.truth)])
+    for other in others:
+        other.compare_logits(heads.truth, heads.runs, heads.scales[: len(heads.truth)])
     for arithmetic in constants:
         evidence.moved[arithmetic] = heads.moved(arithmetic)
         first = arithmetic == constants[0]
@@ -484,7 +490,7 @@ def _compare_logits_of(
 
 
 def _note_floor(evidence: Evidence, name: str, floor: float) -> None:
-    """Keeps the largest floor of a layer over the images; the first one that is no number is a ground."""
+    """Keeps the largest floor of a layer over the images; the first one that is no number is a reason."""
     if not math.isfinite(floor) and all(math.isfinite(other) for other in evidence.floors.values()):
         evidence.inconclusive_reasons.insert(0, f"{name} is not finite in float32")
     evidence.floors[name] = max(evidence.floors.get(name, 0.0), math.inf if math.isnan(floor) else floor)

@@ -89,10 +89,12 @@ class OracleAgreement:
             self._compare(layer.name, layer.image, layer.truth, own.truth, limit)
             self._next = None
 
-    def compare_logits(self, truth: Array, floors: Sequence[float]) -> None:
-        """Compares the first oracle's (images, classes) logits; ``floors`` has the float32 floor of each image."""
+    def compare_logits(self, truth: Array, runs: Array, scales: Array) -> None:
+        """Compares the first oracle's (images, classes) logits; ``runs`` are those of its float32 runs,
+        (runs, images, classes), and ``scales`` the sums of absolute terms behind each logit."""
         for image, logits in self._logits(len(truth)).items():
-            self._compare("logits", image, truth[image], logits, AGREEMENT * floors[image])
+            floor = max(compare.norm(runs[:, image] - truth[image]), compare.U * compare.norm(scales[image]))
+            self._compare("logits", image, truth[image], logits, AGREEMENT * floor)
 
     def report(self) -> OracleReport:
         """Ends the comparison and returns its result."""
@@ -153,31 +155,3 @@ class OracleAgreement:
         if not self._failure:
             self._required = self.request.required or self._compared > 0
             self._failure = f"{self.name}{link}{why}" if self._required else why
-
-
-class OtherOracles:
-    """All oracles beside the first one in an audit."""
-
-    def __init__(
-        self, requests: Sequence[OracleRequest], source: Source, pool_padding: PoolPadding, images: Sequence[Image]
-    ) -> None:
-        self._agreements = [OracleAgreement(request, source, pool_padding, images) for request in requests]
-
-    def compare(self, layer: Layer, floor: float) -> None:
-        """Compares a layer of the first oracle, whose float32 floor is ``floor``, with every other oracle's."""
-        for agreement in self._agreements:
-            agreement.compare(layer, floor)
-
-    def compare_logits(self, truth: Array, runs: Array, scales: Array) -> None:
-        """Compares the first oracle's (images, classes) logits; ``runs`` are those of its float32 runs,
-        (runs, images, classes), and ``scales`` the sums of absolute terms behind each logit."""
-        floors = [
-            max(compare.norm(runs[:, image] - logits), compare.U * compare.norm(scales[image]))
-            for image, logits in enumerate(truth)
-        ]
-        for agreement in self._agreements:
-            agreement.compare_logits(truth, floors)
-
-    def reports(self) -> list[OracleReport]:
-        """Ends the comparisons and returns their results."""
-        return [agreement.report() for agreement in self._agreements]
