@@ -219,7 +219,7 @@ def npz_bytes(architecture: Architecture) -> int:
 
 
 def _variant(cells: Mapping[str, str]) -> Variant:
-    import msgspec
+    from verify.typed import converted
 
     height, _, width = cells["size"].partition("x")
     fields: dict[str, Any] = {column: text or None for column, text in cells.items()}
@@ -230,7 +230,7 @@ def _variant(cells: Mapping[str, str]) -> Variant:
         "crop": [cells["crop"]] * 2 if cells["crop"] else None,
         "resample": RESAMPLE[cells["resample"]],
     }
-    return msgspec.convert(fields, Variant, strict=False)
+    return converted(fields, Variant, strict=False)
 
 
 def kaggle_handle(url: str) -> str | None:

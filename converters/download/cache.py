@@ -29,6 +29,7 @@ from converters.digests import private_states_of, remember_made
 from converters.download.addresses import file_name
 from converters.errors import UsageError
 from converters.files import VARIABLE, cache_folder, fsync, refuse_special, sha256
+from verify.typed import decoded
 
 T = TypeVar("T")
 
@@ -209,7 +210,7 @@ def _load(kind: type[T], path: Path) -> T | None:
     try:
         refuse_special(path)
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(MAX_RECORD), type=kind)
+            return decoded(file.read(MAX_RECORD), kind)
     except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return None
 

@@ -25,6 +25,7 @@ from converters.redaction import printable_values
 from converters.release.again import again, audit, is_ours
 from converters.release.events import Event
 from converters.release.job import Job, Result, State
+from verify.typed import converted
 
 SCHEMA: Literal[1] = 1
 """Version of release.json's layout."""
@@ -215,7 +216,7 @@ def read_rows(content: object) -> list[Row]:
     Raises ValueError where it is none, or of another schema.
     """
     try:
-        rows = msgspec.convert(content, Content).models
+        rows = converted(content, Content).models
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
     return _safe(map(msgspec.structs.asdict, rows))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from verify.faults import Fault
 from verify.protocols import Expectation, Inspected
+from verify.typed import converted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -335,7 +336,7 @@ class Report:
         if missing:
             raise ValueError(f"not a parity.json: it has no `{missing[0]}`")
         try:
-            report = msgspec.convert(content, cls)
+            report = converted(content, cls)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a parity.json: {error}") from error
         if content.get("passed") is not report.passed:

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from converters.catalogue.variants import LARGEST, SMALLEST, Preprocessing
 from converters.files import PREPROCESSOR, PROCESSOR
 from verify.readers import TimmReader
+from verify.typed import decoded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +47,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        return msgspec.convert(json.loads(text), cls)
+        return decoded(text.encode(), cls)
 
 
 def google(preprocessing: Preprocessing) -> Recipe:

@@ -23,6 +23,7 @@ from converters.auditing.evaluation.datasets import LabelledImage
 from converters.errors import UsageError
 from converters.files import cache_folder
 from verify.evaluation import Prediction
+from verify.typed import decoded
 
 FOLDER = "evaluations"
 VERSION = 2
@@ -97,6 +98,6 @@ def identity_of(image: LabelledImage) -> str:
 def _parsed(line: bytes) -> tuple[str, Result] | None:
     """A line's identity and result; None of one that is not whole."""
     try:
-        return msgspec.json.decode(line, type=tuple[str, Result])
+        return decoded(line, tuple[str, Result])
     except msgspec.MsgspecError:
         return None
