@@ -277,6 +277,9 @@ class Checkpoint:
             if source is not None:
                 source.close()
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint {self._path}: {self._format}, {self._architecture}>"
+
     def __enter__(self) -> Self:
         return self
 

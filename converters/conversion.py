@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Request:
 class Conversion:
     """The result of a request."""
 
-    plan: Plan
+    plan: Plan = field(repr=False)
     folder: Path
     report: Report | None
     """None with ``verify`` False."""

@@ -100,6 +100,15 @@ def test_publishes_only_what_passed(made, tmp_path):
     assert not (tmp_path / "hub" / "models--me--other").exists()
 
 
+def test_what_is_returned_is_told_in_a_few_lines(made):
+    """An interpreter and a notebook print it; the whole report is ``to_json()``."""
+    assert "report=Report(verdict='passed', reason='45 stored tensors bit-exact" in repr(made).replace('"', "'")
+    assert f"folder={made.folder!r}" in repr(made)
+    assert len(repr(made)) < 1000 + len(str(made.folder))
+    with converters.open_checkpoint("BiT-digits") as checkpoint:
+        assert repr(checkpoint) == f"<Checkpoint {EMBEDDED_FILE}: npz, {checkpoint.architecture}>"
+
+
 def test_a_checkpoint_is_read_in_googles_layout(made):
     with np.load(EMBEDDED_FILE) as truth, converters.open_checkpoint(made.folder) as checkpoint:
         assert sorted(checkpoint.shapes) == sorted(truth.files)

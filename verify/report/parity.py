@@ -242,11 +242,11 @@ class Report:
     """The largest error divided by its floor, over all tensors: above ``FACTOR`` it fails. The bound of rule 2 counts
     as ``FACTOR`` floors."""
     tensors: TensorCounts
-    layers: tuple[LayerReport, ...]
-    readers: tuple[ReaderReport, ...]
+    layers: tuple[LayerReport, ...] = field(repr=False)
+    readers: tuple[ReaderReport, ...] = field(repr=False)
     oracle: str
     """The names of the oracles that agree."""
-    other_oracles: tuple[OracleReport, ...]
+    other_oracles: tuple[OracleReport, ...] = field(repr=False)
     layout: str
     dtype: str
     """The dtype of the target's values; oracle and model both run on the rounded ones."""
@@ -256,26 +256,26 @@ class Report:
     pool_padding: str
     source: Mapping[str, str]
     """``file``, ``format``, ``sha256``."""
-    files: Mapping[str, str]
+    files: Mapping[str, str] = field(repr=False)
     """The target's files: name → sha256."""
-    images: tuple[ImageReport, ...]
+    images: tuple[ImageReport, ...] = field(repr=False)
     release: str
     changed: tuple[str, ...] = field(default=())
     """Files of target or source that were replaced, added or removed while the audit ran."""
-    misfits: tuple[str, ...] = field(default=())
+    misfits: tuple[str, ...] = field(default=(), repr=False)
     """Every stored value, source tensor or target parameter that is not what it must be."""
-    weights: tuple[WeightReport, ...] = field(default=())
-    expectations: tuple[Expectation, ...] = field(default=())
+    weights: tuple[WeightReport, ...] = field(default=(), repr=False)
+    expectations: tuple[Expectation, ...] = field(default=(), repr=False)
     """Fields of the target's files: what they must be and what they are."""
-    inspected: tuple[Inspected, ...] = field(default=())
+    inspected: tuple[Inspected, ...] = field(default=(), repr=False)
     """Files of the target and fields of its JSON, and what became of each."""
     feature_floor: float | None = field(default=None)
     """The largest floor of the pooled features over their size: above √u = 2⁻¹², nothing can be concluded."""
-    logits: tuple[LogitReport, ...] = field(default=())
+    logits: tuple[LogitReport, ...] = field(default=(), repr=False)
     """Some classes, evenly spaced, for a plot."""
-    held_out: HeldOutReport | None = field(default=None)
+    held_out: HeldOutReport | None = field(default=None, repr=False)
     """The result on held-out images; None where the source is not known to be a variant that has some."""
-    evaluation: EvaluationReport | None = field(default=None)
+    evaluation: EvaluationReport | None = field(default=None, repr=False)
     """The result on a labelled data set; None where none was given."""
     faults: tuple[Fault, ...] = field(default=())
     """The faults, each with its kind and place; the first is the one to mend first."""
