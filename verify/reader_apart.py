@@ -10,16 +10,13 @@ what the same reader gives here; where the process ends unasked, it is run here.
 from __future__ import annotations
 
 import gc
-import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from verify.own_process import begin
+from verify.own_process import begin, read_array, read_line, send
 from verify.readers import BitRefReader
 
 if TYPE_CHECKING:
@@ -115,17 +112,10 @@ def _error_of(told: Mapping[str, str]) -> Exception:
 
 def _send(stream: Any, content: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     shapes = {name: values.shape for name, values in arrays.items()}
-    stream.write(json.dumps({**content, "shapes": shapes}).encode() + b"\n")
-    for values in arrays.values():
-        stream.write(np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8).data)
-    stream.flush()
+    send(stream, {**content, "shapes": shapes}, *arrays.values())
 
 
 def _receive(stream: Any) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The next message: what was sent, and the arrays. Raises ValueError where it ends before."""
-    content: dict[str, Any] = json.loads(stream.readline())
-    arrays = {name: np.empty(shape, np.float32) for name, shape in content.pop("shapes").items()}
-    for values in arrays.values():
-        if stream.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
-            raise ValueError("it ends in the middle")
-    return content, arrays
+    """The next message: what was sent, and the arrays. Raises OSError or ValueError where it ends before."""
+    content = read_line(stream)
+    return content, {name: read_array(stream, shape) for name, shape in content.pop("shapes").items()}

@@ -19,11 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from converters.errors import BitConvertError, CheckpointError, Scope, UsageError
 from converters.sources.base import Array, TensorFile, bounded
-from verify.own_process import begin
+from verify.own_process import begin, read_array, read_line, send
 
 ERRORS: Mapping[str, type[BitConvertError]] = {error.__name__: error for error in (CheckpointError, UsageError)}
 KILLED = (-signal.SIGKILL, -signal.SIGTERM)
@@ -57,15 +55,13 @@ class SourceApart(TensorFile):
         self.shapes = {name: tuple(shape) for name, shape in told["shapes"]}
 
     def read(self, name: str) -> Array:
-        values = np.empty(self.shapes[name], np.float32)
         with suppress(OSError):  # said by the answer that does not come
-            self._stream.write(json.dumps(name).encode() + b"\n")
-            self._stream.flush()
+            send(self._stream, name)
         self._answer(name)
-        with suppress(OSError):
-            if self._stream.readinto(values.reshape(-1).view(np.uint8).data) == values.nbytes:
-                return values
-        raise self._ended(name)
+        try:
+            return read_array(self._stream, self.shapes[name])
+        except (OSError, ValueError):
+            raise self._ended(name) from None
 
     def close(self) -> None:
         with suppress(OSError):
@@ -76,7 +72,7 @@ class SourceApart(TensorFile):
     def _answer(self, what: str) -> dict[str, Any]:
         """The next line. Raises the error that it tells."""
         try:
-            answer: dict[str, Any] = json.loads(self._stream.readline())
+            answer: dict[str, Any] = read_line(self._stream)
         except (OSError, ValueError):
             raise self._ended(what) from None
         if "error" in answer:
@@ -102,25 +98,20 @@ def serve(reader: type[TensorFile]) -> None:
     _allow(seconds)
     with socket.socket(fileno=number) as asked, asked.makefile("rwb") as stream:
 
-        def tell(content: Mapping[str, Any], values: bytes | memoryview = b"") -> None:
-            stream.write(json.dumps(content).encode() + b"\n")
-            stream.write(values)
-            stream.flush()
-
         @contextmanager
         def telling() -> Iterator[None]:
             try:
                 yield
             except BitConvertError as error:
-                tell({"error": type(error).__name__, "message": str(error)})
+                send(stream, {"error": type(error).__name__, "message": str(error)})
 
         with telling(), reader.open(path) as source:
             told = {"format": source.format, "scheme": source.scheme, "dropped": dict(source.dropped)}
-            tell({**told, "shapes": list(source.shapes.items())})
+            send(stream, {**told, "shapes": list(source.shapes.items())})
             for line in stream:
                 _allow(seconds)
                 with telling():
-                    tell({}, source.read(json.loads(line)).reshape(-1).view(np.uint8).data)
+                    send(stream, {}, source.read(json.loads(line)))
 
 
 def _limit(more: int) -> None:

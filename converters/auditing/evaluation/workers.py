@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from converters.auditing.evaluation.images import UnreadableImageError, hashed
 from converters.auditing.evaluation.recipes import Recipe, preparer
-from verify.own_process import begin
+from verify.own_process import begin, read_array, read_line, send
 
 if TYPE_CHECKING:
     from converters.auditing.evaluation.datasets import LabelledImage  # with what a process has no use for
@@ -126,20 +126,13 @@ class _Process:
 
     def ask(self, image: LabelledImage) -> Prepared:
         """Raises OSError or ValueError where no whole answer comes."""
-        self._stream.write(json.dumps(str(image.path)).encode() + b"\n")
-        self._stream.flush()
-        answer: dict[str, Any] = json.loads(self._stream.readline())
+        send(self._stream, str(image.path))
+        answer = read_line(self._stream)
         if "unreadable" in answer:
             return Prepared(image, unreadable=answer["unreadable"])
-        source = self._array(answer["source"])
-        target = None if answer["target"] is None else self._array(answer["target"])
+        source = read_array(self._stream, answer["source"])
+        target = None if answer["target"] is None else read_array(self._stream, answer["target"])
         return Prepared(image, answer["sha256"], source, target, refused=answer["refused"])
-
-    def _array(self, shape: list[int]) -> Pixels:
-        values = np.empty(shape, np.float32)
-        if self._stream.readinto(values.reshape(-1).view(np.uint8).data) != values.nbytes:
-            raise ValueError("the answer is cut off")
-        return values
 
     def close(self) -> None:
         """Ends the process; whoever waits for its answer gets an error."""
@@ -156,10 +149,7 @@ def serve() -> None:
     with socket.socket(fileno=number) as asked, asked.makefile("rwb") as stream:
         for line in stream:
             answer, arrays = maker.answer(Path(json.loads(line)))
-            stream.write(json.dumps(answer).encode() + b"\n")
-            for array in arrays:
-                stream.write(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8).data)
-            stream.flush()
+            send(stream, answer, *arrays)
 
 
 class Maker:
