@@ -34,6 +34,7 @@ from converters.options import (
     as_text,
 )
 from converters.placing import refuse_unwritable
+from converters.release.again import audited_by
 from converters.sources import GoogleView
 from converters.sources import open_checkpoint as opened
 from converters.sources.base import Array
@@ -174,7 +175,7 @@ def audit(
             refuse_unwritable(place, "report=")
         found = audit_target(_place(folder), _place(against, names=True), options, told)
         if place is not None:
-            write_report(found, place, f"bit-verify {os.fspath(folder)} --against {os.fspath(against)}")
+            write_report(found, place, audited_by(os.fspath(folder), os.fspath(against), options))
         return found
 
 

@@ -11,10 +11,11 @@ from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from converters.options import AuditOptions
 from converters.redaction import printable_values
 from converters.release.job import Job, Result
 
-SPELT = {"oracles": "--oracle", "verify": "--no-verify"}
+SPELT = {"oracles": "--oracle", "runners": "--runner", "verify": "--no-verify"}
 """Options whose field is called otherwise."""
 COMMANDS = ("bit-convert", "bit-verify")
 
@@ -48,6 +49,11 @@ def audit(job: Job, result: Result) -> str:
     variant, checkpoint = job.request.variant, job.request.checkpoint
     source = str(checkpoint) if checkpoint is not None else variant.name if variant else ""
     return _line([("bit-verify", target, "--against", source)])
+
+
+def audited_by(target: str, against: str, options: AuditOptions) -> str:
+    """The command that makes this audit, from a shell in the same folder."""
+    return _line([("bit-verify", target, "--against", against), *_options(options)])
 
 
 def is_ours(line: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from converters.failures import failure_of
 from converters.files import cache_folder
 from converters.redaction import printable
 from converters.release import discarding
+from converters.release.again import audited_by
 from converters.release.job import AuditJob, Job, Later, Result, State, Work
 from verify.protocols import Progress
 
@@ -76,7 +76,7 @@ def _audited(job: AuditJob, progress: Progress) -> Result:
     if against is None:
         raise UsageError(f"{job.name}: against which checkpoint? It names none: say it with --against.")
     report = audit_target(folder, against, job.options, progress)
-    write_report(report, job.report, shlex.join(["bit-verify", job.name, "--against", printable(against)]))
+    write_report(report, job.report, audited_by(job.target, against, job.options))
     return Result(job.name, State.AUDITED, audit=report, against=printable(against))
 
 

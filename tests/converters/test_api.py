@@ -1,6 +1,7 @@
 """The functions of ``converters``, as a script calls them: beside the commands, from threads, and called wrongly."""
 
 import doctest
+import html
 import inspect
 import io
 import itertools
@@ -70,6 +71,16 @@ def test_a_verdict_is_that_of_the_command(made, tmp_path):
         assert MEASURED.sub("", json.dumps(own[key])) == MEASURED.sub("", json.dumps(commands_own[key]))
     converters.audit(str(made.folder), against=EMBEDDED_FILE, report=tmp_path / "mine")
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"parity.json", "parity.html"}
+
+
+@pytest.mark.slow
+def test_the_page_of_an_audit_has_the_command_that_repeats_it(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("converters.api.audit_target", lambda *_: made.report)
+    options = {"variant": "BiT-digits", "inputs": "thorough", "runners": ["bit_ref", "timm"], "offline": True}
+    converters.audit("my folder", against="BiT-digits", report=tmp_path, **options)
+    line = re.search(r"<code>(bit-verify .*?)</code>", (tmp_path / "parity.html").read_text())[1]
+    words = "--offline --variant BiT-digits --inputs thorough --runner bit_ref --runner timm"
+    assert shlex.split(html.unescape(line)) == ["bit-verify", "my folder", "--against", "BiT-digits", *words.split()]
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_the_worst_comes_first_and_each_has_a_report(here, jobs, monkeypatch):
     (here / "empty").mkdir()
     shutil.copy("original/BiT-digits/README.md", "empty")
     targets = ["original/BiT-digits", "empty", "swapped", "npz/BiT-digits"]
-    status, lines, errors = audited(*targets, "--against", "BiT-digits", "--jobs", jobs)
+    status, lines, errors = audited(*targets, "--against", "BiT-digits", "--offline", "--jobs", jobs)
     assert status == 1
     assert [line.partition(",")[0] for line in lines] == [
         "swapped: failed",
@@ -67,7 +67,8 @@ def test_the_worst_comes_first_and_each_has_a_report(here, jobs, monkeypatch):
     assert errors.startswith("bit-verify: empty") or "empty" in errors
     found = {path.parent.name: json.loads(path.read_text())["verdict"] for path in here.glob("parity/*/parity.json")}
     assert found == {"BiT-digits": "passed", "swapped": "failed", "BiT-digits-2": "passed"}
-    assert (here / "parity" / "swapped" / "parity.html").is_file()
+    page = (here / "parity" / "swapped" / "parity.html").read_text()
+    assert "<code>bit-verify swapped --against BiT-digits --offline</code>" in page
 
 
 def test_each_is_held_against_what_it_names_itself(here):
