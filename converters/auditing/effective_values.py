@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from converters.auditing.evaluation.recipes import declared_preprocessing, timm_data, timm_pixels, transformers_pixels
 from converters.catalogue.variants import Preprocessing
-from converters.files import CONFIG, PREPROCESSOR, read_json
+from converters.files import CONFIG, PREPROCESSOR, PROCESSOR, read_json
 from converters.folder.plan import Plan
 from verify.pixels import kinds, library_difference
 from verify.protocols import Expectation
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-PROCESSOR = "processor_config.json"
-"""The file that transformers reads first."""
 MAX_ERROR = 120
 
 

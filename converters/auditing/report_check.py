@@ -49,8 +49,8 @@ class Check:
 
     report: Report
     files: int
-    tensors: int
     """The number of the folder's files; 0 where there was no folder."""
+    tensors: int
     against_source: bool
 
     @property

@@ -448,6 +448,8 @@ FAULTS = [
     Case("label2id lacks a class", "config.json label2id", "without",
          change=edit_inverse(lambda back: {k: v for k, v in back.items() if v != 3})),
     Case("label2id beyond the classes", "config.json label2id", change=edit_inverse(lambda back: {**back, "x": 1000})),
+    Case("label2id of what begins as a number", "config.json label2id", "0000000001x",
+         change=edit_inverse(lambda back: {**back, "tench, Tinca tinca": "0000000001x"})),
 ]  # fmt: skip
 
 HONEST = [

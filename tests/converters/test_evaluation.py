@@ -183,6 +183,13 @@ def test_a_csv_lists_paths_beside_it_and_labels(place, tmp_path, header):
         assert (found.dataset, found.images, found.source.top1, found.same) == ("list.csv", 30, 30, 30)
 
 
+def test_what_only_python_takes_for_the_end_of_a_line_is_part_of_a_path(tmp_path):
+    name = "a\u2028b\x0cc\x1ed.png"
+    (tmp_path / name).write_bytes(b"")
+    (tmp_path / "list.csv").write_text(f"{name},zero\r\n")
+    assert [image.name for image in listing(tmp_path / "list.csv", digits()).images] == [name]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

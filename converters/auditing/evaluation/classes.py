@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters.auditing.inspection.label_fields import fits, in_order, is_unnamed, letters_of, names_of
+from converters.auditing.inspection.label_fields import (
+    fits,
+    in_order,
+    is_class_number,
+    is_unnamed,
+    letters_of,
+    names_of,
+)
 from converters.catalogue.labels import Label, id2label, labels
 from converters.errors import UsageError
 from converters.files import CONFIG, read_json
@@ -62,7 +69,7 @@ class ClassNames:
         yield self._exact.get(text, set())
         folded = unicodedata.normalize("NFKC", text).casefold()
         yield self._by_letters.get(letters_of(folded), set()) if self._labels else set()
-        is_index = text.isascii() and text.isdecimal() and len(text) < 9 and int(text) < self.count
+        is_index = is_class_number(text) and int(text) < self.count
         yield {int(text)} if is_index else set()
         yield {index for index, label in enumerate(self._labels) if fits(text, label, self.names[index], index)}
 

@@ -6,6 +6,7 @@ path, ClassNames → ``listing()`` → every image with its class
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -116,7 +117,7 @@ def _rows(place: Path) -> list[tuple[int, str, str]]:
             raise ValueError("it holds NUL bytes")
         delimiter = "\t" if place.suffix.lower() == ".tsv" else ","
         csv.field_size_limit(MAX_CELL)
-        reader = csv.reader(text.splitlines(), delimiter=delimiter)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(

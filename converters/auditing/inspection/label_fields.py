@@ -141,13 +141,16 @@ def _numbered(fields: Fields, names: Any, count: int) -> list[Any] | None:
 def in_order(names: Any) -> list[Any] | None:
     """The values of a dictionary with the keys 0 … n−1 in any order, or a list; None of anything else."""
     if isinstance(names, dict):
-        numbers = {
-            int(key): value for key, value in names.items() if key.isascii() and key.isdecimal() and len(key) < 9
-        }
+        numbers = {int(key): value for key, value in names.items() if is_class_number(key)}
         if len(numbers) != len(names) or numbers.keys() != set(range(len(names))):
             return None
         names = [numbers[index] for index in range(len(numbers))]
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def is_class_number(text: str) -> bool:
+    """Whether a text is the number of a class, in digits of ASCII."""
+    return text.isascii() and text.isdecimal() and len(text) < 9
 
 
 def _inspect_inverse(fields: Fields, listed: list[Any]) -> None:
@@ -164,7 +167,7 @@ def _wrong_numbers(back: Any, listed: list[Any]) -> Iterator[str]:
         yield shown(back)
         return
     for label, number in back.items():
-        index = int(number) if isinstance(number, str) and number.isascii() and number[:9].isdecimal() else number
+        index = int(number) if isinstance(number, str) and is_class_number(number) else number
         if not is_int(index) or not 0 <= index < len(listed) or listed[index] != label:
             carried = f", which is {_quoted(listed[index])}" if is_int(index) and 0 <= index < len(listed) else ""
             yield f"{_quoted(label)}: {shown(number)}{carried}"
