@@ -23,6 +23,11 @@ def is_offline(asked: bool = False) -> bool:
     return asked or any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
 
 
+def endpoint() -> str:
+    """The Hub's address."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
 def fetchable(url: str) -> str:
     """The http(s) address of a file that is named as ``gs://bucket/path``, on tfhub.dev, or as http(s) already.
 

@@ -11,7 +11,6 @@ of its own: of it only the errors are read.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from converters.download.addresses import is_offline
+from converters.download.addresses import endpoint, is_offline
 from converters.download.answers import led_on, whole
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait
 from converters.redaction import remember_secret
@@ -31,7 +30,6 @@ from converters.redaction import remember_secret
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-ENDPOINT = "https://huggingface.co"
 CONFLICT = frozenset({409, 412})
 """Somebody was faster: what is there has to be looked at again."""
 
@@ -46,11 +44,6 @@ def patience_with(pace: Pace, token: str | None = None) -> Patience:
     from huggingface_hub import get_token
 
     return Patience(pace, urlsplit(endpoint()).netloc, token or get_token() or "")
-
-
-def endpoint() -> str:
-    """The Hub's address."""
-    return (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
 
 
 def client(token: str | None) -> HfApi:

@@ -1,6 +1,6 @@
 """Models of Kaggle, fetched by its own client, ``kagglehub``, into that client's cache.
 
-    handle or page → ``model()`` → handle → ``fetch()`` → a process of ``main()`` → folder on this machine
+    handle or page → ``handle_of()`` → handle → ``fetch()`` → a process of ``main()`` → folder on this machine
 
 kagglehub runs in a process of its own: it writes to stdout, and neither the rules by which tarfile unpacks what it
 downloads nor the names of files that it takes from a server can be changed but for a whole process.
@@ -16,7 +16,6 @@ import re
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,35 +27,18 @@ from converters.redaction import one_line
 SCHEME, HOSTS = "kaggle", ("kaggle.com", "www.kaggle.com")
 PART = r"[\w.-]*\w[\w.-]*"
 HANDLE = re.compile(
-    rf"(?P<owner>{PART})/(?P<model>{PART})/(?:frameworks/)?(?P<framework>{PART})/(?:variations/)?(?P<variation>{PART})"
-    r"(?:/(?:versions/)?(?P<version>[1-9]\d*))?",
-    re.ASCII,
+    rf"({PART})/({PART})/(?:frameworks/)?({PART})/(?:variations/)?({PART})(?:/(?:versions/)?([1-9]\d*))?", re.ASCII
 )
 """A model's address, as kagglehub has it and as its page has had it."""
 FORM = "kaggle://OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]"
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model of Kaggle; without a version, the newest."""
-
-    owner: str
-    model: str
-    framework: str
-    variation: str
-    version: int | None
-
-    def __str__(self) -> str:
-        return "/".join(
-            [self.owner, self.model, self.framework, self.variation, *map(str, filter(None, [self.version]))]
-        )
-
-
-def model(address: str) -> Model | None:
+def handle_of(address: str) -> str | None:
     """The model that ``kaggle://HANDLE`` or a page of kaggle.com names; None for an address of another kind.
 
-    Raises UsageError for one of Kaggle's that is no model's.
+    That is ``owner/model/framework/variation``, and a version where the address has one. Raises UsageError for an
+    address of Kaggle's that is no model's.
     """
     try:
         parts = urlsplit(address)
@@ -73,17 +55,12 @@ def model(address: str) -> Model | None:
     found = HANDLE.fullmatch(path.strip("/"))
     if not found:
         raise UsageError(f"{SCHEME}://{path[:120]}: not a model of Kaggle. Write {FORM}.")
-    framework, version = found["framework"], found["version"]
-    return Model(
-        found["owner"],
-        found["model"],
-        framework[0].lower() + framework[1:],  # pages write TensorFlow2, handles tensorFlow2
-        found["variation"],
-        int(version) if version else None,
-    )
+    owner, model, framework, variation, version = found.groups()
+    framework = framework[0].lower() + framework[1:]  # pages write TensorFlow2, handles tensorFlow2
+    return "/".join(filter(None, (owner, model, framework, variation, version)))
 
 
-def fetch(wanted: Model, *, offline: bool = False) -> Path:
+def fetch(handle: str, *, offline: bool = False) -> Path:
     """The model's folder in kagglehub's cache, downloaded if need be; ``offline`` forbids all requests.
 
     Public models need no sign-in. One that is in the cache serves where Kaggle cannot be asked. Raises HubError where
@@ -91,10 +68,10 @@ def fetch(wanted: Model, *, offline: bool = False) -> Path:
     """
     if importlib.util.find_spec("kagglehub") is None:
         raise UsageError("Models of Kaggle are fetched with kagglehub: pip install 'bit-convert[kaggle]'")
-    where, held = f"{SCHEME}://{wanted}", _cached(wanted)
+    where, held = f"{SCHEME}://{handle}", _cached(handle)
     if offline and held is None:
-        raise HubError(f"{where}: not in kagglehub's cache ({_folder(wanted)}), and offline. Run it once without.")
-    answer = {} if offline else _downloaded(wanted)
+        raise HubError(f"{where}: not in kagglehub's cache ({_folder(handle)}), and offline. Run it once without.")
+    answer = {} if offline else _downloaded(handle)
     if "folder" in answer:
         return Path(answer["folder"])
     if held is not None and (offline or answer["passes"]):
@@ -105,9 +82,9 @@ def fetch(wanted: Model, *, offline: bool = False) -> Path:
     raise HubError(f"{where}: cannot be fetched: {answer['reason']}.\n{answer['remedy']}", scope)
 
 
-def _downloaded(wanted: Model) -> dict[str, Any]:
+def _downloaded(handle: str) -> dict[str, Any]:
     """Returns what ``main`` writes in its own process: the ``folder``, or ``reason``, ``remedy`` and ``passes``."""
-    command = [sys.executable, "-P", "-m", __name__, str(wanted)]
+    command = [sys.executable, "-P", "-m", __name__, handle]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment)
     try:
@@ -120,37 +97,41 @@ def _downloaded(wanted: Model) -> dict[str, Any]:
 
 def main() -> None:
     """Downloads the model that the command line names; writes to stdout, in its last line, what became of it."""
-    (wanted,) = map(model, (f"{SCHEME}://{handle}" for handle in sys.argv[1:]))
-    assert wanted is not None, "fetch() gives one"
+    (handle,) = sys.argv[1:]
     logging.disable()
     try:
         import kagglehub
 
         _check_names(kagglehub.http_resolver)
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-        answer: dict[str, Any] = {"folder": kagglehub.model_download(str(wanted))}
+        answer: dict[str, Any] = {"folder": kagglehub.model_download(handle)}
     except Exception as error:  # the client, its HTTP library, tarfile and the system each have their own
         if not _is_network(error):
             # An archive that arrived whole but is defective would be taken for good, and not be fetched again.
-            for archive in _folder(wanted).glob(f"{wanted.version or '*'}.archive"):
+            for archive in _folder(handle).glob(f"{_version(handle) or '*'}.archive"):
                 archive.unlink(missing_ok=True)
         answer = _why(error)
     print("\n" + json.dumps(answer), flush=True)
 
 
-def _folder(wanted: Model) -> Path:
+def _folder(handle: str) -> Path:
     """Returns kagglehub's folder of a model's versions: each a folder, and a mark beside it once it is whole."""
     from kagglehub.config import get_cache_folder
 
-    return Path(get_cache_folder(), "models", wanted.owner, wanted.model, wanted.framework, wanted.variation)
+    return Path(get_cache_folder(), "models", *handle.split("/")[:4])
 
 
-def _cached(wanted: Model) -> Path | None:
+def _version(handle: str) -> str:
+    """The version that a handle ends in; empty where the newest is meant."""
+    return "".join(handle.split("/")[4:])
+
+
+def _cached(handle: str) -> Path | None:
     """The folder of this version, or of the newest that is there whole."""
-    folder = _folder(wanted)
-    versions = [int(mark.stem) for mark in folder.glob("*.complete") if mark.stem.isdecimal()]
-    version = wanted.version or max(versions, default=0)
-    return folder / str(version) if version in versions and (folder / str(version)).is_dir() else None
+    folder = _folder(handle)
+    versions = [mark.stem for mark in folder.glob("*.complete") if mark.stem.isdecimal()]
+    version = _version(handle) or max(versions, key=int, default="")
+    return folder / version if version in versions and (folder / version).is_dir() else None
 
 
 def _is_network(error: Exception) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from converters.catalogue.variants import Variant, find_one, kaggle_handle, named
 from converters.download import kaggle
-from converters.download.addresses import fetchable, is_offline, without_credentials
+from converters.download.addresses import endpoint, fetchable, is_offline, without_credentials
 from converters.errors import CheckpointError, HubError, UsageError
 from converters.redaction import printable, remember
 from verify.protocols import Progress
@@ -137,9 +137,9 @@ def fetch(
         from converters.download.snapshots import snapshot
 
         return snapshot(*repository, offline=offline, whole=whole, progress=progress)
-    if model := kaggle.model(place):
+    if handle := kaggle.handle_of(place):
         progress("downloading", 0, 0)
-        return kaggle.fetch(model, offline=offline)
+        return kaggle.fetch(handle, offline=offline)
     if handle := kaggle_handle(place):
         return _module(place, handle, offline, progress)
     return _files(place, size, offline, progress)
@@ -149,7 +149,7 @@ def downloads(address: str) -> list[Slot]:
     """The places in the cache of the files that ``fetch`` downloads itself; none of what has a cache of its own."""
     from converters.download.cache import Slot
 
-    if _repository(address) or kaggle.model(address):
+    if _repository(address) or kaggle.handle_of(address):
         return []
     parts = [address + name for name in MODULE_FILES] if address.endswith("/") else [address]
     return [Slot.of(without_credentials(fetchable(part))[0]) for part in parts]
@@ -169,8 +169,8 @@ def canonical(address: str) -> str:
     """The one spelling of an address that may be written down: without credentials, query or fragment."""
     if repository := _repository(address):
         return HUB + "@".join(filter(None, repository))
-    if model := kaggle.model(address):
-        return f"{kaggle.SCHEME}://{model}"
+    if handle := kaggle.handle_of(address):
+        return f"{kaggle.SCHEME}://{handle}"
     parts = urlsplit(without_credentials(fetchable(address))[0])
     return printable(urlunsplit((parts.scheme, parts.netloc.lower(), parts.path, "", "")))
 
@@ -180,11 +180,8 @@ def _module(address: str, handle: str, offline: bool, progress: Progress) -> Pat
     try:
         return _files(address, None, offline, progress)
     except (HubError, CheckpointError) as error:  # no file, or Kaggle's page instead of it
-        model = kaggle.model(f"{kaggle.SCHEME}://{handle}")
-        assert model is not None, "the catalogue makes handles"
-        progress("downloading", 0, 0)
         try:
-            return kaggle.fetch(model, offline=offline)
+            return fetch(f"{kaggle.SCHEME}://{handle}", offline=offline, progress=progress)
         except (HubError, UsageError) as other:
             reason = str(error).splitlines()[0]
             raise HubError(f"{reason}\n{' '.join(str(other).splitlines())}") from other
@@ -201,8 +198,7 @@ def _files(place: str, size: int | None, offline: bool, progress: Progress) -> P
 
 def _repository(address: str) -> tuple[str, str | None] | None:
     """Repository id and revision, where the address is one of a repository."""
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/") + "/"
-    for prefix in (HUB, endpoint):
+    for prefix in (HUB, endpoint() + "/"):
         if address.startswith(prefix):
             found = REPOSITORY.fullmatch(address.removeprefix(prefix).rstrip("/"))
             if found:

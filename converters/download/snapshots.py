@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from converters.download.hub_client import endpoint, guarded, guarded_bars, meaning, patience_with
+from converters.download.addresses import endpoint
+from converters.download.hub_client import guarded, guarded_bars, meaning, patience_with
 from converters.download.retry import Pace, Trouble
 from converters.errors import BitConvertError, CheckpointError, HubError
 from converters.files import PARITY

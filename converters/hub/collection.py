@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
+from converters.download.addresses import endpoint
+from converters.download.hub_client import client, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble
 from converters.errors import BitConvertError, HubError, Scope
 from converters.redaction import one_line, printable

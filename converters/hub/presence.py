@@ -19,7 +19,8 @@ def is_there(publication: Publication, options: PublishOptions) -> bool:
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    from converters.download.hub_client import endpoint, guarded, patience_with
+    from converters.download.addresses import endpoint
+    from converters.download.hub_client import guarded, patience_with
     from converters.download.retry import Pace, Postponed
 
     api = HfApi(endpoint=endpoint(), token=get_token(), library_name="bit-convert")

@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from converters.amounts import counted
-from converters.download.hub_client import client, endpoint, guarded, meaning, patience_with
+from converters.download.addresses import endpoint
+from converters.download.hub_client import client, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble, wait_in_place
 from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
