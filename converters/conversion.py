@@ -230,19 +230,9 @@ def publish(conversion: Conversion, options: PublishOptions, progress: Progress,
         raise ParityError(f"{conversion.folder}: not published: it was not verified. Convert it without --no-verify.")
     progress("publishing", 0, 1)
     if options.hub is not None:
-        from converters.hub.local_folder import publish_to_folder
+        from converters.hub import local_folder
 
-        repo_id = options.repo_id or (f"{options.namespace}/{name}" if options.namespace else name)
-        return publish_to_folder(
-            conversion.folder,
-            report,
-            repo_id,
-            options.hub,
-            revision=options.revision or "main",
-            tag=options.tag,
-            sign_key=conversion.sign_key,
-            refresh=options.refresh,
-        )
+        return local_folder.publish(conversion.folder, report, name, options, sign_key=conversion.sign_key)
     from converters.download.hub_client import without_bars
     from converters.hub import upload
 

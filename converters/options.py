@@ -211,6 +211,11 @@ class PublishOptions(Options):
         if self.create_pr and (self.tag is not None or self.revision not in (None, "main")):
             raise UsageError("--create-pr proposes a change to main: it goes with neither --revision nor --tag.")
 
+    def repository(self, name: str) -> str:
+        """The repository of a model of this name, as far as it is known before the Hub is asked."""
+        namespace = self.namespace or ("" if self.hub else "(the token’s user)")
+        return self.repo_id or "/".join(filter(None, (namespace, name)))
+
     @property
     def given(self) -> list[str]:
         """The options that are of use to a publication alone, where they are not the default."""

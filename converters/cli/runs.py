@@ -302,7 +302,7 @@ def _plan(job: Job) -> dict[str, str]:
         "verify": "yes" if how.verify else "no",
     }
     if to is not None:
-        repository = to.repo_id or f"{to.namespace or '(the token’s user)'}/{name}"
+        repository = to.repository(name)
         plan_lines["publish"] = f"{repository} in {to.hub}" if to.hub else f"{repository} on the Hub"
         plan_lines |= {"collection": to.collection} if to.collection else {}
     return plan_lines

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.digests import known_sha256
-from converters.errors import CheckpointError, ParityError
+from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
 from converters.folder import signature, snippet
 from converters.folder.provenance import read, unlike
 from verify import Report
 
+MAIN = "main"
 LARGE_SUFFIXES = {".safetensors", ".npz", ".h5", ".bin", ".pt"}
 """Kept in the Hub's large-file storage whatever the size: some of those in a new repository's .gitattributes."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -39,6 +40,19 @@ class Publication:
     changed: bool
     """False where the hub already had this result and nothing was committed."""
     pull_request: int | None = None
+
+
+def refuse_repository(repo_id: str) -> None:
+    """Raises UsageError for what no repository of a Hub can be called."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        raise UsageError(
+            f"{repo_id!r} is not a repository's name: NAMESPACE/NAME, of letters, digits, -_. Choose another --repo-id."
+        ) from None
 
 
 def verified_files(folder: Path, report: Report) -> dict[str, Path]:

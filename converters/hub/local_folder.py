@@ -33,16 +33,18 @@ from converters.errors import HubError, ParityError, UsageError
 from converters.files import CARD, PARITY, fsync, sha256
 from converters.hub.guard import (
     LARGE_SUFFIXES,
+    MAIN,
     Publication,
     is_signed,
     our_stale_files,
     published_card,
+    refuse_repository,
     same_result,
     verified_files,
 )
+from converters.options import PublishOptions
 from verify import Report
 
-MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LARGE = 10 << 20
 """Bytes from which on the Hub keeps any file in its large-file storage."""
@@ -52,18 +54,11 @@ NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 _REF = re.compile(r"(?!-)[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*(/[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*)*")
 
 
-def publish_to_folder(
-    folder: Path,
-    report: Report,
-    repo_id: str,
-    hub: Path,
-    *,
-    revision: str = MAIN,
-    tag: str | None = None,
-    sign_key: Path | None = None,
-    refresh: bool = False,
+def publish(
+    folder: Path, report: Report, name: str, options: PublishOptions, *, sign_key: Path | None = None
 ) -> Publication:
-    """Puts the verified files of ``folder`` into the folder hub ``hub`` as ``repo_id``; nothing is asked of a network.
+    """Puts the verified files of ``folder``, a model called ``name``, into the folder hub of ``options``; nothing is
+    asked of a network.
 
     Other files of the repository stay, those of an earlier result of ours that are no longer part of it go. A branch
     ``revision`` that is missing begins as main. Where this result is already there nothing is committed. A ``tag`` is
@@ -73,15 +68,20 @@ def publish_to_folder(
     Raises UsageError for a name that cannot be, ParityError where the report did not pass or a file is not the one it
     was verified as, HubError where the hub cannot be written or locked, or has the tag on another commit.
     """
-    _check_names(repo_id, revision, tag)
+    assert options.hub is not None, "else it is published to the Hub"
+    repo_id = options.repository(name)
+    refuse_repository(repo_id)
+    _refuse_refs(options)
     files = verified_files(folder, report)
     try:
-        hub = hub.expanduser().absolute()
+        hub = options.hub.expanduser().absolute()
     except RuntimeError as error:
-        raise UsageError(f"{hub}: there is no home directory. Give the folder of --hub by its whole path.") from error
+        raise UsageError(
+            f"{options.hub}: there is no home directory. Give the folder of --hub by its whole path."
+        ) from error
     try:
         with _opened(hub, repo_id) as repository:
-            return repository.publish(files, report, repo_id, revision, tag, sign_key, refresh)
+            return repository.publish(files, report, repo_id, options, sign_key)
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         raise HubError(f"{hub}: the folder hub cannot be written: {reason}. Mend that, or choose another.") from error
@@ -99,13 +99,13 @@ class _Repository:
         files: Mapping[str, Path],
         report: Report,
         repo_id: str,
-        revision: str,
-        tag: str | None,
+        options: PublishOptions,
         sign_key: Path | None,
-        refresh: bool,
     ) -> Publication:
+        revision, tag = options.revision or MAIN, options.tag
         parent = self._commit_of(revision) or self._commit_of(MAIN)
-        if parent and self._holds(parent, report, refresh) and is_signed(files, self._files(parent), sign_key):
+        is_there = parent is not None and self._holds(parent, report, options.refresh)
+        if parent and is_there and is_signed(files, self._files(parent), sign_key):
             commit, changed = parent, False
         else:
             card = self._unfinished / "card" / CARD
@@ -266,14 +266,8 @@ def _locked(path: Path, hub: Path) -> AbstractContextManager[object]:
         ) from error
 
 
-def _check_names(repo_id: str, revision: str, tag: str | None) -> None:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise UsageError(f"{str(error).splitlines()[0]} Choose another --repo-id.") from error
+def _refuse_refs(options: PublishOptions) -> None:
+    revision, tag = options.revision or MAIN, options.tag
     for option, name in (("--revision", revision), ("--tag", tag)):
         if name is not None and (not _REF.fullmatch(name) or ".." in name or COMMIT.fullmatch(name)):
             raise UsageError(f"{name!r}: no name for a branch or tag. Choose another {option}.")

@@ -27,10 +27,12 @@ from converters.errors import BitConvertError, HubError, ParityError, Scope, Usa
 from converters.files import CARD, PARITY, SIGNATURE, sha256
 from converters.hub.guard import (
     LARGE_SUFFIXES,
+    MAIN,
     Publication,
     is_signed,
     our_stale_files,
     published_card,
+    refuse_repository,
     same_result,
     verified_files,
 )
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.hf_api import RepoSibling
 
-MAIN = "main"
 PACE = Pace()
 IN_MEMORY = 16 << 20
 """Files up to this size (bytes) are sent from the very bytes whose digest was checked."""
@@ -206,15 +207,7 @@ class _Publishing:
         return self.landed
 
     def _check_name(self, address: str) -> None:
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError:
-            raise UsageError(
-                f"{self.repo_id!r} is not a repository's name: NAMESPACE/NAME, of letters, digits, -_."
-            ) from None
+        refuse_repository(self.repo_id)
         if self.repo_id.count("/") != 1:
             raise UsageError(f"{self.repo_id!r} lacks the namespace: give NAMESPACE/NAME with --repo-id.")
         if not address.startswith(("http://", "https://")):

@@ -123,8 +123,7 @@ def _twice(settings: Settings, key: str, each: Planned, other: Planned, what: st
 
 def _target(publish: PublishOptions, variant: Variant | None) -> tuple[str, ...]:
     """The hub, the repository and the revision; names on the Hub differ in more than case."""
-    name = variant.repository_name if variant else ""
-    repository = publish.repo_id or f"{publish.namespace or '(the token’s user)'}/{name}"
+    repository = publish.repository(variant.repository_name if variant else "")
     revision = "a pull request" if publish.create_pr else publish.revision or "main"
     return os.path.abspath(publish.hub) if publish.hub else "", repository.lower(), revision
 

@@ -127,6 +127,8 @@ def test_dry_run_does_nothing(checkpoint, tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert "BiT-M-R50x1.npz (download)" in result.stdout
     assert "write models/BiT-M-R50x1" in result.stdout
+    assert "publish BiT-M-R50x1 in hub" in result.stdout
+    assert "(the token’s user)/BiT-M-R50x1" in run("BiT-M-R50x1", "--push", "--dry-run").stdout
     result = run("--checkpoint", checkpoint, "--dry-run", "--json")
     plan = json.loads(result.stdout)["results"][0]["plan"]
     assert plan["architecture"] == "R8x0.5 (units 1-1, root width 32), 3 classes"

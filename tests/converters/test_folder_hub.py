@@ -17,7 +17,9 @@ import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download, try_to_load_from_cache
 
 from converters.errors import HubError, ParityError, UsageError
-from converters.hub.local_folder import publish_to_folder
+from converters.hub.guard import Publication
+from converters.hub.local_folder import publish
+from converters.options import PublishOptions
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import audited
 from verify import Report
@@ -65,6 +67,10 @@ def read(hub: Path, revision: str = "main") -> dict[str, bytes]:
     return {p.relative_to(found).as_posix(): p.read_bytes() for p in found.rglob("*") if p.is_file()}
 
 
+def put(folder: Path, report: Report, repo_id: str, hub: Path, **names: str) -> Publication:
+    return publish(folder, report, "BiT-tiny", PublishOptions(repo_id=repo_id, hub=hub, **names))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -79,7 +85,7 @@ def scanned(hub: Path):
 
 def test_the_client_finds_what_was_published(first, hub):
     folder, report = first
-    made = publish_to_folder(folder, report, REPO, hub)
+    made = put(folder, report, REPO, hub)
     assert read(hub) == contents(folder)
     assert made.changed
     assert (made.repo_id, made.revision) == (REPO, "main")
@@ -92,7 +98,7 @@ def test_the_client_finds_what_was_published(first, hub):
 
 def test_blobs_have_the_caches_names_and_links_are_relative(first, hub):
     folder, report = first
-    publish_to_folder(folder, report, REPO, hub)
+    put(folder, report, REPO, hub)
     repository = hub / "models--google--BiT-tiny"
     git = subprocess.run(["git", "hash-object", folder / "config.json"], capture_output=True, text=True, check=True)
     names = {file.file_name: file.blob_path.name for file in next(iter(scanned(hub).revisions)).files}
@@ -105,21 +111,21 @@ def test_blobs_have_the_caches_names_and_links_are_relative(first, hub):
 
 def test_publishing_again_changes_nothing(first, hub):
     folder, report = first
-    made = publish_to_folder(folder, report, REPO, hub)
+    made = put(folder, report, REPO, hub)
     before = {path: path.lstat().st_mtime_ns for path in (hub / "models--google--BiT-tiny").rglob("*")}
-    again = publish_to_folder(folder, report, REPO, hub)
+    again = put(folder, report, REPO, hub)
     assert again == replace(made, changed=False)
     assert {path: path.lstat().st_mtime_ns for path in before} == before
     remeasured = replace(report, max_abs_error=1.5e-6)
     (folder / "parity.json").write_text(remeasured.to_json())
-    assert not publish_to_folder(folder, remeasured, REPO, hub).changed
+    assert not put(folder, remeasured, REPO, hub).changed
 
 
 def test_the_same_content_is_the_same_commit_in_any_hub(first, second, hub, tmp_path):
-    one = publish_to_folder(*first, REPO, hub)
-    two = publish_to_folder(*second, REPO, hub)
-    back = publish_to_folder(*first, REPO, hub, tag="v1")
-    elsewhere = publish_to_folder(*first, "other/name", tmp_path / "elsewhere")
+    one = put(*first, REPO, hub)
+    two = put(*second, REPO, hub)
+    back = put(*first, REPO, hub, tag="v1")
+    elsewhere = put(*first, "other/name", tmp_path / "elsewhere")
     assert one.commit == back.commit == elsewhere.commit != two.commit
     assert read(hub) == contents(first[0])
     assert read(hub, two.commit) == contents(second[0])
@@ -128,27 +134,27 @@ def test_the_same_content_is_the_same_commit_in_any_hub(first, second, hub, tmp_
 
 def test_damaged_weights_are_published_anew(first, hub):
     folder, report = first
-    publish_to_folder(folder, report, REPO, hub)
+    put(folder, report, REPO, hub)
     blob = hub / "models--google--BiT-tiny" / "blobs" / report.files["model.safetensors"]
     blob.write_bytes(WEIGHTS[:-1] + b"?")
-    assert publish_to_folder(folder, report, REPO, hub).changed
+    assert put(folder, report, REPO, hub).changed
     assert read(hub) == contents(folder)
     next(blob.parent.parent.glob("snapshots/*/config.json")).unlink()
-    assert publish_to_folder(folder, report, REPO, hub).changed
+    assert put(folder, report, REPO, hub).changed
     assert read(hub) == contents(folder)
     scanned(hub)
 
 
 def test_others_files_stay_and_our_stale_ones_go(first, hub, tmp_path, passed):
     sharded = folder_of(tmp_path / "sharded", passed, **{"model-2.safetensors": b"2", "model.index.json": b"{}"})
-    old = publish_to_folder(*sharded, REPO, hub)
+    old = put(*sharded, REPO, hub)
     snapshot = hub / "models--google--BiT-tiny" / "snapshots" / old.commit
     (snapshot / "onnx").mkdir()
     blob = snapshot.parent.parent / "blobs" / ("0" * 40)
     blob.write_bytes(b"theirs")
     (snapshot / "onnx" / "model.onnx").symlink_to("../../../blobs/" + blob.name)
     (snapshot / "notes.txt").write_text("a copy, as on a file system without links")
-    publish_to_folder(*first, REPO, hub)
+    put(*first, REPO, hub)
     theirs = {"onnx/model.onnx": b"theirs", "notes.txt": b"a copy, as on a file system without links"}
     assert read(hub) == contents(first[0]) | theirs
     assert read(hub, old.commit) == contents(sharded[0]) | theirs
@@ -156,19 +162,19 @@ def test_others_files_stay_and_our_stale_ones_go(first, hub, tmp_path, passed):
 
 
 def test_branches_and_tags(first, second, hub):
-    one = publish_to_folder(*first, REPO, hub, tag="v1")
-    two = publish_to_folder(*second, REPO, hub, revision="refs/pr/1", tag="v2/rc")
+    one = put(*first, REPO, hub, tag="v1")
+    two = put(*second, REPO, hub, revision="refs/pr/1", tag="v2/rc")
     assert (read(hub), read(hub, "v1")) == (contents(first[0]), contents(first[0]))
     assert read(hub, "refs/pr/1") == read(hub, "v2/rc") == contents(second[0])
-    assert not publish_to_folder(*first, REPO, hub, revision="stable").changed
+    assert not put(*first, REPO, hub, revision="stable").changed
     refs = {revision.commit_hash: revision.refs for revision in scanned(hub).revisions}
     assert refs == {one.commit: {"main", "v1", "stable"}, two.commit: {"refs/pr/1", "v2/rc"}}
 
 
 def test_a_tag_is_never_moved(first, second, hub):
-    publish_to_folder(*first, REPO, hub, tag="v1")
+    put(*first, REPO, hub, tag="v1")
     with pytest.raises(HubError, match="tag v1 is on commit") as caught:
-        publish_to_folder(*second, REPO, hub, tag="v1")
+        put(*second, REPO, hub, tag="v1")
     assert caught.value.exit_status == 4
     assert read(hub) == read(hub, "v1") == contents(first[0])
     assert len(scanned(hub).revisions) == 1
@@ -177,7 +183,7 @@ def test_a_tag_is_never_moved(first, second, hub):
 @pytest.mark.parametrize("repo_id", ["../evil", "a/b/c", "a--b", "/etc", "a/..", "", ".", "a/b\n"])
 def test_a_repository_outside_the_hub_is_refused(first, hub, repo_id):
     with pytest.raises(UsageError, match="--repo-id"):
-        publish_to_folder(*first, repo_id, hub)
+        put(*first, repo_id, hub)
     assert not hub.exists()
 
 
@@ -185,19 +191,19 @@ def test_a_repository_outside_the_hub_is_refused(first, hub, repo_id):
 def test_a_ref_outside_the_refs_is_refused(first, hub, name):
     for names in ({"revision": name}, {"tag": name}):
         with pytest.raises(UsageError):
-            publish_to_folder(*first, REPO, hub, **names)
+            put(*first, REPO, hub, **names)
     with pytest.raises(UsageError, match="same name"):
-        publish_to_folder(*first, REPO, hub, revision="v1", tag="v1")
+        put(*first, REPO, hub, revision="v1", tag="v1")
     assert not hub.exists()
 
 
 def test_only_what_passed_and_is_unchanged_is_published(first, hub):
     folder, report = first
     with pytest.raises(ParityError):
-        publish_to_folder(folder, replace(report, verdict="inconclusive"), REPO, hub)
+        put(folder, replace(report, verdict="inconclusive"), REPO, hub)
     (folder / "model.safetensors").write_bytes(OTHER_WEIGHTS)
     with pytest.raises(ParityError, match=r"model\.safetensors"):
-        publish_to_folder(folder, report, REPO, hub)
+        put(folder, report, REPO, hub)
     assert not hub.exists()
 
 
@@ -214,7 +220,7 @@ def test_a_file_that_changes_while_it_is_copied_is_not_published(first, hub, mon
 
     monkeypatch.setattr(module, "verified_files", then_changed)
     with pytest.raises(ParityError, match="changed after it was verified"):
-        publish_to_folder(folder, report, REPO, hub)
+        put(folder, report, REPO, hub)
     assert scanned(hub).revisions == frozenset()
     assert not (hub / "models--google--BiT-tiny" / ".bit-convert").exists()
 
@@ -224,9 +230,9 @@ def test_a_file_system_without_links_gets_copies(first, second, hub, monkeypatch
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "symlink", refuse)
-    one = publish_to_folder(*first, REPO, hub)
-    publish_to_folder(*second, REPO, hub)
-    assert not publish_to_folder(*second, REPO, hub).changed
+    one = put(*first, REPO, hub)
+    put(*second, REPO, hub)
+    assert not put(*second, REPO, hub).changed
     assert read(hub) == contents(second[0])
     assert read(hub, one.commit) == contents(first[0])
     assert not any(path.is_symlink() for path in hub.rglob("*"))
@@ -239,13 +245,13 @@ def test_a_file_system_without_locks_is_told(first, hub, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(HubError, match="no locks"):
-        publish_to_folder(*first, REPO, hub)
+        put(*first, REPO, hub)
 
 
 def test_a_hub_that_cannot_be_written_is_told(first, hub):
     hub.write_text("a file")
     with pytest.raises(HubError, match="cannot be written") as caught:
-        publish_to_folder(*first, REPO, hub)
+        put(*first, REPO, hub)
     assert str(hub) in str(caught.value)
 
 
@@ -255,7 +261,7 @@ def test_a_hub_that_cannot_be_written_is_told(first, hub):
 def test_threads_take_turns(first, second, hub):
     def work(result: tuple[Path, Report]) -> None:
         for _ in range(3):
-            made.append(publish_to_folder(*result, REPO, hub).commit)
+            made.append(put(*result, REPO, hub).commit)
 
     made: list[str] = []
     threads = [threading.Thread(target=work, args=(result,)) for result in (first, second, first, second)]
@@ -272,10 +278,11 @@ def test_threads_take_turns(first, second, hub):
 PUBLISH = """
 import pickle, sys
 from pathlib import Path
-from converters.hub.local_folder import publish_to_folder
+from converters.hub.local_folder import publish
+from converters.options import PublishOptions
 folder, report, hub, times = pickle.loads(sys.stdin.buffer.read())
 for _ in range(times):
-    publish_to_folder(folder, report, "google/BiT-tiny", hub)
+    publish(folder, report, "BiT-tiny", PublishOptions(repo_id="google/BiT-tiny", hub=hub))
 """
 
 
@@ -287,7 +294,7 @@ def publishing(folder: Path, report: Report, hub: Path, times: int) -> subproces
 
 
 def test_two_writers_at_once_and_a_reader_that_always_finds_a_whole_one(first, second, hub):
-    publish_to_folder(*first, REPO, hub)
+    put(*first, REPO, hub)
     writers = [publishing(*result, hub, 15) for result in (first, second)]
     wholes = (contents(first[0]), contents(second[0]))
     while any(writer.poll() is None for writer in writers):
@@ -303,7 +310,8 @@ import pickle, sys
 from pathlib import Path
 from shutil import copytree
 from huggingface_hub import scan_cache_dir, snapshot_download
-from converters.hub.local_folder import publish_to_folder
+from converters.hub.local_folder import publish
+from converters.options import PublishOptions
 from tests.killing import killed_at_every_step
 
 first, second, hubs, before = pickle.loads(sys.stdin.buffer.read())
@@ -329,7 +337,7 @@ def prepare(step):
         copytree(hubs / "before", hubs / str(step), symlinks=True)
 
 def work(step):
-    publish_to_folder(*second, REPO, hubs / str(step), tag="v2")
+    publish(*second, "BiT-tiny", PublishOptions(repo_id=REPO, hub=hubs / str(step), tag="v2"))
 
 def check(step, killed):
     hub = hubs / str(step)
@@ -343,7 +351,7 @@ def check(step, killed):
     prepare(step + 1)
 
 for result, tag in before:
-    publish_to_folder(*result, REPO, hubs / "before", tag=tag)
+    publish(*result, "BiT-tiny", PublishOptions(repo_id=REPO, hub=hubs / "before", tag=tag))
 prepare(0)
 print(killed_at_every_step(work, check))
 """
