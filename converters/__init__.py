@@ -40,23 +40,15 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOME = {
-    "BitConvertError": "converters.errors",
-    "Checkpoint": "converters.api",
-    "CheckpointError": "converters.errors",
-    "Conversion": "converters.conversion",
-    "HubError": "converters.errors",
-    "ParityError": "converters.errors",
-    "Publication": "converters.hub.guard",
-    "Report": "verify.report.parity",
-    "UsageError": "converters.errors",
-    "Variant": "converters.catalogue.variants",
-    "audit": "converters.api",
-    "convert": "converters.api",
-    "open_checkpoint": "converters.api",
-    "publish": "converters.api",
-    "variants": "converters.api",
+_EXPORTED = {
+    "converters.api": ("Checkpoint", "audit", "convert", "open_checkpoint", "publish", "variants"),
+    "converters.catalogue.variants": ("Variant",),
+    "converters.conversion": ("Conversion",),
+    "converters.errors": ("BitConvertError", "CheckpointError", "HubError", "ParityError", "UsageError"),
+    "converters.hub.guard": ("Publication",),
+    "verify.report.parity": ("Report",),
 }
+_HOME = {name: module for module, names in _EXPORTED.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME.keys() - {"Report"})]  # verify's name, documented there
 

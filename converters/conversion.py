@@ -15,7 +15,7 @@ from pathlib import Path
 
 from converters import digests
 from converters.auditing.audits import VERSION, audit_folder, oracles_of, write_report
-from converters.auditing.report_check import held_departures, listed, read_report
+from converters.auditing.report_check import held_departures, read_report
 from converters.auditing.target import own_readers
 from converters.catalogue.variants import Variant
 from converters.download.locations import canonical, fetch, locate
@@ -39,6 +39,7 @@ from verify import Report
 from verify.protocols import Progress
 from verify.reader_apart import ReaderProcess
 from verify.report.meaning import meaning
+from verify.verdict import listed
 
 DEFAULT_OUTPUT = Path("models")
 APART_VALUES = 1 << 27

@@ -34,24 +34,16 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOME = {
-    "audit": "verify.auditing",
-    "AuditSettings": "verify.auditing",
-    "default_images": "verify.images",
-    "thorough_images": "verify.images",
-    "Fault": "verify.faults",
-    "NumpyOracle": "verify.oracles.numpy",
-    "Correspondence": "verify.protocols",
-    "Expectation": "verify.protocols",
-    "Oracle": "verify.protocols",
-    "Reader": "verify.protocols",
-    "Source": "verify.protocols",
-    "Target": "verify.protocols",
-    "BitRefReader": "verify.readers",
-    "TimmReader": "verify.readers",
-    "TransformersReader": "verify.readers",
-    "Report": "verify.report.parity",
+_EXPORTED = {
+    "verify.auditing": ("AuditSettings", "audit"),
+    "verify.faults": ("Fault",),
+    "verify.images": ("default_images", "thorough_images"),
+    "verify.oracles.numpy": ("NumpyOracle",),
+    "verify.protocols": ("Correspondence", "Expectation", "Oracle", "Reader", "Source", "Target"),
+    "verify.readers": ("BitRefReader", "TimmReader", "TransformersReader"),
+    "verify.report.parity": ("Report",),
 }
+_HOME = {name: module for module, names in _EXPORTED.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOME)]
 

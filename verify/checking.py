@@ -22,7 +22,7 @@ def contradictions(report: Report) -> list[str]:
         *_layers(report),
         *_readers(report),
         *_own_constants(report),
-        *_witnesses(report),
+        *_oracles(report),
         *_evaluated(report),
         *_digests(report),
     ]
@@ -165,7 +165,7 @@ def _own_constants(report: Report) -> Iterator[str]:
             yield f"{reader.name}: the source's own epsilon and padding move nothing, not {reader.moved}"
 
 
-def _witnesses(report: Report) -> Iterator[str]:
+def _oracles(report: Report) -> Iterator[str]:
     first = next((name for name in NAMES if report.oracle.startswith(name)), NAMES[0])
     agreeing = [first, *(other.name for other in report.other_oracles if other.verdict == "agrees")]
     if report.oracle != " and ".join(agreeing):

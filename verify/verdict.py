@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from verify.compare import FACTOR, U
@@ -36,11 +37,11 @@ def _changed(report: Report) -> Finding | None:
     """A file that changed comes before all, since the rest is then not of one content."""
     if not report.changed:
         return None
-    return "failed", f"{_listed(report.changed)} while the audit ran: run it again when nothing else writes there"
+    return "failed", f"{listed(report.changed)} while the audit ran: run it again when nothing else writes there"
 
 
 def _misfits(report: Report) -> Finding | None:
-    return ("failed", _listed(report.misfits)) if report.misfits else None
+    return ("failed", listed(report.misfits)) if report.misfits else None
 
 
 def _unmet(report: Report) -> Finding | None:
@@ -160,7 +161,9 @@ def _within(error: float | None, limit: float | None) -> bool:
     return error is not None and limit is not None and error <= limit * (1 + ROUNDED)
 
 
-def _listed(lines: tuple[str, ...]) -> str:
+def listed(lines: Sequence[str]) -> str:
+    """The first lines, and how many more there are, each once."""
+    lines = list(dict.fromkeys(lines))
     more = len(lines) - SHOWN
     return "; ".join(lines[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 

@@ -34,13 +34,12 @@ from verify.checking import changed_files, changed_tensors, contradictions
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import OracleError, PoolPadding
 from verify.report.parity import image_report
+from verify.verdict import listed
 from verify.weights import Stored, digest
 from verify.weights import check as check_stored
 
 MAX_REPORT = 64 << 20
 """Bytes of a parity.json that are read; one of 459 tensors has 200 kB."""
-SHOWN = 3
-"""Lines of what does not hold that a message has."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,6 @@ def held_departures(
     """Lists what contradicts a folder that claims, by its report, to be a converted checkpoint already."""
     found = contradictions(report) or source_departures(report, source, folder, variant, pool_padding)
     return found or _file_lines(report, folder)
-
-
-def listed(lines: list[str]) -> str:
-    """The first lines, and how many more there are, each once."""
-    lines = list(dict.fromkeys(lines))
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return "; ".join(lines[:SHOWN]) + more
 
 
 def read_report(parity: Path) -> Report:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.auditing.audits import VERSION, write_texts
-from converters.auditing.report_check import listed, read_report
+from converters.auditing.report_check import read_report
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say_json, say_styled
 from converters.cli.progress import shown
@@ -26,6 +26,7 @@ from verify.checking import contradictions
 from verify.protocols import Progress
 from verify.report.comparison import compared, render
 from verify.report.parity import Report
+from verify.verdict import listed
 
 if TYPE_CHECKING:
     from converters.cli.runs import Output

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from verify.compare import bits, dtype_name
+from verify.diagnosis.alternatives import Standardisation
 from verify.faults import Kind
 
 Array = npt.NDArray[Any]
@@ -57,16 +58,12 @@ def float16(x: Array) -> Array:
         return x.astype(np.float16).astype(np.float32)
 
 
-def _standardized(epsilon: float, correction: int = 0, divides: bool = True) -> Apply:
+def _standardized(epsilon: float, **knobs: Any) -> Apply:
     def apply(x: Array, spatial: Spatial) -> Array:
         if x.ndim != 4:
             return x
         axes = (1, 2, 3) if spatial != (0, 1) else (0, 1, 2)
-        wide = x.astype(np.float64)
-        centred = wide - wide.mean(axis=axes, keepdims=True)
-        variance = wide.var(axis=axes, keepdims=True, ddof=correction if wide[..., 0].size > 1 else 0)
-        standardized: Array = centred / np.sqrt(variance + epsilon) if divides else centred
-        return standardized.astype(x.dtype)
+        return Standardisation(axes, **knobs)(x.astype(np.float64), epsilon).astype(x.dtype)
 
     return apply
 
@@ -144,8 +141,8 @@ REVALUATIONS = (
     Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1", _standardized(1e-10)),
     Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1, with the epsilon 1e-08", _standardized(1e-8)),
     Change(Kind.STANDARDISED_KERNEL, "mean 0, variance 1, with the epsilon 1e-05", _standardized(1e-5)),
-    Change(Kind.STANDARDISED_KERNEL, "mean 0, unbiased variance 1", _standardized(1e-10, 1)),
-    Change(Kind.STANDARDISED_KERNEL, "mean 0, the variance as it is", _standardized(0, divides=False)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, unbiased variance 1", _standardized(1e-10, correction=1)),
+    Change(Kind.STANDARDISED_KERNEL, "mean 0, the variance as it is", _standardized(0, divides_by="nothing")),
     Change(Kind.SHIFTED_VALUES, "1 more than the right ones", lambda x, _: x + x.dtype.type(1)),
     Change(Kind.SHIFTED_VALUES, "1 less than the right ones", lambda x, _: x - x.dtype.type(1)),
     Change(Kind.OTHER_FUNCTION, "absolute values", lambda x, _: np.abs(x)),

@@ -143,10 +143,9 @@ def _figures(reader: ReaderReport) -> str:
 
 
 def _error(report: Report) -> str:
-    ratios = [(layer.ratio, layer.name) for layer in report.layers if layer.ratio is not None]
-    if report.ratio is None or not ratios or not report.readers:
+    if report.ratio is None or not report.nearest or not report.readers:
         return NOTHING
-    return f"{error_in_words(report.ratio, report.readers[0].name)}, at {max(ratios)[1]}"
+    return f"{error_in_words(report.ratio, report.readers[0].name)}, at {report.nearest}"
 
 
 def _real(report: Report) -> str:

@@ -117,7 +117,7 @@ def logit_plot(logits: Sequence[LogitReport]) -> tuple[list[tuple[float, float, 
     pairs = [(each, each.oracle, each.model) for each in logits if each.oracle is not None and each.model is not None]
     if not pairs:
         return [], []
-    values = [value for _, oracle, model in pairs for value in (oracle or 0.0, model or 0.0)]
+    values = [value for _, oracle, model in pairs for value in (oracle, model)]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
 
@@ -126,8 +126,8 @@ def logit_plot(logits: Sequence[LogitReport]) -> tuple[list[tuple[float, float, 
 
     dots = [
         (
-            round(CORNER[0] + at(oracle or 0.0), 1),
-            round(CORNER[1] - at(model or 0.0), 1),
+            round(CORNER[0] + at(oracle), 1),
+            round(CORNER[1] - at(model), 1),
             f"class {each.index}: oracle {oracle}, model {model}",
         )
         for each, oracle, model in pairs

@@ -31,11 +31,10 @@ def badge(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """Verdict, figures, readers and digests; ends without a newline."""
-    ratios = [(layer.ratio, layer.name) for layer in report.layers if layer.ratio is not None]
     return _template().render(
         report=report,
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
-        nearest=max(ratios)[1] if report.ratio is not None and ratios else None,
+        nearest=report.ratio is not None and report.nearest,
         sizes=", ".join(dict.fromkeys(f"{image.height} × {image.width}" for image in report.images)),
         meaning=meaning(report),
         evaluation_lines=evaluation_lines,

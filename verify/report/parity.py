@@ -294,6 +294,11 @@ class Report:
         return self.faults[0] if self.faults else None
 
     @property
+    def nearest(self) -> str:
+        """The tensor whose error is nearest to its limit, or furthest beyond it; empty where none was compared."""
+        return max(((layer.ratio, layer.name) for layer in self.layers if layer.ratio is not None), default=(0, ""))[1]
+
+    @property
     def counting(self) -> list[ReaderReport]:
         """The declared reader, and of the others those that are judged."""
         return [reader for index, reader in enumerate(self.readers) if not index or reader.role != "shown"]

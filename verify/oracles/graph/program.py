@@ -176,12 +176,8 @@ def _entries(saved: Any) -> Iterator[tuple[str, str]]:
 
 def _image_argument(concrete: Any) -> Any:
     """The one tensor that a function is called with, if it can be images; else None."""
-    leaves = (leaf.WhichOneof("kind") for leaf in _signature(concrete))
-    tensors = [
-        getattr(leaf, kind)
-        for leaf, kind in zip(_signature(concrete), leaves, strict=True)
-        if kind in ("tensor_spec_value", "bounded_tensor_spec_value")
-    ]
+    kinds = ("tensor_spec_value", "bounded_tensor_spec_value")
+    tensors = [getattr(leaf, kind) for leaf in _signature(concrete) if (kind := leaf.WhichOneof("kind")) in kinds]
     fits = len(tensors) == 1 and tensors[0].dtype in NUMBERS and _is_image(tensors[0].shape)
     return tensors[0] if fits else None
 
