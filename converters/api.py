@@ -95,9 +95,9 @@ def convert(
             exact=exact,
             pool_padding=pool_padding,
             verify=verify,
-            images=None if images is None else as_path(images),
+            images=_path(images),
             oracles=as_names(oracles),
-            sign_key=None if sign_key is None else as_path(sign_key),
+            sign_key=_path(sign_key),
             sign=sign,
             force=force,
             refresh=refresh,
@@ -109,7 +109,7 @@ def convert(
         request = Request(
             None if variant is None else find_one(as_text(variant)),
             None if checkpoint is None else _place(checkpoint),
-            None if output is None else as_path(output),
+            _path(output),
             options,
         )
         return conversions.convert(request, told)
@@ -159,18 +159,18 @@ def audit(
         options = AuditOptions(
             variant=None if variant is None else as_text(variant),
             pool_padding=pool_padding,
-            images=None if images is None else as_path(images),
+            images=_path(images),
             inputs=inputs,
             runners=as_names(runners),
             compute=compute,
             device=device,
-            dataset=None if dataset is None else as_path(dataset),
+            dataset=_path(dataset),
             limit=limit,
             oracles=as_names(oracles),
-            verify_key=None if verify_key is None else as_path(verify_key),
+            verify_key=_path(verify_key),
             offline=offline,
         )
-        place = None if report is None else as_path(report)
+        place = _path(report)
         if place is not None:
             refuse_unwritable(place, "report=")
         found = audit_target(_place(folder), _place(against, names=True), options, told)
@@ -222,7 +222,7 @@ def publish(
             commit_message=commit_message,
             refresh=refresh,
             patience=patience,
-            hub=None if hub is None else as_path(hub),
+            hub=_path(hub),
         )
         return conversions.publish(conversion, options, told)
 
@@ -231,24 +231,22 @@ class Checkpoint:
     """A checkpoint that is open: ``with open_checkpoint(…) as checkpoint``. Threads may share it."""
 
     def __init__(self, source: GoogleView) -> None:
-        self._source: GoogleView | None = source
+        self._source, self._is_closed = source, False
         self._lock = threading.Lock()
-        self._path, self._format = source.path, source.format
-        self._architecture, self._shapes = source.architecture, dict(source.shapes)
 
     @property
     def path(self) -> str:
-        return self._path
+        return self._source.path
 
     @property
     def format(self) -> str:
         """npz, h5, saved-model, …"""
-        return self._format
+        return self._source.format
 
     @property
     def architecture(self) -> Architecture:
         """Units, widths and classes, inferred from names and shapes."""
-        return self._architecture
+        return self._source.architecture
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -256,7 +254,7 @@ class Checkpoint:
 
         Kernels are (height, width, inputs, outputs), the head's too; scales and biases (channels,).
         """
-        return dict(self._shapes)
+        return self._source.shapes
 
     def read(self, name: str) -> Array:
         """The values of one tensor: a fresh float32 array of ``shapes[name]``, whatever the checkpoint's format is.
@@ -265,21 +263,21 @@ class Checkpoint:
         tensor that is broken or not finite.
         """
         with self._lock, system_errors():
-            if self._source is None:
+            if self._is_closed:
                 raise UsageError(f"{self.path}: is closed. Read inside the with block.")
-            if not isinstance(name, str) or name not in self._shapes:
+            if not isinstance(name, str) or name not in self.shapes:
                 raise UsageError(f"{self.path}: no tensor is called {name!r}. See shapes.")
             return self._source.read(name)
 
     def close(self) -> None:
         """Lets go of the file; twice does no harm."""
         with self._lock:
-            source, self._source = self._source, None
-            if source is not None:
-                source.close()
+            if not self._is_closed:
+                self._is_closed = True
+                self._source.close()
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self._path}: {self._format}, {self._architecture}>"
+        return f"<Checkpoint {self.path}: {self.format}, {self.architecture}>"
 
     def __enter__(self) -> Self:
         return self
@@ -320,6 +318,10 @@ def variants(glob: str = "*") -> tuple[Variant, ...]:
     Raises UsageError, with the nearest names, where nothing matches.
     """
     return find(as_text(glob))
+
+
+def _path(given: AnyPath | None) -> Path | None:
+    return None if given is None else as_path(given)
 
 
 def _place(given: AnyPath, names: bool = False) -> Path | str:

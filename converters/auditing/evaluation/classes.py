@@ -79,20 +79,21 @@ class ClassNames:
 
     @cached_property
     def _exact(self) -> dict[str, set[int]]:
-        found: dict[str, set[int]] = {}
-        for index, name in enumerate(self.names):
-            label = self._labels[index]
-            for text in {name, label.name, label.id or name}:
-                found.setdefault(text, set()).add(index)
-        return found
+        pairs = zip(self.names, self._labels, strict=True)
+        return _by_name((name, label.name, label.id or name) for name, label in pairs)
 
     @cached_property
     def _by_letters(self) -> dict[str, set[int]]:
-        found: dict[str, set[int]] = {}
-        for index, label in enumerate(self._labels):
-            for name in names_of(label):
-                found.setdefault(name, set()).add(index)
-        return found
+        return _by_name(map(names_of, self._labels))
+
+
+def _by_name(names: Iterable[Iterable[str]]) -> dict[str, set[int]]:
+    """Name → the classes that have it, of the names of each class."""
+    found: dict[str, set[int]] = {}
+    for index, own in enumerate(names):
+        for name in own:
+            found.setdefault(name, set()).add(index)
+    return found
 
 
 class UnknownLabelError(ValueError):
