@@ -17,9 +17,6 @@ from converters.errors import (
     with_status,
 )
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad allocation", "bad_alloc")
-"""Words of the RuntimeErrors that libraries raise where memory is short."""
-
 
 def failure_of(error: Exception) -> BitConvertError:
     """The error to say: itself, the system's as wrong usage, and of anything unforeseen a defect of ours."""
@@ -31,8 +28,9 @@ def failure_of(error: Exception) -> BitConvertError:
             found.scope = scope_of(found)
             return found
     from converters.redaction import one_line
+    from verify.shortage import is_short_of_memory
 
-    if isinstance(error, MemoryError) or any(what in str(error).lower() for what in OUT_OF_MEMORY):
+    if is_short_of_memory(error):
         what = one_line(error, 200)
         return UsageError(
             f"not enough memory{': ' + what if what else ''}. Close other programs, or run it where there is more."

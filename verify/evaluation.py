@@ -15,6 +15,7 @@ import numpy.typing as npt
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import LogitsReader, Reader
 from verify.report.parity import AccuracyReport, ChangedImage, figure
+from verify.shortage import is_short_of_memory
 
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.float32]
@@ -29,7 +30,6 @@ TIE = 2.0**-10
 moves logits by some millionths of their range, a hundred times less."""
 LISTED = 20
 """Changed images, and unreadable files, that a report names."""
-SHORT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad alloc")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ def classify(classifier: Classifier, images: Sequence[Pixels]) -> list[Predictio
     try:
         logits = classifier(images)
     except (MemoryError, RuntimeError) as error:
-        short = isinstance(error, MemoryError) or any(words in str(error).lower() for words in SHORT_OF_MEMORY)
-        if len(images) == 1 or not short:
+        if len(images) == 1 or not is_short_of_memory(error):
             raise
     else:
         return predictions(logits)
