@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 from converters.download.addresses import endpoint, is_offline
 from converters.download.answers import led_on, whole
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait
-from converters.redaction import remember_secret
+from converters.errors import BitConvertError
+from converters.redaction import one_line, remember_secret
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -142,10 +143,17 @@ def _http_error() -> type[Exception]:
 
 
 def meaning(error: Exception) -> Trouble | Refusal:
-    """Returns what an exception of huggingface_hub says about the request.
+    """Returns what an exception of huggingface_hub says about the request, printable; raises an error of ours.
 
     One that it does not know of is taken for an answer that is none of a Hub's, whatever its reader stumbled over.
     """
+    if isinstance(error, BitConvertError):
+        raise error
+    found = _meaning(error)
+    return type(found)(one_line(found.problem), found.status, found.wait)
+
+
+def _meaning(error: Exception) -> Trouble | Refusal:
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,

@@ -12,10 +12,9 @@ from typing import Any
 
 from converters.download.addresses import endpoint
 from converters.download.hub_client import guarded, guarded_bars, meaning, patience_with
-from converters.download.retry import Pace, Trouble
-from converters.errors import BitConvertError, CheckpointError, HubError
+from converters.download.retry import Pace, Refusal
+from converters.errors import CheckpointError, HubError, Scope
 from converters.files import PARITY
-from converters.redaction import one_line
 from verify.protocols import Progress
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.npz", "*.h5")
@@ -75,19 +74,16 @@ def _asked(
         try:
             with guarded(patience):
                 return download()
-        except BitConvertError:
-            raise
         except Exception as error:  # the client, its HTTP library and the system each have their own
             answer = meaning(error)
-        problem = one_line(answer.problem)
-        if not isinstance(answer, Trouble):
-            remedy = CHECK_NAME if answer.status in (401, 403, 404) else ""
-            raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{remedy}".rstrip()) from None
+        failed = f"hf://{repo_id}: cannot be fetched: {answer.problem.rstrip('.')}."
+        if isinstance(answer, Refusal):
+            raise HubError(f"{failed}\n{CHECK_NAME}" if answer.status in (401, 403, 404) else failed)
         if found := held():
-            LOG.warning("hf://%s: the Hub could not be asked (%s); the cached snapshot is used.", repo_id, problem)
+            LOG.warning("hf://%s: the Hub could not be asked (%s); the cached snapshot is used.", repo_id, answer)
             return found
-        if not patience.pause(Trouble(problem, wait=answer.wait), lambda line: progress(line, 0, 0)):
-            raise HubError(f"hf://{repo_id}: cannot be fetched: {problem.rstrip('.')}.\n{CHECK_NETWORK}") from None
+        if not patience.pause(answer, lambda line: progress(line, 0, 0)):
+            raise HubError(f"{failed}\n{CHECK_NETWORK}", Scope.PASSING)
 
 
 def _downloaded(repo_id: str, revision: str | None, whole: bool) -> Path:

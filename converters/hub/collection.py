@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from converters.download.addresses import endpoint
 from converters.download.hub_client import client, guarded, meaning, patience_with
-from converters.download.retry import Pace, Patience, Refusal, Trouble
-from converters.errors import BitConvertError, HubError, Scope
-from converters.redaction import one_line, printable
+from converters.download.retry import Pace, Patience, Refusal
+from converters.errors import HubError, Scope
+from converters.redaction import printable
 
 if TYPE_CHECKING:
     from huggingface_hub import Collection, HfApi
@@ -65,17 +65,14 @@ def gather(
         while True:  # passes until one comes through
             try:
                 return run.attempt(client(token))
-            except BitConvertError:
-                raise
             except Exception as error:
                 answer = meaning(error)
-            problem = one_line(answer.problem)
             if isinstance(answer, Refusal):
                 remedy = REMEDIES.get(answer.status or 0, "")
-                raise HubError(f"{run.state}: {problem.rstrip('.')}. {remedy}".rstrip()) from None
-            if not patient.pause(Trouble(problem, answer.status, answer.wait), run.say):
+                raise HubError(f"{run.state}: {answer.problem.rstrip('.')}. {remedy}".rstrip())
+            if not patient.pause(answer, run.say):
                 raise HubError(
-                    f"{run.state}: gave up: {problem}\nRun the same command again to go on from there.", Scope.PASSING
+                    f"{run.state}: gave up: {answer}\nRun the same command again to go on from there.", Scope.PASSING
                 )
 
 

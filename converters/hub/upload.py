@@ -23,7 +23,7 @@ from converters.amounts import counted
 from converters.download.addresses import endpoint
 from converters.download.hub_client import client, guarded, meaning, patience_with
 from converters.download.retry import Pace, Patience, Refusal, Trouble, wait_in_place
-from converters.errors import BitConvertError, HubError, ParityError, Scope, UsageError
+from converters.errors import HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
 from converters.hub.guard import (
     LARGE_SUFFIXES,
@@ -38,7 +38,7 @@ from converters.hub.guard import (
 )
 from converters.options import PublishOptions
 from converters.placing import temporary_folder
-from converters.redaction import one_line, printable
+from converters.redaction import printable
 from verify import Report
 
 if TYPE_CHECKING:
@@ -160,8 +160,6 @@ class _Publishing:
         while True:
             try:
                 return self._pass()
-            except BitConvertError:
-                raise
             except Exception as error:
                 answer = meaning(error)
             if isinstance(answer, Trouble):
@@ -169,7 +167,7 @@ class _Publishing:
             elif self.asked and self.refused is None:
                 self.refused = answer
             else:
-                raise self._refusal(self.refused or answer) from None
+                raise self._refusal(self.refused or answer)
 
     def sent(self, path: str) -> None:
         """A large file has arrived: progress, the first time."""
@@ -179,14 +177,13 @@ class _Publishing:
 
     def _wait(self, trouble: Trouble) -> None:
         self.doubted = self.doubted or self.asked
-        problem = one_line(trouble.problem)
-        if not self.patience.pause(Trouble(problem, trouble.status, trouble.wait), self.say):
+        if not self.patience.pause(trouble, self.say):
             after = "" if trouble.wait else f" after {self.patience.limit:g} s without progress"
             raise HubError(
-                f"{self.repo_id or self.name}: gave up{after}: {problem}\n"
+                f"{self.repo_id or self.name}: gave up{after}: {trouble}\n"
                 f"{self._whats_there()} Run the same command again to go on from there.",
                 Scope.PASSING,
-            ) from None
+            )
 
     def _pass(self) -> Publication:
         api = client(self.token)
@@ -483,6 +480,6 @@ class _Publishing:
         return "Nothing was published."
 
     def _refusal(self, refusal: Refusal) -> HubError:
-        problem, remedy = one_line(refusal.problem).rstrip("."), REMEDIES.get(refusal.status or 0, "")
+        problem, remedy = refusal.problem.rstrip("."), REMEDIES.get(refusal.status or 0, "")
         scope = Scope.RUN if refusal.status in REFUSED_TOKEN else Scope.MODEL
         return HubError(f"{self.repo_id or self.name}: not published: {problem}. {remedy}".rstrip(), scope)

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from converters.download.locations import fetch, identity
-from converters.errors import HubError, UsageError
+from converters.errors import HubError, Scope, UsageError
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, elsewhere, refused, run
 from tests.converters.sources.conftest import FORMATS
@@ -171,6 +171,15 @@ def test_a_hub_that_cannot_be_reached_or_does_not_know_us_is_4(hub: HubServer, t
     assert "Check the network" in nobody[0][2]
     assert "name" not in nobody[0][2]
     assert not (tmp_path / "model").exists()
+
+
+def test_a_hub_that_may_be_back_is_worth_another_attempt(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("converters.download.retry.UNANSWERED", 0.2)
+    with pytest.raises(HubError, match="Check the network") as caught:
+        fetch("hf://me/bit", progress=lambda what, done, total: None)
+    assert caught.value.scope is Scope.PASSING
 
 
 @pytest.mark.slow
