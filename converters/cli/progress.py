@@ -81,21 +81,20 @@ class Lines:
 def amount(what: str, done: int, total: int, seconds: float, first: int = 0) -> str:
     """Tells how much of a step is done: ``512.0 MB of 4.4 GB, 35.1 MB/s, 1:52 left``; empty where that is not known.
 
-    ``seconds`` are those since ``first`` images were done: one that was interrupted does not begin with none.
+    ``seconds`` are those since ``first`` of it was done: what goes on after an interruption does not begin with none.
     """
-    if what == IMAGES:
-        speed = (done - first) / seconds if seconds >= 1 else 0.0
-        rate = [f"{speed:.3g} images/s", f"{clock((total - done) / speed)} left"] if speed else []
-        return ", ".join([f"{done} of {total} images", *rate])
-    if what != BYTES:
+    if what not in (BYTES, IMAGES):
         return f"{done} of {total}" if total > 1 else ""
-    if not done:
+    if what == BYTES and not done:
         return ""
-    speed = done / seconds if seconds > 0 else 0.0
-    parts = [f"{size(done)} of {size(total)}" if total else size(done)]
-    parts += [f"{size(speed)}/s"] if seconds >= 1 else []
-    left = (total - done) / speed if speed and total else None
-    return ", ".join([*parts, f"{clock(left)} left"] if left is not None and seconds >= 1 else parts)
+    speed = (done - first) / seconds if seconds >= 1 else 0.0
+    if what == IMAGES:
+        parts, rate = [f"{done} of {total} images"], f"{speed:.3g} images/s"
+    else:
+        parts, rate = [f"{size(done)} of {size(total)}" if total else size(done)], f"{size(speed)}/s"
+    parts += [rate] if speed else []
+    parts += [f"{clock((total - done) / speed)} left"] if speed and total else []
+    return ", ".join(parts)
 
 
 @contextmanager

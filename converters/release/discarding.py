@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from converters.auditing.audits import VERSION
 from converters.conversion import Conversion
 from converters.digests import result_name
 from converters.download.locations import downloads, remove_downloads
@@ -27,7 +28,8 @@ def discard(job: Job, conversion: Conversion, publication: Publication) -> None:
     """Removes the model's folder and the download it was made from, after a record of both is on disk."""
     place = _record(job)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, json.dumps({"publication": asdict(publication), **_origin(job, conversion)}))
+    content = {"release": VERSION, "publication": asdict(publication), **_origin(job, conversion)}
+    write_whole(place, json.dumps(content))
     if conversion.folder.is_dir() and not conversion.folder.is_symlink():
         shutil.rmtree(conversion.folder, ignore_errors=True)
     if not job.shares_download:
@@ -70,10 +72,11 @@ def published_before(job: Job) -> Publication | None:
         return None
     try:
         with _record(job).open("rb") as file:
-            found = Publication(**json.loads(file.read(MAX_RECORD))["publication"])
+            content = json.loads(file.read(MAX_RECORD))
+        found, is_current = Publication(**content["publication"]), content.get("release") == VERSION
     except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return None
-    if not is_there(found, job.publish):
+    if (job.publish.refresh and not is_current) or not is_there(found, job.publish):
         return None
     return replace(found, changed=False)
 

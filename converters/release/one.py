@@ -96,9 +96,10 @@ def _released(job: Job, progress: Progress, bars: bool, tell: Callable[[], None]
     if publication is not None and publication.changed:
         state = State.PUBLISHED
     size = conversion.bytes
-    if job.discard and publication is not None:
-        discarding.discard(job, conversion, publication)
-    return Result(name, state, conversion, publication, bytes=size, discarded=job.discard)
+    if publication is None or not job.discard:
+        return Result(name, state, conversion, publication, bytes=size)
+    discarding.discard(job, conversion, publication)
+    return Result(name, state, conversion, publication, bytes=size, discarded=True)
 
 
 def _failed(name: str, conversion: Conversion | None, error: Exception, tell: Callable[[], None] | None) -> Result:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +141,12 @@ def read_audits(path: Path, report_folder: Path, typed: Mapping[str, Any] | None
 
 def with_places(jobs: Iterable[AuditJob], report_folder: Path) -> list[AuditJob]:
     """The jobs with a folder each for its report, called like the target; one of a name that is taken is numbered."""
-    names: dict[str, int] = {}
-    placed = []
+    placed: dict[str, AuditJob] = {}
     for job in jobs:
         name = _place_of(job.target)
-        names[name] = names.get(name, 0) + 1
-        placed.append(replace(job, report=report_folder / (name if names[name] == 1 else f"{name}-{names[name]}")))
-    return placed
+        free = next(each for each in chain([name], (f"{name}-{at}" for at in count(2))) if each not in placed)
+        placed[free] = replace(job, report=report_folder / free)
+    return [*placed.values()]
 
 
 def _place_of(target: str) -> str:

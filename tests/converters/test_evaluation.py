@@ -499,6 +499,8 @@ def test_options_that_have_no_data_set_are_refused(place, tmp_path):
 def test_progress_tells_rate_and_time_left():
     assert amount("evaluating", 0, 360, 0.0) == "0 of 360 images"
     assert amount("evaluating", 120, 360, 10.0, 20) == "120 of 360 images, 10 images/s, 0:24 left"
+    of_the_rest = amount("downloading", 3_000_000_000, 4_000_000_000, 10.0, 2_900_000_000)
+    assert of_the_rest == "3.0 GB of 4.0 GB, 10.0 MB/s, 1:40 left"
 
 
 @pytest.mark.slow

@@ -157,6 +157,11 @@ def test_a_template_stands_for_each_variant(tmp_path):
     assert [job.options.variant for job in jobs] == [job.against for job in jobs]
 
 
+def test_each_audit_has_a_folder_of_its_own(tmp_path):
+    text = '[[audit]]\ntarget = ["a/x", "b/x", "c/x-2", "d/x"]\nagainst = "BiT-digits"'
+    assert [job.report.name for job in jobs_of(text, tmp_path)] == ["x", "x-2", "x-2-2", "x-3"]
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
