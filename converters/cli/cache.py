@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import asdict
 
 import click
 
@@ -50,30 +50,17 @@ def cache(
                 rows = upkeep.verified(progress)
         else:
             rows = upkeep.kept()
-    damaged = [row for row in rows if row.condition is upkeep.Condition.DAMAGED and action == "verify"]
+    damaged = [row for row in rows if row.state is upkeep.State.DAMAGED and action == "verify"]
     status = CheckpointError.exit_status if damaged else 0
     if as_json:
-        say_json({"cache": str(cache_folder()), "action": action, "exit_status": status, "downloads": _entries(rows)})
+        entries = [asdict(row) | {"folder": str(row.folder), "changed": round(row.changed, 3)} for row in rows]
+        say_json({"cache": str(cache_folder()), "action": action, "exit_status": status, "downloads": entries})
         return status
     for row in rows:
         date = time.strftime("%Y-%m-%d", time.localtime(row.changed))
-        say(f"{size(row.bytes):>9}  {row.condition:<8} {date}  {row.name}")
+        say(f"{size(row.bytes):>9}  {row.state:<8} {date}  {row.name}")
     done = "removed from" if action == "prune" else "in"
     say(f"{counted(len(rows), 'download')}, {size(sum(row.bytes for row in rows))}, {done} {cache_folder()}")
     if damaged:
         say("Damaged ones are downloaded again when they are next asked for; prune removes them.", err=True)
     return status
-
-
-def _entries(rows: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": row.name,
-            "folder": str(row.folder),
-            "state": row.condition,
-            "bytes": row.bytes,
-            "changed": round(row.changed, 3),
-            "sha256": row.sha256,
-        }
-        for row in rows
-    ]

@@ -188,23 +188,17 @@ class _Server:
 class _Digests:
     """The digests of the first ``length`` bytes of a file: taken while more of it is waited for."""
 
-    def __init__(self, has_md5: bool) -> None:
-        self.length, self.has_md5 = 0, has_md5
-        self._sha256, self._md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    def __init__(self, *names: str) -> None:
+        self.length, self.names = 0, names
+        self._running = {name: hashlib.new(name, usedforsecurity=False) for name in names}
 
     def update(self, data: bytes | memoryview) -> None:
-        self._sha256.update(data)
-        if self.has_md5:
-            self._md5.update(data)
+        for digest in self._running.values():
+            digest.update(data)
         self.length += len(data)
 
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def md5(self) -> str:
-        return self._md5.hexdigest()
+    def __getitem__(self, name: str) -> str:
+        return self._running[name].hexdigest()
 
 
 class _Download:
@@ -220,7 +214,7 @@ class _Download:
         self._end = self._pace.now() + self._pace.deadline
         self._pieced = False
         """Whether the partial file was made of more than one answer."""
-        self._digests = _Digests(has_md5=False)
+        self._digests = _Digests()
 
     @property
     def _pace(self) -> Pace:
@@ -234,7 +228,7 @@ class _Download:
                 if fault is None:
                     return self._slot.finish(version, digest, self._server.shown)
                 self._slot.drop()
-                self._digests = _Digests(has_md5=False)
+                self._digests = _Digests()
                 if not self._pieced:
                     break
                 self._furthest = 0  # perhaps the pieces did not fit: once more from the beginning
@@ -386,18 +380,18 @@ class _Download:
 
     def _digests_of(self, version: Version) -> _Digests:
         """The digests of the partial file, which is read only where it did not grow under these hands."""
-        if (self._digests.length, self._digests.has_md5) != (self._slot.done, bool(version.md5)):
-            self._digests, buffer = _Digests(bool(version.md5)), memoryview(bytearray(PIECE))
-            if self._slot.done:
-                with self._slot.partial.open("rb", buffering=0) as file:
-                    while count := file.readinto(buffer):
-                        self._digests.update(buffer[:count])
+        names = ("sha256", "md5") if version.md5 else ("sha256",)
+        if (self._digests.length, self._digests.names) != (self._slot.done, names):
+            self._digests, buffer = _Digests(*names), memoryview(bytearray(PIECE))
+            with self._slot.partial.open("rb", buffering=0) as file:
+                while count := file.readinto(buffer):
+                    self._digests.update(buffer[:count])
         return self._digests
 
     def _inspect(self, version: Version) -> tuple[str, str | None]:
         """The sha256 of the file that arrived, and what is wrong with it, if anything."""
         path, size, digests = self._slot.partial, self._slot.done, self._digests_of(version)
-        digest = digests.sha256
+        digest = digests["sha256"]
         with path.open("rb") as file:
             head = file.read(512).lstrip().lower()
         if head.startswith((b"<!doctype html", b"<html")) and not self._slot.name.endswith((".html", ".htm")):
@@ -406,7 +400,7 @@ class _Download:
             return digest, f"{size} bytes arrived, not the {self._expected.size} expected. Check the URL."
         if self._expected.sha256 not in (None, digest):
             return digest, f"its sha256 is {digest}, not the {self._expected.sha256} expected. Check the URL."
-        if version.md5 and version.md5 != digests.md5:
+        if version.md5 and version.md5 != digests["md5"]:
             return digest, "the bytes that arrived are not the server's (their MD5 differs). Run it again."
         if self._slot.name.endswith(".npz") and member_names(path) is None:
             return digest, "no whole .npz file arrived (a zip archive with its directory). Check the URL."

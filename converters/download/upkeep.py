@@ -25,8 +25,8 @@ BUSY = 0.2
 """Seconds after which a slot that another process has is left alone."""
 
 
-class Condition(StrEnum):
-    """The condition of a download."""
+class State(StrEnum):
+    """The state of a download."""
 
     WHOLE = "whole"
     PARTIAL = "partial"
@@ -43,7 +43,7 @@ class Kept:
 
     name: str
     folder: Path
-    condition: Condition
+    state: State
     bytes: int
     """All that it takes on disk, older versions included."""
     changed: float
@@ -83,7 +83,7 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
             row = _row(slot, _is_there(slot))
             assert row is not None, "a folder that is locked is there"
             is_old = everything or (older_than is not None and row.days >= older_than)
-            if is_old or row.condition in (Condition.DAMAGED, Condition.EMPTY):
+            if is_old or row.state in (State.DAMAGED, State.EMPTY):
                 slot.clear()
                 shutil.rmtree(slot.folder, ignore_errors=True)
                 gone.append(row)
@@ -110,20 +110,20 @@ def _row(slot: Slot, whole: bool) -> Kept | None:
     """The row of a slot; None where it has gone meanwhile."""
     recorded = slot.entry()
     if recorded is not None:
-        condition = Condition.WHOLE if whole else Condition.DAMAGED
+        state = State.WHOLE if whole else State.DAMAGED
     else:
-        condition = Condition.PARTIAL if slot.done else Condition.EMPTY
-    files = [*_states(slot)]
+        state = State.PARTIAL if slot.done else State.EMPTY
+    files = [*_files(slot)]
     try:
-        changed = max(state.st_mtime for state in files or [slot.folder.lstat()])
+        changed = max(file.st_mtime for file in files or [slot.folder.lstat()])
     except FileNotFoundError:
         return None
-    size = sum(state.st_size for state in files)
-    return Kept(slot.name, slot.folder, condition, size, changed, recorded[1].sha256 if recorded else "")
+    size = sum(file.st_size for file in files)
+    return Kept(slot.name, slot.folder, state, size, changed, recorded[1].sha256 if recorded else "")
 
 
-def _states(slot: Slot) -> Iterator[os.stat_result]:
-    """The states of the files of a slot but for its lock; another process may be replacing and removing some."""
+def _files(slot: Slot) -> Iterator[os.stat_result]:
+    """What the system says of a slot's files but for its lock; another process may be replacing and removing some."""
     for folder, _, names in os.walk(slot.folder):
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):
