@@ -37,6 +37,8 @@ ROWS, FRAME = 16, 4
 """Models that the table shows at most; lines of the terminal that are not for them."""
 TOLD_FROM = 1.0
 """Seconds from which on a step that ended is worth a line."""
+Key = tuple[str, int]
+"""A model, and the number of its job."""
 
 
 class Watch:
@@ -58,7 +60,7 @@ class Watch:
         shard: Shard | None = None,
     ) -> None:
         self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
-        self._hosts: dict[str, str] = {}
+        self._hosts: dict[int, str] = {}
         if events is not None:
             from converters.release.log import EventLog
 
@@ -77,11 +79,11 @@ class Watch:
 
     def __call__(self, event: Event) -> None:
         if event.host:
-            self._hosts[event.model] = event.host
+            self._hosts[event.number] = event.host
         else:  # of the engine, on what a worker did
-            event = replace(event, host=self._hosts.get(event.model, ""))
+            event = replace(event, host=self._hosts.get(event.number, ""))
         if event.step in ENDS:
-            self._hosts.pop(event.model, None)
+            self._hosts.pop(event.number, None)
         for listener in self._listeners:
             listener(event)
 
@@ -95,10 +97,10 @@ class Watch:
         self._open.close()
 
     @contextmanager
-    def steps(self, job: Work, attempt: int = 1) -> Iterator[Progress]:
+    def steps(self, number: int, attempt: int, job: Work) -> Iterator[Progress]:
         """The progress of an attempt in this process, as events. Inside, what libraries print is lost."""
         with redirect_stdout(StringIO()):
-            yield Steps(self, job.name, attempt)
+            yield Steps(self, job.name, attempt, number)
 
     @contextmanager
     def alone(self, job: Job, progress: Progress) -> Iterator[Progress]:
@@ -189,12 +191,12 @@ class EventLines:
 
     def __init__(self, verbose: bool, tell: Callable[[str], None] | None = None) -> None:
         self._verbose, self._tell = verbose, tell or _warn
-        self._running: dict[str, Running] = {}
+        self._running: dict[Key, Running] = {}
 
     def __call__(self, event: Event) -> None:
-        at = self._running.get(event.model)
+        at = self._running.get(_key(event))
         if at is not None and (event.step != at.step or event.seconds is not None):
-            self._end(event, self._running.pop(event.model))
+            self._end(event, self._running.pop(_key(event)))
         if event.step in ENDS or event.step in PUT_BACK:
             if event.step != State.NOT_TRIED:
                 self._say(event, event.step, event.seconds)
@@ -202,7 +204,7 @@ class EventLines:
             self._go_on(event)
 
     def _go_on(self, event: Event) -> None:
-        at = self._running.setdefault(event.model, Running(event.step, event.time, event.time))
+        at = self._running.setdefault(_key(event), Running(event.step, event.time, event.time))
         if event.time - at.told >= LONGEST:
             at.told = event.time
             self._say(event, event.step, event.time - at.since)
@@ -225,13 +227,13 @@ class LiveTable:
 
     def __init__(self, total: int, height: Callable[[], int], now: Callable[[], float] = time.time) -> None:
         self.total, self.height, self.now = total, height, now
-        self._running: dict[str, Running] = {}
+        self._running: dict[Key, Running] = {}
         self._ended: Counter[str] = Counter()
         self._begun = now()
 
     def __call__(self, event: Event) -> None:
         if event.step in ENDS or event.step in PUT_BACK:
-            self._running.pop(event.model, None)
+            self._running.pop(_key(event), None)
             if event.step in ENDS:
                 self._ended[event.step] += 1
         elif event.seconds is None:
@@ -253,7 +255,7 @@ class LiveTable:
             table.add_column(name, no_wrap=True, overflow="ellipsis", header_style="dim")
         room = max(1, min(ROWS, self.height() - FRAME))
         running = list(self._running.items())
-        for model, at in running[: room if len(running) <= room else room - 1]:
+        for (model, _), at in running[: room if len(running) <= room else room - 1]:
             again = f"attempt {at.attempt}" if at.attempt > 1 else ""
             amount = f" {size(at.bytes)}" if at.bytes else ""
             words = (model, at.step + amount, clock(self.now() - at.since), again)
@@ -269,11 +271,15 @@ class LiveTable:
         return f"{self._ended.total()} of {self.total} done in {took}" + (f": {counts}" if counts else "")
 
     def _step(self, event: Event) -> None:
-        at = self._running.get(event.model)
+        at = self._running.get(_key(event))
         if at is None or at.step != event.step:
             at = Running(event.step, event.time, event.time)
         at.attempt, at.bytes = event.attempt, event.bytes if event.step == BYTES else None
-        self._running[event.model] = at
+        self._running[_key(event)] = at
+
+
+def _key(event: Event) -> Key:
+    return event.model, event.number
 
 
 def _warn(line: str) -> None:

@@ -77,7 +77,7 @@ class Cluster:
             return
         key = f"{self._topic}-{number}-{token_hex(4)}"
         future = self._client.submit(
-            attempted, job, attempt, self._topic, key=key, workers=[worker], retries=0, pure=False
+            attempted, number, attempt, job, self._topic, key=key, workers=[worker], retries=0, pure=False
         )
         self._running[number] = _Attempt(worker, future, self._client)
         future.add_done_callback(lambda _: self._done.put((number, key)))
@@ -159,7 +159,7 @@ class Cluster:
             self._listen(Event(**event[1]["event"]))
 
 
-def attempted(job: Work, attempt: int, topic: str) -> Result | Later:
+def attempted(number: int, attempt: int, job: Work, topic: str) -> Result | Later:
     """Makes an attempt, on a worker."""
     from distributed import get_worker
 
@@ -169,4 +169,4 @@ def attempted(job: Work, attempt: int, topic: str) -> Result | Later:
         get_worker().log_event(topic, {"event": asdict(event)})
 
     share_gates()
-    return release_one(job, Steps(tell, job.name, attempt), waits=False)
+    return release_one(job, Steps(tell, job.name, attempt, number), waits=False)

@@ -129,7 +129,7 @@ class Engine:
         self._waiting.remove(task)
         task.attempt, task.begun = task.attempt + 1, self.now()
         self._running[task.number] = task
-        self.listen(Event(task.job.name, "started", attempt=task.attempt))
+        self._tell(task, "started")
         self.workers.begin(task.number, task.attempt, task.job)
 
     def _end(self, task: Task, outcome: Outcome) -> Iterator[Result]:
@@ -166,13 +166,13 @@ class Engine:
         task.ready = now + later.seconds
         task.attempt -= not later.asked
         self._waiting.append(task)
-        self.listen(Event(task.job.name, "postponed", later.seconds, error=later.reason, attempt=task.attempt))
+        self._tell(task, "postponed", later.seconds, later.reason)
 
     def _try_again(self, task: Task, why: str, pause: float) -> None:
         task.failures += 1
         task.ready = self.now() + pause
         self._waiting.append(task)
-        self.listen(Event(task.job.name, "retried", self.now() - task.begun, error=why, attempt=task.attempt))
+        self._tell(task, "retried", self.now() - task.begun, why)
 
     def _not_tried(self) -> Iterator[Result]:
         assert self.stopped is not None, "the run has ended"
@@ -184,9 +184,12 @@ class Engine:
         self._waiting.clear()
 
     def _result(self, task: Task, result: Result) -> Result:
-        error = str(result.error or "")
-        self.listen(Event(task.job.name, result.state, result.seconds, error=error, attempt=task.attempt))
+        self._tell(task, result.state, result.seconds, str(result.error or ""))
         return replace(result, number=task.number)
+
+    def _tell(self, task: Task, step: str, seconds: float | None = None, error: str = "") -> None:
+        name, attempt = task.job.name, task.attempt
+        self.listen(Event(name, step, seconds, error=error, attempt=attempt, number=task.number))
 
 
 def _given_up(task: Task, lost: Lost) -> BitConvertError:

@@ -30,6 +30,8 @@ class Event:
     attempt: int = 1
     host: str = ""
     """The machine, and the process, that did it."""
+    number: int = 0
+    """The place of its job among those of the run: several may be of one model, in other layouts."""
     time: float = field(default_factory=time.time)
     """Seconds since 1970."""
 

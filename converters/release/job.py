@@ -101,6 +101,8 @@ class AuditJob:
 
 Work = Job | AuditJob
 """One thing for a worker to attempt."""
+Asked = tuple[int, int, Work]
+"""The number of a job, that of the attempt, and the job."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class _Process:
 
     def begin(self, number: int, attempt: int, job: Work) -> None:
         """Raises OSError where the process is gone."""
-        self.connection.send((attempt, job))
+        self.connection.send((number, attempt, job))
         self.number, self.job = number, job
 
     def end(self, how: signal.Signals) -> None:

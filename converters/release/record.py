@@ -13,7 +13,6 @@ import os
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,9 +57,6 @@ class Record:
         self._read: dict[str, tuple[object, list[Row]]] = {}
         self._gone: set[Key] = set()
         self._own = waiting(jobs, folder)
-        self._named: dict[str, list[int]] = defaultdict(list)
-        for number, row in enumerate(self._own):
-            self._named[row.model].append(number)
         self._before: dict[Key, Row] = {}
         with self._lock:
             self._remember()
@@ -69,8 +65,7 @@ class Record:
     def __call__(self, event: Event) -> None:
         """Notes what a job is at."""
         with self._lock:
-            for number in self._named.get(event.model, ()):
-                self._own[number] = after(self._own[number], event)
+            self._own[event.number] = after(self._own[event.number], event)
             self._write_soon()
 
     def add(self, number: int, result: Result) -> None:

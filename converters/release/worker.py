@@ -1,6 +1,6 @@
 """A process of a pool: it makes one attempt after another, and says what it is doing.
 
-(attempt, Job) → ``release_one`` → Event …, Result | Later
+(number, attempt, Job) → ``release_one`` → Event …, Result | Later
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from converters.failures import Terminated, terminable
 from converters.memory import collect_seldom
 from converters.release.events import DOWNLOADING, Event, Listener, phase_of
-from converters.release.job import Work
+from converters.release.job import Asked
 
 BETWEEN = 1.0
 """Seconds between two events of the same step."""
@@ -28,13 +28,13 @@ def main(number: int, debug: bool) -> None:
     """Works for whoever holds the other end of the connection of this file number, until it is closed."""
     collect_seldom()
     connection = Connection(number)
-    jobs: SimpleQueue[tuple[int, Work] | None] = SimpleQueue()
+    jobs: SimpleQueue[Asked | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
     with suppress(KeyboardInterrupt, Terminated, BrokenPipeError), terminable():
         _work(connection, jobs, debug)
 
 
-def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None]) -> None:
+def _receive(connection: Connection, jobs: SimpleQueue[Asked | None]) -> None:
     """Takes jobs, also while one is being done; at the end of the connection this process has nobody to work for."""
     with suppress(EOFError, OSError):
         while True:
@@ -43,13 +43,13 @@ def _receive(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None])
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _work(connection: Connection, jobs: SimpleQueue[tuple[int, Work] | None], debug: bool) -> None:
+def _work(connection: Connection, jobs: SimpleQueue[Asked | None], debug: bool) -> None:
     from converters.release.one import release_one, share_gates
 
     share_gates()
     while (asked := jobs.get()) is not None:
-        attempt, job = asked
-        steps = Steps(connection.send, job.name, attempt)
+        number, attempt, job = asked
+        steps = Steps(connection.send, job.name, attempt, number)
         connection.send(release_one(job, steps, waits=False, tell=_say_traceback if debug else None))
 
 
@@ -59,8 +59,8 @@ class Steps:
     The end of the last step is that of the attempt.
     """
 
-    def __init__(self, tell: Listener, name: str, attempt: int) -> None:
-        self._tell, self._name, self._attempt = tell, name, attempt
+    def __init__(self, tell: Listener, name: str, attempt: int, number: int = 0) -> None:
+        self._tell, self._name, self._attempt, self._number = tell, name, attempt, number
         self._step, self._told, self._begun = "", 0.0, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -74,7 +74,8 @@ class Steps:
             self._send(step, bytes=done if step == DOWNLOADING else None)
 
     def _send(self, step: str, seconds: float | None = None, bytes: int | None = None) -> None:
-        self._tell(Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here()))
+        told = Event(self._name, step, seconds, bytes, attempt=self._attempt, host=here(), number=self._number)
+        self._tell(told)
 
 
 def here() -> str:

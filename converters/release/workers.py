@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from converters.failures import interruptible
-from converters.release.job import Later, Result, Work
+from converters.release.job import Asked, Later, Result, Work
 from converters.release.one import release_one
 from converters.release.sharing import Runs, use_threads
 from verify.oracles.numpy.threads import cores, threads
@@ -44,18 +44,18 @@ class Workers(Protocol):
 class Here:
     """This process: ``ended`` makes the attempt that was begun, with this run's share of the threads.
 
-    ``shown`` gives each job's progress.
+    ``shown`` gives the progress of an attempt, by the job's number, its own, and the job.
     """
 
     def __init__(
         self,
-        shown: Callable[[Work, int], AbstractContextManager[Progress]],
+        shown: Callable[[int, int, Work], AbstractContextManager[Progress]],
         *,
         bars: bool,
         tell: Callable[[], None] | None,
     ) -> None:
         self._shown, self._bars, self._tell = shown, bars, tell
-        self._begun: tuple[int, int, Work] | None = None
+        self._begun: Asked | None = None
         self._sharing, self._most = Runs(), threads()
         self._threads = self._most
 
@@ -67,9 +67,9 @@ class Here:
 
     def ended(self, seconds: float | None) -> Sequence[tuple[int, Outcome]]:
         assert self._begun is not None, "something was begun"
-        number, attempt, job = self._begun
+        number, _, job = self._begun
         self._share_threads()
-        with self._shown(job, attempt) as progress, interruptible():
+        with self._shown(*self._begun) as progress, interruptible():
             outcome = release_one(job, progress, waits=False, bars=self._bars, tell=self._tell)
         self._begun = None
         return [(number, outcome)]

@@ -73,6 +73,7 @@ def test_an_event_is_a_line_when_it_happens(tmp_path):
         "error": "",
         "attempt": 1,
         "host": "",
+        "number": 0,
     }
     assert (second["seconds"], second["bytes"], second["attempt"], second["host"]) == (3.5, 1000, 2, "node1")
     log.close()
@@ -141,12 +142,24 @@ def test_a_file_of_events_that_cannot_be_opened_is_wrong_usage(tmp_path):
 # release.json
 
 
+def test_two_layouts_of_one_model_are_two_rows_that_run_by_themselves(tmp_path):
+    (job,) = jobs(tmp_path, 1)
+    other = replace(job, request=replace(job.request, output=tmp_path / "npz"))
+    record = Record(tmp_path, [job, other], silent)
+    record(Event(job.name, "verifying", number=1))
+    assert [(row["folder"], row["state"]) for row in record_of(tmp_path)["models"]] == [
+        ("npz/BiT-digits", "running"),
+        ("BiT-digits", "waiting"),
+    ]
+    record.close()
+
+
 def test_a_row_a_model_failures_first_and_totals(tmp_path):
     todo = jobs(tmp_path, 4, ME)
     record = Record(tmp_path, todo, silent, command="bit-convert 'BiT-*' --push --namespace me")
     assert set(states(tmp_path).values()) == {"waiting"}
     assert record_of(tmp_path)["finished"] is False
-    record(Event(todo[2].name, "verifying", attempt=2, host="node7:81"))
+    record(Event(todo[2].name, "verifying", attempt=2, host="node7:81", number=2))
     assert states(tmp_path)[todo[2].name] == "running"
     record.add(0, published(todo[0]))
     record.add(1, published(todo[1], changed=False))
@@ -281,7 +294,7 @@ def test_writes_are_seldom_and_the_last_is_complete(tmp_path, monkeypatch):
     todo = jobs(tmp_path, 20)
     record = Record(tmp_path, todo, silent)
     for number, job in enumerate(todo):
-        record(Event(job.name, "started"))
+        record(Event(job.name, "started", number=number))
         record.add(number, published(job))
     assert written == ["release.json", "release.html"]
     record.close(0)
@@ -456,7 +469,7 @@ def test_what_is_written_fits_the_schemas(tmp_path):
     todo = jobs(tmp_path, 2, ME)
     log, record = EventLog(tmp_path / "events", silent), Record(tmp_path, todo, silent)
     for number, (job, result) in enumerate(zip(todo, (published(todo[0]), failed(todo[1])), strict=True)):
-        event = Event(job.name, result.state, result.seconds, error=str(result.error or ""))
+        event = Event(job.name, result.state, result.seconds, error=str(result.error or ""), number=number)
         log(event)
         record(event)
         record.add(number, result)

@@ -25,7 +25,7 @@ def written(folder: Path, count: int, *, hostile: bool = False, end: bool = True
         todo.append(called(HOSTILE, folder))
     record = Record(folder, todo, pytest.fail, command="bit-convert 'BiT-*' --push --namespace me --events e.jsonl")
     for number, job in enumerate(todo):
-        record(Event(job.name, "started", host="node1:12"))
+        record(Event(job.name, "started", host="node1:12", number=number))
         if hostile and number == count:
             record.add(number, failed(job, CheckpointError(f"{HOSTILE}: </td></table>.\nSee <b>there</b>.")))
         elif number % 5 == 3:

@@ -75,6 +75,21 @@ def test_a_step_has_a_line_when_it_ends_and_one_now_and_then_while_it_takes_long
     assert said(*story, verbose=True)[0] == "a: writing, 0.4 s"
 
 
+def test_two_layouts_of_one_model_are_told_apart():
+    steps = [("writing", 0), ("verifying", 1)] * 20
+    story = [Event("a", step, time=float(at), number=number) for at, (step, number) in enumerate(steps)]
+    assert said(*story, Event("a", "published", 41.0, time=41.0, number=0)) == [
+        "a: writing, 30.0 s",
+        "a: verifying, 30.0 s",
+        "a: writing, 41.0 s",
+        "a: published, 41.0 s",
+    ]
+    table = LiveTable(2, lambda: 24, now=lambda: 41.0)
+    for event in story:
+        table(event)
+    assert [line.split()[:2] for line in shown(table)[2:]] == [["a", "writing"], ["a", "verifying"]]
+
+
 def test_lines_tell_the_time_and_why_something_is_done_again():
     lines: list[str] = []
     EventLines(False, lines.append)(Event("a", "retried", 2.0, error="the host went away.\nsecond", attempt=2))

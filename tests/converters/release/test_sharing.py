@@ -41,7 +41,7 @@ def threads_of(here: Here, place: Path) -> tuple[str, set[int], int]:
     found = []
 
     @contextmanager
-    def shown(job, attempt):
+    def shown(number, attempt, job):
         np.ones((2, 2)) @ np.ones((2, 2))
         blas = {each["num_threads"] for each in ThreadpoolController().info() if each["user_api"] == "blas"}
         found.append((os.environ["OMP_NUM_THREADS"], blas, torch.get_num_threads()))
