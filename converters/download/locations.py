@@ -5,7 +5,6 @@ what was given, Variant → ``locate()`` → path, or an address → ``fetch()``
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -214,12 +213,13 @@ def _folder(address: str, files: dict[str, Path]) -> Path:
     """Downloaded files under their own names, as links in a folder of the cache."""
     from converters.download.cache import Slot
 
-    folder = Slot.of(address).folder / "module"
-    for name, path in files.items():
-        link = folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        fresh = link.with_name(f"{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(path)
-        fresh.replace(link)
-    return folder
+    slot = Slot.of(address)
+    with slot.locked():
+        for name, path in files.items():
+            link = slot.folder / "module" / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            fresh = link.with_name(f"{link.name}.new")
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(path)
+            fresh.replace(link)
+    return slot.folder / "module"

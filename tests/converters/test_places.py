@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from converters.download.locations import fetch, identity
+from converters.download.locations import MODULE_FILES, fetch, identity
 from converters.errors import HubError, Scope, UsageError
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, converted, elsewhere, refused, run
@@ -227,6 +228,28 @@ def test_a_module_s_folder_is_fetched_file_by_file_and_once(cache: Path, tensors
         assert holds(tmp_path / "newer model", others)
     converted(url, tmp_path / "offline", "--no-verify", "--offline")
     assert holds(tmp_path / "offline", others)
+
+
+def test_threads_may_fetch_one_module_at_once(cache: Path) -> None:
+    with FileServer({f"/m/{name}": name.encode() for name in MODULE_FILES}) as server:
+        url = server.url("/m/")
+        folder = fetch(url, progress=lambda what, done, total: None)
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            for _ in range(20):
+                assert fetch(url, offline=True, progress=lambda what, done, total: None) == folder
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert content(folder) == {name: name.encode() for name in MODULE_FILES}
 
 
 @pytest.mark.parametrize("missing", ["variables/variables.index", "variables/variables.data-00000-of-00001"])
