@@ -253,7 +253,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
 def _jobs(run: Run) -> list[Job]:
     command = command_line("bit-convert")
     if run.plan is not None:
-        planned = [each.job for each in read_plan(run.plan, run.typed, command)]
+        planned = read_plan(run.plan, run.typed, command)
         return [replace(job, discard=run.release.discard, recheck=run.release.recheck) for job in planned]
     to = run.publish if run.push else None
     todo = partial(Job, publish=to, discard=run.release.discard, recheck=run.release.recheck)

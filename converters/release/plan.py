@@ -27,38 +27,23 @@ from converters.release.plan_settings import Settings, settings_of
 MAX_JOBS = 100_000
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One job of a plan."""
-
-    job: Job
-    line: int
-    """The line of its table."""
-
-
-def read_plan(path: Path, typed: Mapping[str, Any] | None = None, command: str = "") -> list[Planned]:
+def read_plan(path: Path, typed: Mapping[str, Any] | None = None, command: str = "") -> list[Job]:
     """The jobs of a plan, in its order.
 
     ``typed`` are options that were given beside it, by field, ``push`` among them; ``command`` repeats the run. Raises
     UsageError, with file, line and key, for whatever is wrong with the plan.
     """
-    planned: list[Planned] = []
+    jobs: list[Job] = []
     once = _Once()
     for settings in settings_of(path, RELEASES, typed, "a [[release]] table with a variant"):
-        for each in _planned(settings, command):
-            once.add(settings, each)
-            planned.append(each)
-            if len(planned) > MAX_JOBS:
+        for variant in _variants(settings):
+            with settings.speaking():
+                jobs.append(_job(settings, variant, command))
+            once.add(settings, jobs[-1])
+            if len(jobs) > MAX_JOBS:
                 message = f"release: more than {MAX_JOBS:,} models. Make several plans of it."
                 raise settings.document.error(settings.place, message)
-    return planned
-
-
-def _planned(settings: Settings, command: str) -> Iterator[Planned]:
-    for variant in _variants(settings):
-        with settings.speaking():
-            job = _job(settings, variant, command)
-        yield Planned(job, settings.line)
+    return jobs
 
 
 def _variants(settings: Settings) -> tuple[Variant | None, ...]:
@@ -84,7 +69,7 @@ def _job(settings: Settings, variant: Variant | None, command: str) -> Job:
 def _output(settings: Settings, variant: Variant | None, filled: Mapping[str, Any]) -> Path | None:
     """As ``Request.output``: the folder itself of a given checkpoint, which its table or its variant names."""
     output: Path | None = filled.get("output")
-    if settings["checkpoint"] is None or settings.says("output"):
+    if settings["checkpoint"] is None or "output" in settings.own:
         return output
     if variant is None:
         raise settings.error("output", "is missing. Name the folder to make of the checkpoint.")
@@ -93,33 +78,33 @@ def _output(settings: Settings, variant: Variant | None, filled: Mapping[str, An
 
 @dataclass
 class _Once:
-    """The folders and repositories of a plan, none of which two of its models may have."""
+    """The folders and repositories of a plan, none of which two of its models may have; each with its first model."""
 
-    folders: dict[Path, Planned] = field(default_factory=dict)
-    around: dict[Path, Planned] = field(default_factory=dict)
+    folders: dict[Path, str] = field(default_factory=dict)
+    around: dict[Path, str] = field(default_factory=dict)
     """The folders that the folders are in."""
-    repositories: dict[tuple[str, ...], Planned] = field(default_factory=dict)
+    repositories: dict[tuple[str, ...], str] = field(default_factory=dict)
 
-    def add(self, settings: Settings, each: Planned) -> None:
+    def add(self, settings: Settings, job: Job) -> None:
         """Raises UsageError, with both lines, for a folder or a revision of a repository that is another's."""
-        variant = each.job.request.variant
-        folder = Path(os.path.abspath(each.job.request.place()))
+        model = f"{job.name} (line {settings.line})"
+        folder = Path(os.path.abspath(job.request.place()))
         other = next((self.folders[path] for path in (folder, *folder.parents) if path in self.folders), None)
         if other := other or self.around.get(folder):
-            raise _twice(settings, "output", each, other, f"write {folder}")
-        self.folders[folder] = each
-        self.around.update(dict.fromkeys(folder.parents, each))
-        if each.job.publish is not None:
-            target = _target(each.job.publish, variant)
+            raise _twice(settings, "output", job, other, f"write {folder}")
+        self.folders[folder] = model
+        self.around.update(dict.fromkeys(folder.parents, model))
+        if job.publish is not None:
+            target = _target(job.publish, job.request.variant)
             if other := self.repositories.get(target):
-                raise _twice(settings, "repo_id", each, other, f"publish to {target[1]}, {target[2]}")
-            self.repositories[target] = each
+                raise _twice(settings, "repo_id", job, other, f"publish to {target[1]}, {target[2]}")
+            self.repositories[target] = model
 
 
-def _twice(settings: Settings, key: str, each: Planned, other: Planned, what: str) -> UsageError:
-    both = f"{each.job.name} and {other.job.name} (line {other.line})"
-    message = f"{key}: {both} would both {what}. Give one of them another {key}, such as one with {{layout}}."
-    return settings.document.error((*settings.place, key), message)
+def _twice(settings: Settings, key: str, job: Job, other: str, what: str) -> UsageError:
+    message = f"{key}: {job.name} and {other} would both {what}."
+    remedy = f"Give one of them another {key}, such as one with {{layout}}."
+    return settings.document.error((*settings.place, key), f"{message} {remedy}")
 
 
 def _target(publish: PublishOptions, variant: Variant | None) -> tuple[str, ...]:

@@ -63,10 +63,6 @@ class Settings:
     def line(self) -> int:
         return self.document.line(*self.place)
 
-    def says(self, *keys: str) -> bool:
-        """Whether the table itself has all of these keys."""
-        return all(key in self.own for key in keys)
-
     def variants(self) -> tuple[Variant, ...]:
         """Those of ``variant`` without those of ``exclude``. Raises UsageError where none is left."""
         if self["variant"] is None:

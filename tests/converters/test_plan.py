@@ -54,10 +54,9 @@ def refused(plan, text: str, **typed: object) -> str:
 def test_jobs_come_in_the_order_of_tables_and_catalogue(plan):
     planned = plan('[[release]]\nvariant = "BiT-S-*"\n\n[[release]]\nvariant = ["BiT-digits", "BiT-M-R50x1"]\n')
     names = [v.name for v in find("BiT-S-*")] + ["BiT-digits", "BiT-M-R50x1"]
-    assert [each.job.name for each in planned] == names
-    assert [each.line for each in planned] == [1] * (len(names) - 2) + [4, 4]
-    assert all(each.job.publish is None for each in planned)
-    assert {each.job.request.command for each in planned} == {"bit-convert --plan plan.toml"}
+    assert [each.name for each in planned] == names
+    assert all(each.publish is None for each in planned)
+    assert {each.request.command for each in planned} == {"bit-convert --plan plan.toml"}
 
 
 def test_a_table_wins_over_the_command_line_and_that_over_defaults(plan):
@@ -75,7 +74,7 @@ def test_a_table_wins_over_the_command_line_and_that_over_defaults(plan):
         variant = "BiT-M-R50x3"
         max_shard_size = "1GB"
     """
-    first, second = (each.job for each in plan(text, layout="transformers", dtype="bfloat16"))
+    first, second = plan(text, layout="transformers", dtype="bfloat16")
     assert (first.request.options.layout, first.request.options.dtype) == ("timm", "bfloat16")
     assert (second.request.options.layout, second.request.options.max_shard_size) == ("transformers", 10**9)
     assert first.publish == second.publish == PublishOptions(namespace="me", patience=5)
@@ -93,19 +92,19 @@ def test_templates_are_filled(plan):
         variant = "vtab/BiT-M-R50x1-run0-dtd"
     """
     (each,) = plan(text, push=True)
-    assert each.job.request.place("x") == Path("models/transformers-float32/x")
-    assert each.job.publish == PublishOptions(repo_id="me/vtab-BiT-M-R50x1-run0-dtd-bits", tag="{v1}-R50x1-npz")
+    assert each.request.place("x") == Path("models/transformers-float32/x")
+    assert each.publish == PublishOptions(repo_id="me/vtab-BiT-M-R50x1-run0-dtd-bits", tag="{v1}-R50x1-npz")
 
 
 def test_a_repository_of_a_table_does_without_the_namespace_of_the_defaults(plan):
     text = '[defaults]\nnamespace = "me"\n[[release]]\nvariant = "BiT-digits"\nrepo_id = "ours/x"\n'
     (each,) = plan(text, push=True)
-    assert each.job.publish == PublishOptions(repo_id="ours/x")
+    assert each.publish == PublishOptions(repo_id="ours/x")
 
 
 def test_what_is_excluded_is_left_out(plan):
     planned = plan('[[release]]\nvariant = "BiT-*"\nexclude = ["BiT-*-R152x*", "BiT-digits"]\n')
-    names = {each.job.name for each in planned}
+    names = {each.name for each in planned}
     assert names == {v.name for v in find("BiT-*") if "R152" not in v.name and v.name != "BiT-digits"}
 
 
@@ -121,7 +120,7 @@ def test_a_checkpoint_has_a_folder_of_its_own(plan):
         output = "elsewhere/mine"
         repo_id = "me/mine"
     """
-    first, second = (each.job for each in plan(text, push=True))
+    first, second = plan(text, push=True)
     assert first.request.place("") == Path("models/BiT-M-R50x1")
     assert first.request.variant is not None
     assert second.request.place("") == Path("elsewhere/mine")
@@ -130,10 +129,10 @@ def test_a_checkpoint_has_a_folder_of_its_own(plan):
 
 def test_a_collection_is_the_hubs(plan):
     text = '[defaults]\ncollection = "BiT"\nnamespace = "me"\n[[release]]\nvariant = "BiT-digits"\n'
-    assert [each.job.collection for each in plan(text, push=True)] == ["BiT"]
-    assert [each.job.collection for each in plan(text)] == [None]
+    assert [each.collection for each in plan(text, push=True)] == ["BiT"]
+    assert [each.collection for each in plan(text)] == [None]
     for own in ("", 'collection = "other"'):
-        assert [each.job.collection for each in plan(text + own, push=True, hub=Path("hub"))] == [None]
+        assert [each.collection for each in plan(text + own, push=True, hub=Path("hub"))] == [None]
 
 
 def test_keys_are_the_words_of_the_commands():
@@ -523,8 +522,8 @@ def test_a_plan_means_what_its_options_mean(tmp_path_factory, defaults, own, pus
             read_plan(path, {"push": push})
         return
     (each,) = read_plan(path, {"push": push})
-    assert each.job.request.options == meant[0]
-    assert each.job.publish == (meant[1] if push else None)
+    assert each.request.options == meant[0]
+    assert each.publish == (meant[1] if push else None)
 
 
 SPACE = st.sampled_from(["", "", "# [x] = 1", "   # '''", "\t"])
