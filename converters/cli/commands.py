@@ -266,18 +266,15 @@ def convert(name_or_path: str | None, list_only: bool, token: str | None, **opti
 
         options = with_source(name_or_path, options)
     if options["plan"] is not None:
-        options["typed"] = _typed(options, RELEASES)
+        options["typed"] = _typed(options, "release")
     from converters.cli.runs import Run, convert_all
 
     with using(token), guarded_libraries(), terminable():
         return convert_all(Run.of(options))
 
 
-RELEASES, AUDITS = "release", "audit"
-
-
 def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
-    """The options that a plan's tables have, too, of those that were typed, and not a default."""
+    """The options that a plan's ``tables`` have, too, of those that were typed, and not a default."""
     from converters.release.plan_keys import KEYS, WORDS
 
     source = click.get_current_context().get_parameter_source
@@ -423,5 +420,5 @@ def verify(
         elif targets or against or audit.variant:
             raise UsageError("a plan names targets and what they are of. Leave out TARGET, --against and --variant.")
         else:
-            found = read_audits(plan, report_folder, _typed(options, AUDITS))
+            found = read_audits(plan, report_folder, _typed(options, "audit"))
         return audit_all(found, report_folder, jobs, output)

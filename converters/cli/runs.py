@@ -168,8 +168,8 @@ def _alone(job: Job, run: Run, watch: Watch) -> Result:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
     job = replace(job, request=replace(job.request, apart=True))
-    with shown(job.name, run.shown.quiet, run.shown.verbose) as bar, watch.alone(job, bar) as progress:
-        result = release_one(job, progress, bars=not run.shown.quiet, tell=tell)
+    with shown(job.name, run.shown.quiet, run.shown.verbose) as bar:
+        result = release_one(job, watch.alone(job, bar), bars=not run.shown.quiet, tell=tell)
     assert isinstance(result, Result), "it waits"
     watch.ended_alone(job, result)
     return result

@@ -102,8 +102,7 @@ class Watch:
         with redirect_stdout(StringIO()):
             yield Steps(self, job.name, attempt, number)
 
-    @contextmanager
-    def alone(self, job: Job, progress: Progress) -> Iterator[Progress]:
+    def alone(self, job: Job, progress: Progress) -> Progress:
         """The same of the only job of a run, beside what shows its progress."""
         steps = Steps(self, job.name, 1)
 
@@ -112,7 +111,7 @@ class Watch:
             steps(what, done, total)
 
         self(Event(job.name, "started", host=here()))
-        yield both if self._listeners else progress
+        return both
 
     def ended_alone(self, job: Job, result: Result) -> None:
         """The only job has come to its end."""

@@ -189,14 +189,13 @@ class _Part:
     write: int
     place: Path
     hub: Path | None
-    architecture: Architecture | None
 
 
 def estimate(jobs: Sequence[Job]) -> Estimate:
     """Raises UsageError where there is no home for the cache of downloads."""
     parts = [_part(job) for job in jobs]
     sources = {part.source: part for part in parts}.values()
-    known = [(job, part.architecture) for job, part in zip(jobs, parts, strict=True) if part.architecture]
+    known = [(job.request.variant.network, job.request.options.verify) for job in jobs if job.request.variant]
     published = [(job.publish, part) for job, part in zip(jobs, parts, strict=True) if job.publish]
     writes = [(cache_folder(), part.fetch) for part in sources if part.fetch]
     writes += [(path, part.write) for part in parts for path in (part.place, part.hub) if path is not None]
@@ -208,9 +207,9 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
         send=sum(part.write for publish, part in published if publish.hub is None),
         disk=_by_disk(writes),
         largest=max((part.fetch + part.write * (2 if part.hub else 1) for part in parts), default=0),
-        memory=max((memory_of(network, job.request.options.verify) for job, network in known), default=0),
+        memory=max((memory_of(network, verify) for network, verify in known), default=0),
         requests=sum(requests_of(publish) for publish, _ in published),
-        seconds=sum(seconds_of(network, job.request.options.verify) for job, network in known),
+        seconds=sum(seconds_of(network, verify) for network, verify in known),
     )
 
 
@@ -221,7 +220,7 @@ def _part(job: Job) -> _Part:
     source, fetch, cached = _source(job)
     whole = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
     place = request.place()
-    return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub, network)
+    return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub)
 
 
 def _source(job: Job) -> tuple[str, int, int]:
