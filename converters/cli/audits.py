@@ -9,13 +9,14 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from converters.auditing.audits import VERSION
 from converters.auditing.named_source import named_by
 from converters.catalogue.variants import named
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json
+from converters.cli.progress import Output
 from converters.cli.watching import Watch, local_engine
 from converters.cli.words import missing_source
 from converters.download.locations import variant_of
@@ -25,9 +26,6 @@ from converters.placing import refuse_unwritable
 from converters.release.estimate import BASE_MEMORY, memory_of
 from converters.release.job import AuditJob, Result
 from converters.release.plan import with_places
-
-if TYPE_CHECKING:
-    from converters.cli.runs import Output
 
 WORST = ("failed", "error", "inconclusive", "passed")
 """Verdicts, the worst first; an error is a target that could not be audited."""

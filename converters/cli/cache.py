@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -32,27 +33,27 @@ STATUSES = {"0": "done", "3": "a download is damaged", "2": "wrong usage", "130,
 @QUIET
 @VERBOSE
 @DEBUG
-def cache(
-    action: str, older_than: float | None, everything: bool, as_json: bool, quiet: bool, verbose: bool, debug: bool
-) -> int:
+def cache(action: str, older_than: float | None, everything: bool, **options: Any) -> int:
     """List, verify or prune the cache of downloads ($BIT_CONVERT_CACHE). A path of that name is written ./cache."""
-    from converters.cli.progress import shown
+    from converters.cli.progress import Output, shown
     from converters.download import upkeep
     from converters.files import cache_folder
+    from converters.options import taken
 
+    output = taken(Output, options)
     if action != "prune" and (older_than is not None or everything):
         raise click.UsageError("--older-than and --all are for prune.")
     with guarded_libraries(), terminable():
         if action == "prune":
             rows = upkeep.prune(older_than, everything)
         elif action == "verify":
-            with shown("cache", quiet, verbose) as progress:
+            with shown("cache", output) as progress:
                 rows = upkeep.verified(progress)
         else:
             rows = upkeep.kept()
     damaged = [row for row in rows if row.state is upkeep.State.DAMAGED and action == "verify"]
     status = CheckpointError.exit_status if damaged else 0
-    if as_json:
+    if output.as_json:
         entries = [asdict(row) | {"folder": str(row.folder), "changed": round(row.changed, 3)} for row in rows]
         say_json({"cache": str(cache_folder()), "action": action, "exit_status": status, "downloads": entries})
         return status

@@ -391,7 +391,8 @@ def verify(
 
     TARGET is always a path or a repository, never a name of the catalogue. One that is its own source is wrong usage.
     """
-    from converters.cli.runs import Output, check
+    from converters.cli.progress import Output
+    from converters.cli.runs import check
     from converters.cli.runs import verify as run
     from converters.options import AuditOptions, taken
 

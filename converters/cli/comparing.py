@@ -9,13 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from converters.auditing.audits import VERSION, write_texts
 from converters.auditing.report_check import read_report
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say_json, say_styled
-from converters.cli.progress import shown
+from converters.cli.progress import Output, shown
 from converters.cli.words import command_line
 from converters.download.locations import identity, report_of
 from converters.errors import ParityError, UsageError
@@ -27,9 +26,6 @@ from verify.protocols import Progress
 from verify.report.comparison import compared, render
 from verify.report.parity import Report
 from verify.verdict import listed
-
-if TYPE_CHECKING:
-    from converters.cli.runs import Output
 
 PLACES = (PARITY, f"parity/{PARITY}")
 """The places of a report in a folder: beside a model, and where ``bit-verify`` leaves it."""
@@ -43,7 +39,7 @@ def compare(given: Sequence[str], report_folder: Path, offline: bool, output: Ou
     if output.as_markdown:
         raise UsageError("--markdown is for one report. Leave it out.")
     refuse_unwritable(report_folder, "--report")
-    with shown("reports", output.quiet, output.verbose) as progress:
+    with shown("reports", output) as progress:
         one, other = (_report(each, offline, progress) for each in given)
     found = compared(one, other)
     status = 0 if found.passed else ParityError.exit_status

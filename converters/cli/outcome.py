@@ -16,13 +16,12 @@ from converters.amounts import counted
 from converters.auditing.audits import VERSION
 from converters.choices import JSON_SCHEMA
 from converters.cli.output import say, say_json_list, say_styled
-from converters.cli.progress import shown
+from converters.cli.progress import Output, shown
 from converters.errors import BitConvertError
 from converters.failures import failure_of
 from converters.release.job import Job, Result, State
 
 if TYPE_CHECKING:
-    from converters.cli.runs import Output
     from converters.release.estimate import Estimate
 
 Gathered = tuple[list[dict[str, Any]], BitConvertError | None]
@@ -82,10 +81,9 @@ class Outcome:
 class Collections:
     """The collections of the Hub that a run's results go to."""
 
-    def __init__(self, jobs: Sequence[Job], *, quiet: bool, patience: float) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Sequence[Job], output: Output, patience: float) -> None:
+        self._jobs, self._output, self._patience = jobs, output, patience
         self._private = {job.collection for job in jobs if job.publish and job.publish.private}
-        self._quiet, self._patience = quiet, patience
         self._found: dict[tuple[str, str], list[str]] = {}
 
     def add(self, result: Result) -> None:
@@ -111,7 +109,7 @@ class Collections:
     def _gathered(self, name: str, repositories: list[str]) -> dict[str, Any]:
         from converters.hub.collection import gather
 
-        with shown(name, self._quiet) as progress:
+        with shown(name, self._output) as progress:
             found = gather(
                 name,
                 repositories,
@@ -119,7 +117,7 @@ class Collections:
                 patience=self._patience,
                 progress=lambda line: progress(line, 0, 1),
             )
-        if not self._quiet:
+        if not self._output.quiet:
             say(f"{found.title}: {counted(len(found.added), 'model')} added, {found.url}", err=True)
         return {"collection": name, "exit_status": 0, **asdict(found)}
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
 from converters.amounts import clock, size
 from converters.cli.output import say
+from converters.errors import UsageError
 from converters.redaction import printable
 from converters.release.events import DOWNLOADING, phase_of
 from verify.protocols import Progress
@@ -23,9 +25,26 @@ FIRST, BETWEEN, LONGEST = 2.0, 2.0, 30.0
 """Seconds before the first line, between two lines of different steps, and between two of the same."""
 
 
+@dataclass(frozen=True)
+class Output:
+    """The options of a command's output."""
+
+    as_json: bool = False
+    as_markdown: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other. Leave one out.")
+        if self.as_json and self.as_markdown:
+            raise UsageError("--json and --markdown both ask for stdout. Leave one out.")
+
+
 @contextmanager
-def shown(title: str, quiet: bool, verbose: bool = False) -> Iterator[Progress]:
-    """A callback (what, done, total), which shows nothing when ``quiet``.
+def shown(title: str, output: Output) -> Iterator[Progress]:
+    """A callback (what, done, total), which shows nothing when the output is to be quiet.
 
     Inside, what libraries print is lost: stdout is for what the command says at the end.
     """
@@ -33,10 +52,10 @@ def shown(title: str, quiet: bool, verbose: bool = False) -> Iterator[Progress]:
 
     console = Console(stderr=True)
     with redirect_stdout(StringIO()):
-        if quiet:
+        if output.quiet:
             yield lambda *_: None
-        elif verbose or not console.is_terminal:
-            lines = Lines(title, verbose)
+        elif output.verbose or not console.is_terminal:
+            lines = Lines(title, output.verbose)
             try:
                 yield lines
             finally:

@@ -19,7 +19,7 @@ from converters.auditing.audits import audit_target, write_report
 from converters.catalogue import variants
 from converters.cli.outcome import Collections, Outcome
 from converters.cli.output import say, say_json, say_styled, say_traceback
-from converters.cli.progress import shown
+from converters.cli.progress import Output, shown
 from converters.cli.watching import Watch, local_engine, record_folder
 from converters.cli.words import command_line, missing_source
 from converters.conversion import Request, plan_of
@@ -42,23 +42,6 @@ from converters.sources import open_checkpoint
 from converters.sources.left_out import left_out_line
 from verify import Report
 from verify.oracles.numpy.threads import cores
-
-
-@dataclass(frozen=True)
-class Output:
-    """The options of a command's output."""
-
-    as_json: bool = False
-    as_markdown: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    debug: bool = False
-
-    def __post_init__(self) -> None:
-        if self.quiet and self.verbose:
-            raise UsageError("--quiet and --verbose contradict each other. Leave one out.")
-        if self.as_json and self.as_markdown:
-            raise UsageError("--json and --markdown both ask for stdout. Leave one out.")
 
 
 @dataclass(frozen=True)
@@ -145,7 +128,7 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
 
 
 def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
-    collections = Collections(jobs, quiet=run.shown.quiet, patience=run.publish.patience)
+    collections = Collections(jobs, run.shown, run.publish.patience)
     if len(jobs) == 1 and run.release.scheduler is None:
         result = _alone(jobs[0], run, watch)
         outcome.add(result)
@@ -168,7 +151,7 @@ def _alone(job: Job, run: Run, watch: Watch) -> Result:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
     job = replace(job, request=replace(job.request, apart=True))
-    with shown(job.name, run.shown.quiet, run.shown.verbose) as bar:
+    with shown(job.name, run.shown) as bar:
         result = release_one(job, watch.alone(job, bar), bars=not run.shown.quiet, tell=tell)
     assert isinstance(result, Result), "it waits"
     watch.ended_alone(job, result)
@@ -194,7 +177,7 @@ def verify(target: str | None, against: str | None, report_folder: Path, options
     refuse_unwritable(report_folder, "--report")
     variant_of(against)
     keep_freed_memory()
-    with shown(target, output.quiet, output.verbose) as progress:
+    with shown(target, output) as progress:
         report = audit_target(target, against, options, progress)
     replaced = _replaced(report_folder / PARITY)
     write_report(report, report_folder, command_line("bit-verify"))
@@ -234,7 +217,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
     """``bit-verify --check``: a report, the files it speaks of, and the checkpoint where one is given."""
     from converters.auditing import report_check
 
-    with shown(parity.name, output.quiet, output.verbose) as progress, ExitStack() as opened:
+    with shown(parity.name, output) as progress, ExitStack() as opened:
         folder = None if target is None else target_of(target, options.offline, progress)
         source, known = None, None
         if against is not None:

@@ -151,6 +151,7 @@ def test_other_folders_in_the_cache_stay(cache):
 def test_wrong_words_are_refused():
     assert "prune" in refused(2, "cache", "clean")
     assert "--all" in refused(2, "cache", "list", "--all")
+    assert "contradict each other" in refused(2, "cache", "--quiet", "--verbose")
 
 
 def test_a_path_of_that_name_is_written_with_its_folder(tmp_path, monkeypatch):
