@@ -1,9 +1,9 @@
 """The cache of downloads: where a file lies, whether it is whole, and who may write.
 
-    URL → slot (one folder a URL: lock, partial + partial.json, entry.json) → a version, under its digest, whole
+    URL → slot (one folder a URL: partial + partial.json, entry.json) → a version, under its digest, whole
 
+    locks/BiT-M-R50x1.npz-0c5b2f8a41e97d36.lock    held by the one process that fetches; never removed
     BiT-M-R50x1.npz-0c5b2f8a41e97d36/
-        lock                               held by the one process that fetches
         partial, partial.json              the bytes so far, and the version that they are of
         entry.json                         the current version: digest, size, what the server called it
         9f86d081884c7d65/BiT-M-R50x1.npz   a version, under the first digits of its sha256
@@ -81,7 +81,7 @@ class Slot:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.folder = name, folder
-        self.lock, self.partial = self.folder / "lock", self.folder / "partial"
+        self.partial = self.folder / "partial"
         self._version = self.folder / "partial.json"
         self._entry = self.folder / "entry.json"
 
@@ -109,10 +109,10 @@ class Slot:
         """
         from filelock import FileLock
 
-        lock = FileLock(self.lock)
+        locks = self.folder.parent / "locks"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(timeout=wait)
+            locks.mkdir(parents=True, exist_ok=True)
+            held = FileLock(locks / f"{self.folder.name}.lock").acquire(timeout=wait)
         except (OSError, RuntimeError) as error:  # filelock's Timeout is an OSError
             raise self.unusable(error) from error
         with held:
@@ -151,6 +151,7 @@ class Slot:
 
     def start(self, version: Version) -> None:
         """Begins an empty partial file of ``version``."""
+        self.folder.mkdir(exist_ok=True)
         self.drop()
         _save(self._version, version)
         self.partial.touch()
@@ -161,23 +162,19 @@ class Slot:
         self._version.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Removes every version of the file, of a slot that is locked; the lock stays, which others may wait for."""
-        for path in self._folders():
-            shutil.rmtree(path, ignore_errors=True)
-        self._entry.unlink(missing_ok=True)
-        self.drop()
+        """Removes every version of the file, of a slot that is locked."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def drop_older(self) -> int:
         """Removes all versions but the current one, of a slot that is locked; returns their bytes."""
-        current, freed = self.entry(), 0
-        for path in self._folders():
-            if current is not None and path != current[0].parent and path.name != "module":
+        freed, current = 0, self.entry()
+        if current is None:
+            return freed
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink() and path not in (current[0].parent, self.folder / "module"):
                 freed += sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
                 shutil.rmtree(path, ignore_errors=True)
         return freed
-
-    def _folders(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
 
     def finish(self, version: Version, digest: str, origin: str) -> Path:
         """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""

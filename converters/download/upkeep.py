@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -81,11 +80,11 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
     for slot in Slot.all():
         with suppress(UsageError), slot.locked(BUSY):
             row = _row(slot, _is_there(slot))
-            assert row is not None, "a folder that is locked is there"
+            if row is None:
+                continue
             is_old = everything or (older_than is not None and row.days >= older_than)
             if is_old or row.state in (State.DAMAGED, State.EMPTY):
                 slot.clear()
-                shutil.rmtree(slot.folder, ignore_errors=True)
                 gone.append(row)
             elif (freed := slot.drop_older()) > 0:
                 gone.append(replace(row, bytes=freed))
@@ -123,12 +122,12 @@ def _row(slot: Slot, whole: bool) -> Kept | None:
 
 
 def _files(slot: Slot) -> Iterator[os.stat_result]:
-    """What the system says of a slot's files but for its lock; another process may be replacing and removing some."""
+    """What the system says of a slot's files; another process may be replacing and removing some meanwhile."""
     for folder, _, names in os.walk(slot.folder):
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):
                 found = path.lstat()
-                if stat.S_ISREG(found.st_mode) and path != slot.lock:
+                if stat.S_ISREG(found.st_mode):
                     yield found
 
 

@@ -108,6 +108,24 @@ def test_what_is_downloaded_while_pruning_waits_stays(cache, monkeypatch):
     assert path.read_bytes() == b"one"
 
 
+def test_a_download_that_waits_for_pruning_goes_on_after_it(cache):
+    slot = Slot.of("https://host/one.h5")
+
+    def work() -> None:
+        with slot.locked():
+            slot.start(Version())
+
+    working = threading.Thread(target=work)
+    with slot.locked():
+        slot.start(Version())
+        working.start()
+        time.sleep(0.3)
+        slot.clear()
+    working.join()
+    assert [row.state for row in upkeep.kept()] == [upkeep.State.EMPTY]
+    assert slot.partial.exists()
+
+
 def test_what_other_processes_replace_meanwhile_stops_no_list(downloads, monkeypatch):
     real = Path.lstat
 
