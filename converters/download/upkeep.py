@@ -122,7 +122,7 @@ def _row(slot: Slot, whole: bool) -> Kept | None:
 
 
 def _files(slot: Slot) -> Iterator[os.stat_result]:
-    """What the system says of a slot's files; another process may be replacing and removing some meanwhile."""
+    """The states of the files of a slot; another process may be replacing and removing some meanwhile."""
     for folder, _, names in os.walk(slot.folder):
         for path in (Path(folder, name) for name in names):
             with suppress(FileNotFoundError):

@@ -13,12 +13,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from converters.digests import known_sha256
+from converters.download.addresses import endpoint
+from converters.download.retry import Pace, Postponed
 from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
 from converters.folder import signature, snippet
 from converters.folder.provenance import read, unlike
+from converters.options import PublishOptions
 from verify import Report
 
 MAIN = "main"
@@ -40,6 +44,31 @@ class Publication:
     changed: bool
     """False where the hub already had this result and nothing was committed."""
     pull_request: int | None = None
+
+
+def is_there(publication: Publication, options: PublishOptions) -> bool:
+    """Whether the commit of a publication is still in its repository, by one request; in a folder hub, by a look.
+
+    Where the Hub cannot be asked it is taken to be there: nothing would be gained by downloading a model again.
+    """
+    if options.hub is not None:
+        return Path(unquote(urlsplit(publication.url).path)).is_dir()
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    from converters.download.hub_client import guarded, patience_with
+
+    api = HfApi(endpoint=endpoint(), library_name="bit-convert")
+    try:
+        with guarded(patience_with(Pace(patience=options.patience))):
+            api.model_info(publication.repo_id, revision=publication.commit)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return False
+    except Postponed:
+        raise
+    except Exception:  # whatever the Hub or the network answers instead
+        return True
+    return True
 
 
 def refuse_repository(repo_id: str) -> None:

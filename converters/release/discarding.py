@@ -17,7 +17,7 @@ from converters.conversion import Conversion
 from converters.digests import result_name
 from converters.download.locations import downloads, remove_downloads
 from converters.files import cache_folder, write_whole
-from converters.hub.guard import Publication
+from converters.hub.guard import Publication, is_there
 from converters.release.job import Job, Result
 
 MAX_RECORD = 1 << 16
@@ -66,8 +66,6 @@ def _remove_download(job: Job) -> None:
 
 def published_before(job: Job) -> Publication | None:
     """The publication of this very job, which the hub still has; None where it is to be done."""
-    from converters.hub.presence import is_there
-
     if job.recheck or job.publish is None:
         return None
     try:
