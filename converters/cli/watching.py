@@ -6,6 +6,7 @@ Event → ``Watch`` → table or lines on stderr, the file of ``--events``, rele
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +62,7 @@ class Watch:
     ) -> None:
         self._open, self._listeners, self._record = ExitStack(), list[Listener](), None
         self._hosts: dict[int, str] = {}
+        self._lock = threading.Lock()
         if events is not None:
             from converters.release.log import EventLog
 
@@ -78,14 +80,15 @@ class Watch:
             self._listeners.append(self._open.enter_context(_shown(len(jobs), verbose)))
 
     def __call__(self, event: Event) -> None:
-        if event.host:
-            self._hosts[event.number] = event.host
-        else:  # of the engine, on what a worker did
-            event = replace(event, host=self._hosts.get(event.number, ""))
-        if event.step in ENDS:
-            self._hosts.pop(event.number, None)
-        for listener in self._listeners:
-            listener(event)
+        with self._lock:  # a cluster's events come in a thread of Dask's
+            if event.host:
+                self._hosts[event.number] = event.host
+            else:  # of the engine, on what a worker did
+                event = replace(event, host=self._hosts.get(event.number, ""))
+            if event.step in ENDS:
+                self._hosts.pop(event.number, None)
+            for listener in self._listeners:
+                listener(event)
 
     def add(self, result: Result) -> None:
         """A job has come to its end."""
@@ -265,7 +268,7 @@ class LiveTable:
 
     def title(self) -> str:
         """The line of totals: ``12 of 40 done in 3:01: 11 published, 1 failed``."""
-        counts = ", ".join(f"{count} {state}" for state, count in self._ended.items())
+        counts = ", ".join(f"{count} {state}" for state, count in [*self._ended.items()])  # rich asks in a thread
         took = clock(self.now() - self._begun)
         return f"{self._ended.total()} of {self.total} done in {took}" + (f": {counts}" if counts else "")
 

@@ -10,6 +10,8 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
@@ -20,7 +22,7 @@ import pytest
 from rich.console import Console
 
 from converters import conversion
-from converters.cli.watching import EventLines, LiveTable, record_folder
+from converters.cli.watching import EventLines, LiveTable, Watch, record_folder
 from converters.release import one
 from converters.release.events import Event
 from converters.release.job import State
@@ -110,6 +112,38 @@ def test_steps_begin_and_end_as_events_whatever_tensor_they_are_at():
         ("verifying NumPy float64", False, 2),
         ("publishing", True, 2),
     ]
+
+
+class Slow(dict):
+    """Gives other threads time to change it after each look."""
+
+    def get(self, key, default=None):
+        found = super().get(key, default)
+        time.sleep(0.01)
+        return found
+
+
+def test_events_may_come_from_several_threads(monkeypatch):
+    """Of a cluster, they come from the engine and from Dask's own thread."""
+    monkeypatch.setattr("converters.cli.watching.say", lambda line, err: None)
+    watch, failed = Watch([None], shown=True, verbose=True), list[Exception]()
+    watch._listeners[0]._running = Slow()
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                watch(Event("a", "writing"))
+                watch(Event("a", "writing", 0.1))
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    watch.close()
+    assert failed == []
 
 
 # The live table
