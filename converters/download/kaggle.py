@@ -69,14 +69,18 @@ def fetch(handle: str, *, offline: bool = False) -> Path:
     if importlib.util.find_spec("kagglehub") is None:
         raise UsageError("Models of Kaggle are fetched with kagglehub: pip install 'bit-convert[kaggle]'")
     where, held = f"{SCHEME}://{handle}", _cached(handle)
-    if offline and held is None:
-        raise HubError(f"{where}: not in kagglehub's cache ({_folder(handle)}), and offline. Run it once without.")
-    answer = {} if offline else _downloaded(handle)
+    if offline:
+        if held is None:
+            raise HubError(f"{where}: not in kagglehub's cache ({_folder(handle)}), and offline. Run it once without.")
+        return held
+    from converters.download.cache import Slot
+
+    with Slot.of(where.removesuffix(f"/{_version(handle)}")).locked():  # kagglehub has no locks
+        answer = _downloaded(handle)
     if "folder" in answer:
         return Path(answer["folder"])
-    if held is not None and (offline or answer["passes"]):
-        if not offline:
-            LOG.warning("%s: Kaggle could not be asked (%s); the cached model is used.", where, answer["reason"])
+    if held is not None and answer["passes"]:
+        LOG.warning("%s: Kaggle could not be asked (%s); the cached model is used.", where, answer["reason"])
         return held
     scope = Scope.PASSING if answer["passes"] else Scope.MODEL
     raise HubError(f"{where}: cannot be fetched: {answer['reason']}.\n{answer['remedy']}", scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_a_module_is_fetched_once_and_is_what_its_npz_is(server, tensors, tmp_pa
     weights = {f.parent.name: f.read_bytes() for f in tmp_path.glob("*/model.safetensors")}
     assert weights.keys() == {"npz", "first", "again", "unversioned", "newest"}
     assert len(set(weights.values())) == 1
+
+
+def test_two_that_want_one_module_fetch_it_once(server, module) -> None:
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(f"kaggle://{HANDLE}", progress=silent))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(set(found)) == 1
+    assert {f.relative_to(found[0]).as_posix() for f in found[0].rglob("*") if f.is_file()} == module.keys()
+    assert len(server.requests) == len(set(server.requests)), "no file was asked for twice"
 
 
 def test_nothing_is_written_but_the_result(server, tmp_path: Path, capfd) -> None:
