@@ -7,7 +7,7 @@ Of several, those that transformers and timm prefer are opened: safetensors befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mode
@@ -19,8 +19,8 @@ from converters.errors import CheckpointError
 from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_macos_metadata, refuse_special
 from converters.mapping.dtypes import DTYPES
 from converters.sources.npz import NpzSource
-from converters.sources.safetensors import tensors_of
-from converters.sources.shards import StoredTensor, compare_shards, shards_of
+from converters.sources.safetensors import SafetensorsSource
+from converters.sources.shards import ShardedSource
 from converters.sources.torch_bin import TorchBinSource
 
 Array = npt.NDArray[Any]
@@ -63,47 +63,29 @@ def open_file(file: Path) -> Weights:
         refuse_special(file)
     except ValueError as error:
         raise CheckpointError(f"{file}: {error}, not a file of weights. Remove it.") from error
-    return _torch(file) if file.suffix == ".bin" else _safetensors({file: tensors_of(file)})
+    return _weights((TorchBinSource if file.suffix == ".bin" else SafetensorsSource)(file, [file]))
 
 
 def open_index(index: Path) -> Weights:
     """The shards of an index. Raises CheckpointError where one cannot be read, or the index does not fit them."""
-    if index.name == TORCH_INDEX:
-        return _torch(index)
-    homes = shards_of(index)
-    for file in homes.values():
-        if not file.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{index}: names the shard {file!r}, which is no safetensors. Download the folder again."
-            )
-    shards = {index.parent / name: tensors_of(index.parent / name) for name in sorted(set(homes.values()))}
-    compare_shards(homes, {name: file.name for file, tensors in shards.items() for name in tensors}, index)
-    return _safetensors(shards, index.name)
+    reader = TorchBinSource if index.name == TORCH_INDEX else SafetensorsSource
+    return _weights(reader.of_index(index, index), index.name)
 
 
-def _safetensors(held: Mapping[Path, Mapping[str, StoredTensor]], *index: str) -> Weights:
-    tensors = {name: tensor for each in held.values() for name, tensor in each.items()}
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    dtype = _dtype([tensor.dtype for tensor in tensors.values()], next(iter(held)).parent)
-    return Weights([*(file.name for file in held), *index], shapes, dtype, lambda name: tensors[name].stored(name))
-
-
-def _torch(file: Path) -> Weights:
-    source = TorchBinSource.open(file)
+def _weights(source: ShardedSource, *index: str) -> Weights:
     if source.is_training:
         raise CheckpointError(
-            f"{file}: holds more than a state dict, which libraries do not look into. "
+            f"{source.path}: holds more than a state dict, which libraries do not look into. "
             "Save the network's state_dict() alone with torch.save."
         )
-    names = [*source.files, *([file.name] if file.name == TORCH_INDEX else [])]
-    return Weights(names, source.shapes, _dtype(source.codes.values(), file.parent), source.stored, source.close)
+    return Weights([*source.files, *index], source.shapes, _dtype(source), source.stored)
 
 
-def _dtype(codes: Iterable[str], folder: Path) -> str:
+def _dtype(source: ShardedSource) -> str:
     """The commonest dtype. Raises CheckpointError for one that no folder is stored in."""
-    codes = list(codes)
     known = {dtype.code: dtype.name for dtype in DTYPES.values()}
-    odd_codes = sorted({code for code in codes if code not in known})
-    if odd_codes:
-        raise CheckpointError(f"{folder}: stores {odd_codes[0]}, not one of {', '.join(known)}. Convert it again.")
-    return known[mode(codes)] if codes else "float32"
+    odd = min((code for code in source.dtypes if code not in known), default="")
+    if odd:
+        folder = Path(source.path).parent
+        raise CheckpointError(f"{folder}: stores {odd}, not one of {', '.join(known)}. Convert it again.")
+    return known[mode(source.dtypes)] if source.dtypes else "float32"

@@ -6,7 +6,7 @@ folder, or a file of it → the files → each one's tensors → names, shapes
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from converters.errors import CheckpointError
-from converters.files import read_json
+from converters.files import INDEX, read_json
 from converters.mapping.dtypes import widened
 from converters.mapping.names import nearest
 from converters.reading import reading
@@ -81,6 +81,8 @@ class ShardedSource(TensorFile):
     """That of the file that says which shard a tensor is in."""
     schemes: ClassVar[tuple[str, ...]]
     """The naming schemes that are met in such files, the likeliest first."""
+    is_training = False
+    """Whether a file holds more than a network's tensors."""
 
     @abstractmethod
     def _load(self, file: Path) -> Mapping[str, StoredTensor]:
@@ -93,19 +95,30 @@ class ShardedSource(TensorFile):
     @classmethod
     def open(cls, path: Path) -> Self:
         folder = path if path.is_dir() else path.parent
-        if not path.is_dir() and path.name != cls.index:
-            return cls(path, folder, [path])
         whole, index = folder / cls.weights, folder / cls.index
-        if whole.is_file() and index.is_file():
+        if path not in (folder, index):
+            source = cls(path, [path])
+        elif whole.is_file() and index.is_file():
             raise CheckpointError(f"{path}: holds both {whole.name} and {index.name}. Remove the one out of date.")
-        if whole.is_file():
-            return cls(path, folder, [whole])
-        shards = shards_of(index)
-        source = cls(path, folder, [folder / name for name in sorted(set(shards.values()))])
-        compare_shards(shards, {name: tensor.file.name for name, tensor in source._tensors.items()}, index)
+        else:
+            source = cls(path, [whole]) if whole.is_file() else cls.of_index(path, index)
+        source.declare(declared(folder))
         return source
 
-    def __init__(self, path: Path, folder: Path, files: list[Path]) -> None:
+    @classmethod
+    def of_index(cls, path: Path, index: Path) -> Self:
+        """The shards that an index names. Raises CheckpointError where it and they differ."""
+        said = shards_of(index)
+        source = cls(path, [index.parent / name for name in sorted(set(said.values()))])
+        found = {name: tensor.file.name for name, tensor in source._tensors.items()}
+        odd = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
+        if odd:
+            raise CheckpointError(
+                f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Download it again."
+            )
+        return source
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
         super().__init__(path)
         self._files = files
         self._tensors: dict[str, StoredTensor] = {}
@@ -117,16 +130,23 @@ class ShardedSource(TensorFile):
         refuse_names(self._tensors, self.path)
         self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.scheme = nearest(self._tensors, self.schemes)
-        self.declare(declared(folder))
 
     @property
     def files(self) -> Mapping[str, Path]:
         return {file.name: file for file in self._files}
 
+    @property
+    def dtypes(self) -> Collection[str]:
+        """The dtype of each tensor, by safetensors' names."""
+        return [tensor.dtype for tensor in self._tensors.values()]
+
+    def stored(self, name: str) -> Array:
+        """The values of a tensor, as StoredTensor has them."""
+        return self._tensors[name].stored(name)
+
     def read(self, name: str) -> Array:
-        tensor = self._tensors[name]
-        values = tensor.stored(name)
-        if tensor.dtype == "BF16":
+        values = self.stored(name)
+        if self._tensors[name].dtype == "BF16":
             values = widened(values, "bfloat16")
         return as_float32(values, self.path, name)
 
@@ -142,17 +162,12 @@ def shards_of(index: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{index}: {name[:120]} is said to be in {str(file)[:60]!r}, which is no file beside it."
             )
+        if index.name == INDEX and not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: names the shard {file[:60]!r}, which is no safetensors. Download the folder again."
+            )
     with reading(index, "weight_map"):
         missing = next((file for file in dict.fromkeys(shards.values()) if not (index.parent / file).is_file()), None)
     if missing is not None:
         raise CheckpointError(f"{index}: {missing[:120]} is missing. Download it again.")
     return shards
-
-
-def compare_shards(said: Mapping[str, str], found: Mapping[str, str], index: Path) -> None:
-    """Raises CheckpointError where the index and the shards differ."""
-    odd = sorted(name for name in said.keys() | found.keys() if said.get(name) != found.get(name))
-    if odd:
-        raise CheckpointError(
-            f"{index}: {len(odd)} tensors are not where it says, {odd[0][:120]} for one. Download it again."
-        )

@@ -20,7 +20,6 @@ from typing import Any
 from converters.errors import CheckpointError
 from converters.files import TORCH_INDEX, TORCH_WEIGHTS, is_macos_metadata
 from converters.reading import reading
-from converters.sources.base import Array
 from converters.sources.npz import is_torch_archive
 from converters.sources.shards import SIZES, ByteOrder, ShardedSource, StoredTensor, span
 from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor, shown
@@ -58,8 +57,6 @@ class TorchBinSource(ShardedSource):
 
     weights, index = TORCH_WEIGHTS, TORCH_INDEX
     schemes = ("transformers", "timm", "original")
-    is_training = False
-    """Whether a file holds more than a state dict."""
 
     @classmethod
     def recognises(cls, path: Path, head: bytes) -> bool:
@@ -84,15 +81,6 @@ class TorchBinSource(ShardedSource):
                 raise ValueError("it has tensors without names")
             _refuse_claims(tensors, size)
         return {name: _stored(file, tensor, content) for name, tensor in tensors.items()}
-
-    @property
-    def codes(self) -> Mapping[str, str]:
-        """Name → dtype, by safetensors' names."""
-        return {name: tensor.dtype for name, tensor in self._tensors.items()}
-
-    def stored(self, name: str) -> Array:
-        """The values as they are stored, little-endian and C-contiguous; of bfloat16, the uint16 bits."""
-        return self._tensors[name].stored(name)
 
 
 @contextmanager

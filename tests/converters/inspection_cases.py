@@ -497,6 +497,7 @@ HONEST = [
     Case("shards with float32 in the index", change=lambda folder: safe_shards(
         folder, {"total_size": 1, "total_parameters": 1, "dtype": "float32"})),
     Case("shards beside, of equal values", change=lambda folder: safe_shards(folder, alone=False)),
+    Case("shards beside a .bin, of equal values", change=together(bin_beside(), bin_shards)),
     Case("a copy of the weights", change=safe_beside("copy.safetensors")),
     Case("a half variant of the same values", change=safe_beside("model.fp16.safetensors", dtype=np.float16)),
     Case("a half variant of the .bin", change=lambda folder: save_torch(
