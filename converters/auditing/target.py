@@ -254,8 +254,7 @@ class Folder:
     def _recognise(self) -> Layout:
         if self.weights.is_npz:
             return NPZ
-        schemes = [layout.scheme for layout in LAYOUTS.values() if layout is not NPZ]
-        return next(la for la in LAYOUTS.values() if la.scheme == nearest(self.weights.shapes, schemes))
+        return LAYOUTS[nearest(self.weights.shapes, [name for name in LAYOUTS if name != NPZ.name])]
 
     def _correspondence(self, parameter: Parameter) -> Correspondence:
         name, target = parameter.names[GOOGLE], self.form.parameter_name(parameter)

@@ -83,19 +83,18 @@ class Form:
 
 @dataclass(frozen=True)
 class Layout:
-    """A column in the table of names, and the form of each kind of tensor in it.
+    """A column in the table of names, whose name it has, and the form of each kind of tensor in it.
 
     ``also`` are forms that are read as well as the one that is written: files of one scheme differ in whether the
     head's kernel, or a norm, keeps its axes of length 1.
     """
 
     name: str
-    scheme: str
     forms: Mapping[Kind, Form]
     also: Mapping[Kind, Form] = field(default_factory=dict)
 
     def parameter_name(self, parameter: Parameter) -> str:
-        return parameter.names[self.scheme]
+        return parameter.names[self.name]
 
     def shape(self, parameter: Parameter) -> Shape:
         return self.forms[parameter.kind].shape(parameter.shape)
@@ -159,14 +158,13 @@ def _forms(kernel: Form, head: Form, norm: Form = _VECTOR) -> dict[Kind, Form]:
     }
 
 
-TRANSFORMERS = Layout("transformers", "transformers", _forms(_OIHW, _OI), {Kind.HEAD_KERNEL: _OIHW})
-TIMM = Layout("timm", "timm", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
-ORIGINAL = Layout("original", "original", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
-NPZ = Layout("npz", "npz", _forms(_HWIO, _HWIO), {Kind.HEAD_KERNEL: _IO})
-KERAS = Layout("keras", "keras", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
-TF2 = Layout("tf2", "tf2", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
+TRANSFORMERS = Layout("transformers", _forms(_OIHW, _OI), {Kind.HEAD_KERNEL: _OIHW})
+TIMM = Layout("timm", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
+ORIGINAL = Layout("original", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
+NPZ = Layout("npz", _forms(_HWIO, _HWIO), {Kind.HEAD_KERNEL: _IO})
+KERAS = Layout("keras", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
+TF2 = Layout("tf2", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
 BIG_VISION = Layout(
-    "big_vision",
     "big_vision",
     _forms(_HWIO, _IO, Form((0,), lift=3)),
     {Kind.SCALE: _VECTOR, Kind.BIAS: _VECTOR, Kind.HEAD_KERNEL: _HWIO},
@@ -176,7 +174,7 @@ LAYOUTS = {layout.name: layout for layout in (TRANSFORMERS, TIMM, ORIGINAL, NPZ)
 """The layouts that can be written."""
 READ_ONLY = (KERAS, TF2, BIG_VISION)
 """The layouts that can be read besides."""
-BY_SCHEME = {layout.scheme: layout for layout in (*LAYOUTS.values(), *READ_ONLY)}
+BY_SCHEME = {layout.name: layout for layout in (*LAYOUTS.values(), *READ_ONLY)}
 """The layouts that can be read: one for each column of the table."""
 
 
