@@ -1,6 +1,8 @@
-"""Amounts in words, the same ones in every text: numbers of things, bytes and durations."""
+"""Amounts in words, the same ones in every text: numbers of things, names, bytes and durations."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def counted(number: int, thing: str) -> str:
@@ -8,11 +10,17 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def some(names: Sequence[str], limit: int = 3) -> str:
+    """The first of several names, and how many more there are: ``a, b, c and 2 more``."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(name[:120] for name in names[:limit]) + more
+
+
 def size(count: float) -> str:
     """Bytes in decimal units, as the Hub and disks count them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    for unit, digits in (("B", 0), ("kB", 1), ("MB", 1)):
+        if round(count, digits) < 1000:
+            return f"{count:.{digits}f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from converters.amounts import some
 from converters.conversion import Conversion
 from converters.files import SIGNATURE
 from converters.folder.plan import Plan
@@ -167,9 +168,8 @@ def _add_tensors(table: Table, report: Report) -> None:
     table.add_row("tensors", f"{tensors.used} of {tensors.source} used, {tensors.filled} of {tensors.target} filled")
     table.add_row("bit-exact", f"{tensors.bit_exact} of {tensors.target} stored tensors, exactness: {report.exact}")
     if report.unknown:
-        places = ", ".join(each.place for each in report.unknown[:UNKNOWN])
-        more = f" and {len(report.unknown) - UNKNOWN} more" if len(report.unknown) > UNKNOWN else ""
-        table.add_row("unknown", f"{len(report.unknown)} files and fields: {_shown(places)}{more}")
+        places = some([each.place for each in report.unknown], UNKNOWN)
+        table.add_row("unknown", f"{len(report.unknown)} files and fields: {_shown(places)}")
     for other in report.other_oracles:
         reason = f": {_shown(other.reason)}" if other.reason else ""
         table.add_row(f"oracle {other.oracle}", f"{other.verdict}{reason}")

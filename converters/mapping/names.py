@@ -18,6 +18,7 @@ from functools import cache
 from string import Formatter
 from typing import Any
 
+from converters.amounts import some
 from converters.errors import CheckpointError, DefectError
 from converters.mapping.architecture import GROUPS, Architecture
 
@@ -435,9 +436,9 @@ def infer(shapes: Mapping[str, Shape], scheme: str, where: str) -> Architecture:
     """
     known = {name: known for name, known in _known(scheme).items() if name in shapes}
     if not any(block and row.kind is Kind.KERNEL for row, block, _ in known.values()):
-        looked_for = _some([_template(0, scheme), _template(3, scheme)])
+        looked_for = some([_template(0, scheme), _template(3, scheme)])
         raise CheckpointError(
-            f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors ({_some(list(shapes))}) is a unit's "
+            f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors ({some(list(shapes))}) is a unit's "
             f"kernel of the {scheme} scheme.\nLooked for {looked_for}."
         )
     votes: dict[tuple[str, int], Counter[int]] = {}
@@ -471,12 +472,12 @@ def _refuse_misfits(architecture: Architecture, shapes: Mapping[str, Shape], sch
     missing = [name for name in wanted if name not in shapes]
     unexpected = [name for name in shapes if name not in wanted]
     misshapen = [
-        f"{name} is {_shape(shapes[name])}, not {_shape(shape)}"
+        f"{name} is {in_words(shapes[name])}, not {in_words(shape)}"
         for name, shape in wanted.items()
         if name in shapes and shapes[name] != shape
     ]
     faults = [
-        f"{len(names)} {label}: {_some(names)}"
+        f"{len(names)} {label}: {some(names)}"
         for label, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         if names
     ]
@@ -680,10 +681,6 @@ def _template(row: int, scheme: str) -> str:
     return _filled(_column(scheme).templates[row], block=1, unit=1)
 
 
-def _shape(shape: Shape) -> str:
+def in_words(shape: Shape) -> str:
+    """A shape as messages have it: ``7×7×3×64``."""
     return "×".join(map(str, shape)) or "a scalar"
-
-
-def _some(names: Sequence[str], limit: int = 3) -> str:
-    shown = ", ".join(name[:120] for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from converters.amounts import some
 from converters.errors import CheckpointError
-from converters.mapping.names import UNIT, ends
+from converters.mapping.names import UNIT, ends, in_words
 from converters.sources.base import Shape
 
 Found = tuple[str, dict[str, str], dict[str, str], dict[str, Shape]]
@@ -82,11 +83,10 @@ def head_among(
         bias = next(iter(others), None)
         if bias is None or (len(rest[bias]) == 1 and _is_called(words.get(bias), BIAS_WORDS)):
             return Dense(dense[0], bias, rest[dense[0]][-1])
-    names = ", ".join(f"{shown[name]} ({_shape(rest[name])})" for name in list(rest)[:4])
-    more = f" and {len(rest) - 4} more" if len(rest) > 4 else ""
+    names = some([f"{shown[name]} ({in_words(shape)})" for name, shape in rest.items()], 4)
     what = "more than one Dense layer" if len(kernels) > 1 else "weights that BiT has not"
     raise CheckpointError(
-        f"{where}: {what} beside a BiT of {features} features: {names}{more}.\n"
+        f"{where}: {what} beside a BiT of {features} features: {names}.\n"
         "Only BiT with one Dense head on its features can be converted: save that part alone."
     )
 
@@ -99,7 +99,3 @@ def is_kernel(shape: Shape) -> bool:
 def _is_called(words: Set[str] | None, wanted: Set[str]) -> bool:
     """Whether one of its names has such a part (``head_w``, ``kernel_matrix``), or it has none."""
     return not words or any(part in wanted for word in words for part in word.lower().split("_"))
-
-
-def _shape(shape: Shape) -> str:
-    return "×".join(map(str, shape)) or "a scalar"
