@@ -25,7 +25,7 @@ from converters.files import PARITY, fsync
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM}
 """Errors of writing to an open file, in which the system names no file."""
 
-RANDOM = "[0-9a-f]{8}(-replaced)?"
+RANDOM = "[0-9a-f]{8}"
 PARTIAL = re.compile(rf"\..*\.partial-{RANDOM}", re.DOTALL)
 TEMPORARY = re.compile(rf"bit-(convert|verify)-{RANDOM}")
 
@@ -36,7 +36,7 @@ def refuse_place(place: Path, force: bool) -> None:
         raise UsageError(f"{place}: is not a folder. Choose another with --output.")
     if os.path.ismount(place):
         raise UsageError(f"{place}: is a mount point, which cannot be replaced. Choose a folder in it with --output.")
-    if force and any(place.resolve() in (here, *here.parents) for here in _needed_folders()):
+    if force and any(here.resolve().is_relative_to(place.resolve()) for here in _needed_folders()):
         raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
     if force and (repository := _repository_in(place)) is not None:
         raise UsageError(
@@ -156,7 +156,7 @@ def install(folder: Path, place: Path) -> None:
     """
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
-    aside = folder.with_name(folder.name + "-replaced")
+    aside = folder.with_name(f"{folder.name.rpartition('-')[0]}-{token_hex(4)}")  # as if it were made: a leftover
     while True:
         with suppress(FileNotFoundError):
             place.rename(aside)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from converters.errors import UsageError
-from converters.placing import install, workspace
+from converters.placing import install, refuse_place, workspace
 
 
 def fill(folder, content="new"):
@@ -104,3 +104,22 @@ def test_folder_can_be_read_by_others(tmp_path):
         install(folder, tmp_path / "model")
     (tmp_path / "plain").mkdir()
     assert (tmp_path / "model").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_place_of_a_long_name_is_replaced_like_any_other(tmp_path):
+    place = tmp_path / ("m" * 230)
+    for content in ("old", "new"):
+        with workspace(place) as folder:
+            fill(folder, content)
+            install(folder, place)
+    assert (place / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_the_home_is_not_replaced_whatever_links_lead_to_it(tmp_path, monkeypatch):
+    (tmp_path / "disk" / "me").mkdir(parents=True)
+    (tmp_path / "home").symlink_to("disk")
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    for place in (tmp_path / "disk", tmp_path / "disk" / "me", tmp_path / "home" / "me"):
+        with pytest.raises(UsageError, match="holds the working or home directory"):
+            refuse_place(place, force=True)
