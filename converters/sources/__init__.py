@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import CheckpointError
-from converters.files import is_macos_metadata
+from converters.files import is_macos_metadata, refuse_special
 from converters.reading import reading, refuse_pointer
 from converters.sources.archive import ArchiveSource
 from converters.sources.base import TensorFile
@@ -72,9 +72,12 @@ def open_source(path: Path) -> TensorFile:
 
 def _open(path: Path) -> TensorFile:
     try:
+        refuse_special(path)
         head = b"" if path.is_dir() else _first_bytes(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file. Give an existing checkpoint.") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}. Give a file, or a folder.") from error
     fits = [reader for reader in READERS if reader.recognises(path, head)]
     inside = _single_files(path) if path.is_dir() else []
     for first, second in PRECEDENCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -286,6 +287,17 @@ def test_an_unknown_folder_is_refused_with_what_it_holds(tmp_path: Path, files: 
         (tmp_path / name).write_text("x")
     with pytest.raises(CheckpointError, match="README.md, notes.txt" if files else "nothing"):
         open_source(tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    open_end = os.open(tmp_path / "pipe.npz", os.O_RDWR)
+    os.write(open_end, bytes(4096))  # so that whoever reads from it does not wait for ever
+    try:
+        with pytest.raises(CheckpointError, match=r"pipe\.npz: it is a pipe"):
+            open_checkpoint(tmp_path / "pipe.npz")
+    finally:
+        os.close(open_end)
 
 
 def test_another_network_is_refused_with_the_nearest_layout(tmp_path: Path, tensors) -> None:
