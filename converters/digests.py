@@ -17,10 +17,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from converters.errors import UsageError
 from converters.files import cache_folder, sha256, write_whole
+from verify.typed import converted
 
 MAX_RECORD = 1 << 20
 """Bytes of a record that are read."""
@@ -29,7 +29,7 @@ LARGE = 10 << 20
 SETTLED = 0.1
 """Seconds that a file must have been left alone before it is read: a clock of the file system ticks more often."""
 
-State = list[int] | None
+State = tuple[int, int, int, int] | None
 """Inode, size, times of modification and of change in nanoseconds."""
 
 _IGNORED: ContextVar[bool] = ContextVar("ignored", default=False)
@@ -39,8 +39,9 @@ _IGNORED: ContextVar[bool] = ContextVar("ignored", default=False)
 class _Record:
     """Everything that is remembered of one folder."""
 
-    files: dict[str, list[Any]] = field(default_factory=dict)
-    """Name → inode, size, times of modification and of change in nanoseconds, sha256."""
+    folder: str = ""
+    files: dict[str, tuple[State, str]] = field(default_factory=dict)
+    """Name → the state in which it was read, sha256."""
     compared: str = ""
     """The result that the whole folder was found to hold."""
 
@@ -60,8 +61,8 @@ def known_sha256(path: Path, stopped: Event | None = None) -> str:
 
 def remembered_sha256(path: Path, state: State) -> str:
     """The sha256 of a file in this state, where it was read in it before; empty otherwise."""
-    *before, digest = _load(path.parent).files.get(path.name) or [""]
-    return str(digest) if before == state else ""
+    before, digest = _load(path.parent).files.get(path.name) or (None, "")
+    return digest if before == state else ""
 
 
 def remember_file(path: Path, digest: str, before: State) -> None:
@@ -91,15 +92,14 @@ def remember(
     for name, digest in digests.items():
         before = states[name]
         if before is not None and state_of(folder / name) == before:
-            record.files[name] = [*before, digest]
+            record.files[name] = before, digest
         else:
             record.files.pop(name, None)
-    record.compared = record.compared if compared is None else compared
+    made = _Record(os.path.realpath(folder), record.files, record.compared if compared is None else compared)
     with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
         place = _place(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        content = {"folder": os.path.realpath(folder), "files": record.files, "compared": record.compared}
-        write_whole(place, json.dumps(content))
+        write_whole(place, json.dumps(vars(made)))
 
 
 def is_remembered(folder: Path, compared: str) -> bool:
@@ -145,18 +145,15 @@ def _state(file: Path | int) -> State:
         found = os.stat(file)
     except OSError:
         return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _load(folder: Path) -> _Record:
     if _IGNORED.get():
         return _Record()
     try:
-        place = _place(folder)
-        with place.open("rb") as file:
-            content = json.loads(file.read(MAX_RECORD))
-        files = {str(name): list(entry) for name, entry in content["files"].items()}
-        return _Record(files, str(content["compared"]))
+        with _place(folder).open("rb") as file:
+            return converted(json.loads(file.read(MAX_RECORD)), _Record)
     except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return _Record()
 

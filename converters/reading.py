@@ -33,7 +33,7 @@ def reading(path: Path | str, what: str = "the file", remedy: str = "Download it
         if number == errno.ENOENT and not Path(path).exists():
             raise CheckpointError(f"{path}: no such file.\n{remedy}") from error
         refuse_pointer(Path(path))
-        told = f"cannot be read: {said}" if said else f"is damaged: {_said(error)}"
+        told = f"cannot be read: {said}" if said else f"is damaged: {_said(error).rstrip('.')}"
         raise CheckpointError(f"{path}: {what} {told}.\n{remedy}") from error
 
 

@@ -222,7 +222,6 @@ CHANGED_OUTSIDE = {
     "converters.api": "an exception",
     "converters.cli.output": "settings of the process",
     "converters.cli.watching": "what the screen shows",
-    "converters.digests": "a record that is read, changed and written",
     "converters.download.answers": "a request of an HTTP library",
     "converters.download.hub_client": "a client of an HTTP library",
     "converters.download.kaggle": "kagglehub's settings",

@@ -11,19 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mode
-from typing import Any
-
-import numpy.typing as npt
 
 from converters.errors import CheckpointError
 from converters.files import INDEX, TORCH_INDEX, TORCH_WEIGHTS, WEIGHTS, is_macos_metadata, refuse_special
 from converters.mapping.dtypes import DTYPES
+from converters.sources.base import Array
 from converters.sources.npz import NpzSource
 from converters.sources.safetensors import SafetensorsSource
 from converters.sources.shards import ShardedSource
 from converters.sources.torch_bin import TorchBinSource
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from converters.errors import DefectError
 from converters.mapping.names import SCHEMES, Kind, Parameter, Shape
-from converters.mapping.tiles import outputs_first, outputs_last
+from converters.mapping.tiles import Array, outputs_first, outputs_last
 
-Array = npt.NDArray[Any]
 Exact = Literal["bits", "logits"]
 
 KERNEL_FACTOR = {"bits": 1, "logits": 10}

@@ -15,9 +15,9 @@ from typing import Protocol, Self
 import numpy as np
 
 from converters.mapping.dtypes import DTYPES, round_to, widened
-from converters.mapping.layouts import LAYOUTS, NPZ, Array, Exact, Layout, scaled
+from converters.mapping.layouts import LAYOUTS, NPZ, Exact, Layout, scaled
 from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
-from converters.mapping.tiles import Tile, same_bits
+from converters.mapping.tiles import Array, Tile, same_bits
 
 
 class GoogleTensors(Protocol):

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckpointError, UsageError
+from converters.errors import CheckpointError
 from converters.mapping.architecture import GROUPS, Architecture
 from converters.mapping.names import NO_WEIGHT, PROJECTION, infer, parameters, trunk, words
 from converters.reading import reading
@@ -74,7 +74,7 @@ BESIDE_KERNEL = 3
 
 
 class KerasReader(TensorFile):
-    """A Keras ``.h5`` file under the whole names of the ``keras`` column. Raises UsageError without h5py."""
+    """A Keras ``.h5`` file under the whole names of the ``keras`` column."""
 
     format = "keras-h5"
     scheme = "keras"
@@ -460,8 +460,6 @@ class KerasArchive(SourceApart):
 
 
 def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise UsageError("Keras .h5 files are read with h5py, which is not installed: pip install h5py") from error
+    import h5py
+
     return h5py

@@ -44,8 +44,6 @@ from converters.sources.checksummed_read import ChecksummedRead
 from converters.sources.zips import FIRST_BYTES, data_start, first_name, member_names, open_zip
 
 SUFFIX = ".npy"
-MAX_MEMBERS = 4096
-"""Members are counted before anything is opened; the largest released network has 459."""
 MAX_HEADER = 256
 """Bytes of an npy header; those of floats have 118. Each is parsed as an expression of Python, which takes time."""
 CHUNK = 1 << 20
@@ -222,8 +220,6 @@ class NpzSource(TensorFile):
         infos = self._archive.infolist()
         if not infos:
             raise CheckpointError(f"{self.path}: an empty archive, without any tensor. Download it again.")
-        if len(infos) > MAX_MEMBERS:
-            raise CheckpointError(f"{self.path}: {len(infos)} members, more than any BiT checkpoint has.")
         if not any(info.filename.endswith(SUFFIX) for info in infos):
             raise CheckpointError(
                 f"{self.path}: a zip archive of {infos[0].filename[:120]!r}, without any {SUFFIX} member.\n"

@@ -9,7 +9,6 @@ to it; the object graph, stored beside the values, gives its full name, under wh
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -62,7 +61,6 @@ class TfCheckpoint(TensorFile):
 
     def __init__(self, path: str, prefix: Path) -> None:
         self.path = path
-        self._prefix = prefix
         folder, name = prefix.parent, prefix.name
         data = sorted(file for file in folder.iterdir() if file.name.startswith(name + DATA))
         self._files = [folder / (name + INDEX), *data]
@@ -78,7 +76,7 @@ class TfCheckpoint(TensorFile):
             self._reader = tensorflow.train.load_checkpoint(str(prefix))
             shapes = {k: tuple(shape) for k, shape in self._reader.get_variable_to_shape_map().items()}
             types = self._reader.get_variable_to_dtype_map()
-        self._refuse_claims(shapes, types, real)
+        refuse_names(shapes, self.path)
         graph = shapes.pop(OBJECT_GRAPH, None)
         floats = {key: types[key].is_floating for key in shapes}
         with reading(self.path, "the object graph"):
@@ -109,13 +107,6 @@ class TfCheckpoint(TensorFile):
 
     def close(self) -> None:
         self._reader = None
-
-    def _refuse_claims(self, shapes: Mapping[str, Shape], types: Mapping[str, Any], real: int) -> None:
-        """TensorFlow reserves what the index claims before it reads; the format does not compress."""
-        refuse_names(shapes, self.path)
-        claimed = sum(math.prod(shape) * max(types[name].size, 1) for name, shape in shapes.items())
-        if claimed > real:
-            raise CheckpointError(f"{self.path}: cut short: {claimed} bytes of tensors in {real}. Download it again.")
 
     def _of_version_2(self, shapes: Mapping[str, Shape], floats: Mapping[str, bool]) -> Found:
         """Finds tensors by the object graph: what is left beside trunk and training's state is the head, or refused."""

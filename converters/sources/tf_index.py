@@ -31,6 +31,7 @@ def refuse_odd_index(file: Path, real: int) -> None:
     entries = list(_entries(file.read_bytes()))
     if not entries or entries[0][0] or not 0 < BundleHeaderProto.FromString(entries[0][1]).num_shards <= MAX_TENSORS:
         raise ValueError("it has no header")
+    claimed = 0
     for key, value in entries[1:]:
         name, entry = key.decode()[:120], BundleEntryProto.FromString(value)
         sizes = [dim.size for dim in entry.shape.dim]
@@ -41,8 +42,9 @@ def refuse_odd_index(file: Path, real: int) -> None:
         numbers = [*sizes, entry.offset, entry.size, entry.shard_id]
         if entry.shape.unknown_rank or len(sizes) > MAX_RANK or min(numbers) < 0:
             raise ValueError(f"{name} has an odd shape or place")
-        if max(*numbers, math.prod(sizes)) > real:
-            raise ValueError(f"cut short: {name} has more bytes than there are")
+        claimed += max(math.prod(sizes), entry.size)
+        if max(*numbers, claimed) > real:
+            raise ValueError(f"cut short: with {name}, its tensors have more bytes than there are")
 
 
 def _entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
