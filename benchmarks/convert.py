@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 from common import apart
 
-from converters.catalogue.variants import npz_bytes
 from converters.digests import known_sha256
 from converters.mapping.architecture import Architecture
 from converters.mapping.names import GOOGLE, parameters
@@ -91,6 +90,9 @@ def run(*command: str | Path) -> Run:
 def make(path: Path, network: Architecture) -> None:
     """A checkpoint of random values, tensor by tensor; the same every time, and to the byte of the released form:
     sorted by name, without zip64 fields in local headers."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.checkpoints import npz_bytes
+
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for parameter in sorted(parameters(network), key=lambda parameter: parameter.names[GOOGLE]):

@@ -7,10 +7,13 @@ The names are spelt here by hand, so that the tests hold the code's table of nam
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from converters.mapping.architecture import Architecture
 
 GOLDEN_FILE = Path(__file__).with_name("golden.npz")
 
@@ -127,3 +130,18 @@ GOLDEN = [
 TINY = GOLDEN[:3]
 """The rows fast enough for every test run."""
 LARGE = GOLDEN[3:]
+
+
+def npz_bytes(architecture: Architecture) -> int:
+    """The size of an uncompressed float32 npz of this network, as Google's files have it.
+
+    Tensors are stored, sorted by name, each under a 128-byte npy header. A zip member costs 30 + 46 bytes and its name
+    twice, the archive 22; offsets beyond 2³¹ − 1, as Python's zipfile does it, 12 more a member and 76 at the end.
+    """
+    limit = 2**31 - 1
+    offset = directory = 0
+    shapes = tensor_shapes(architecture.units, architecture.root_width, architecture.classes, architecture.widths)
+    for name, shape in sorted(shapes.items()):
+        directory += 46 + len(f"{name}.npy") + (12 if offset > limit else 0)
+        offset += 30 + len(f"{name}.npy") + 128 + 4 * math.prod(shape)
+    return offset + directory + 22 + (76 if offset > limit else 0)

@@ -202,22 +202,6 @@ def find_one(pattern: str) -> Variant:
     return found[0]
 
 
-def npz_bytes(architecture: Architecture) -> int:
-    """The size of an uncompressed float32 npz of this network, as Google's files have it.
-
-    Tensors are stored, sorted by name, each under a 128-byte npy header. A zip member costs 30 + 46 bytes and its name
-    twice, the archive 22; offsets beyond 2³¹ − 1, as Python's zipfile does it, 12 more a member and 76 at the end.
-    """
-    from converters.mapping.names import parameters
-
-    limit = 2**31 - 1
-    offset = directory = 0
-    for name, shape in sorted((parameter.names["npz"], parameter.shape) for parameter in parameters(architecture)):
-        directory += 46 + len(f"{name}.npy") + (12 if offset > limit else 0)
-        offset += 30 + len(f"{name}.npy") + 128 + 4 * math.prod(shape)
-    return offset + directory + 22 + (76 if offset > limit else 0)
-
-
 def _variant(cells: Mapping[str, str]) -> Variant:
     from verify.typed import converted
 

@@ -19,10 +19,10 @@ import pytest
 import converters
 from converters.catalogue.labels import labels
 from converters.catalogue.released import listing
-from converters.catalogue.variants import EMBEDDED_NETWORK, Preprocessing, Variant, find, npz_bytes, variants
+from converters.catalogue.variants import EMBEDDED_NETWORK, Preprocessing, Variant, find, variants
 from converters.errors import UsageError
 from converters.mapping.architecture import Architecture
-from tests.checkpoints import tensor_shapes
+from tests.checkpoints import npz_bytes, tensor_shapes
 
 PACKAGE = Path(converters.__file__).parent
 FIVE = ("R50x1", "R50x3", "R101x1", "R101x3", "R152x4")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.catalogue.variants import find, find_one, npz_bytes
+from converters.catalogue.variants import find, find_one
 from converters.conversion import Request
 from converters.download.cache import Slot, Version
 from converters.errors import UsageError
@@ -23,6 +23,7 @@ from converters.release import estimate as estimates
 from converters.release.estimate import Estimate, estimate, memory_of, seconds_of, weights_of
 from converters.release.job import Job
 from converters.release.shard import Shard
+from tests.checkpoints import npz_bytes
 
 MEASURED = {
     ("R50x1", 1000): (789, 89),

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from converters.catalogue.variants import find, npz_bytes, variants
+from converters.catalogue.variants import find, variants
 from converters.folder.config import timm_config
 from converters.mapping.architecture import Architecture
 from converters.mapping.storage import Storage
 from converters.sources import open_checkpoint
 from converters.writers.model import Plan
-from tests.checkpoints import LARGE, make_checkpoint
+from tests.checkpoints import LARGE, make_checkpoint, npz_bytes
 from tests.command_line import audited, converted, published_files, refused, run
 from tests.converters.sources.writers import torch_names
 from tests.hub_server import HubServer, User
