@@ -372,7 +372,7 @@ def write(folder: Path, checkpoint: Path, reader: Honest, padding: Any) -> None:
     folder.mkdir()
     with open_checkpoint(checkpoint) as source:
         plan = Plan.of(source, None, Storage(reader.layout, reader.exact), padding)
-        repository.write(folder, source, plan, lambda *_: None, hashed=False)
+        repository.write(folder, source, plan, lambda *_: None)
 
 
 # Faults of graded strength

@@ -174,7 +174,7 @@ def _convert(source: GoogleView, request: Request, uri: str, progress: Progress)
     if options.verify:  # an unverified folder that is already there can only be told by making it again
         _refuse_occupied(place, replaces, held.why)
     with workspace(place) as folder, _reader_process(source, request, plan) as process:
-        written = model.write(folder, source, plan, progress, hashed=True)
+        written = model.write(folder, source, plan, progress)
         report = None
         if options.verify:
             readers = own_readers if process is None else partial(own_readers, process=process)

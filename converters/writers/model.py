@@ -15,13 +15,13 @@ from converters.writers.weights import write_weights
 from verify.protocols import Progress
 
 
-def write(folder: Path, source: GoogleView, plan: Plan, step: Progress, hashed: bool) -> dict[str, str]:
+def write(folder: Path, source: GoogleView, plan: Plan, step: Progress) -> dict[str, str]:
     """Writes all files; ``step`` is called for each tensor. Raises UsageError where the layout cannot hold them.
 
-    Returns file → sha256 of safetensors files if ``hashed``, computed from what is written while it is.
+    Returns file → sha256 of safetensors files, computed from what is written while it is.
     """
     contents = json_files(plan)
-    digests = write_weights(folder, source, plan, step, hashed)
+    digests = write_weights(folder, source, plan, step)
     for name, content in contents.items():
         write_json(folder / name, content)
     return digests

@@ -42,24 +42,23 @@ def write_safetensors(
     path: Path,
     tensors: Sequence[TensorToWrite],
     dtype: str = "float32",
-    hashed: bool = True,
     step: Callable[[str], None] = lambda name: None,
 ) -> str:
     """Writes a new file, tensor by tensor; ``step`` is called with the name of each.
 
-    Returns the file's sha256, hexadecimal, if ``hashed``. Values of bfloat16 are their uint16 bits. Raises ValueError
+    Returns the file's sha256, hexadecimal. Values of bfloat16 are their uint16 bits. Raises ValueError
     where a tensor's pieces are not its rows, and OSError as the file system does.
     """
     header, storage = _header(tensors, dtype), DTYPES[dtype].storage
     size = len(header) + sum(math.prod(tensor.shape) for tensor in tensors) * storage.itemsize
     digest = hashlib.sha256()
-    with WriteBuffer(path, size, digest.update if hashed else None) as file:
+    with WriteBuffer(path, size, digest.update) as file:
         file.write(header)
         for tensor in tensors:
             step(tensor.name)
             _write(tensor, storage, file)
         file.close()
-    return digest.hexdigest() if hashed else ""
+    return digest.hexdigest()
 
 
 def _write(tensor: TensorToWrite, dtype: np.dtype[Any], file: WriteBuffer) -> None:

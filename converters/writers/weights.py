@@ -25,10 +25,10 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every member of an npz: what is written depends on the source alone."""
 
 
-def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, hashed: bool) -> dict[str, str]:
+def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress) -> dict[str, str]:
     """Writes the weights into an empty folder, tensor by tensor; ``step`` is called with the name of each.
 
-    Returns file → sha256 if ``hashed``, of safetensors files alone.
+    Returns file → sha256, of safetensors files alone.
     """
     tensors = _tensors(source, plan)
     steps = Steps(lambda name, done, total: step(f"writing {name}", done, total), len(tensors))
@@ -40,12 +40,12 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress, 
             if plan.layout == GOOGLE:
                 write_npz(folder / file, of_file, steps)
             else:
-                digests[file] = write_safetensors(folder / file, of_file, plan.storage.dtype, hashed, steps)
+                digests[file] = write_safetensors(folder / file, of_file, plan.storage.dtype, steps)
     if len(homes) > 1:
         total = sum(_bytes(tensor.shape, plan.storage.itemsize) for tensor in tensors.values())
         weight_map = {name: file for file, names in homes.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    return digests if hashed else {}
+    return digests
 
 
 def _tensors(source: GoogleView, plan: Plan) -> dict[str, TensorToWrite]:

@@ -27,7 +27,7 @@ def source():
 def written(folder, source, dtype, exact="bits"):
     folder.mkdir(exist_ok=True)
     plan = Plan.of(source, None, Storage(exact=exact, dtype=dtype))
-    model.write(folder, source, plan, lambda *_: None, hashed=False)
+    model.write(folder, source, plan, lambda *_: None)
     return folder
 
 

@@ -41,7 +41,7 @@ def converted_report(network: dict, size: tuple[int, int], exact: str, padding: 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = Plan.of(source, None, Storage(layout, exact, dtype), padding)
-        model.write(folder, source, plan, lambda *_: None, hashed=False)
+        model.write(folder, source, plan, lambda *_: None)
         with Folder(folder, source, lambda folder: own_readers(folder)[:1], pool_padding=padding) as target:
             assert (target.dtype, target.layout) == (dtype, layout)
             return audit(
