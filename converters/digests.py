@@ -19,11 +19,8 @@ from pathlib import Path
 from threading import Event
 
 from converters.errors import UsageError
-from converters.files import cache_folder, sha256, write_whole
-from verify.typed import converted
+from converters.files import cache_folder, read_record, sha256, write_whole
 
-MAX_RECORD = 1 << 20
-"""Bytes of a record that are read."""
 LARGE = 10 << 20
 """Bytes from which on a reading takes longer than ``SETTLED``."""
 SETTLED = 0.1
@@ -149,13 +146,11 @@ def _state(file: Path | int) -> State:
 
 
 def _load(folder: Path) -> _Record:
-    if _IGNORED.get():
-        return _Record()
-    try:
-        with _place(folder).open("rb") as file:
-            return converted(json.loads(file.read(MAX_RECORD)), _Record)
-    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
-        return _Record()
+    found = None
+    if not _IGNORED.get():
+        with suppress(OSError, ValueError, UsageError):  # without a cache nothing is remembered
+            found = read_record(_place(folder), _Record)
+    return found or _Record()
 
 
 def _place(folder: Path) -> Path:

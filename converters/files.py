@@ -1,4 +1,5 @@
-"""The files of a converted folder: their names, their digests, and JSON read with care; and the folder of the cache."""
+"""The files of a converted folder: their names, their digests, and JSON read with care; and the cache's folder and
+records."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ import os
 from pathlib import Path
 from secrets import token_hex
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from converters.errors import UsageError
 from converters.reading import reading
+
+T = TypeVar("T")
 
 WEIGHTS, CONFIG, PREPROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
 INDEX = WEIGHTS + ".index.json"
@@ -38,6 +41,8 @@ MAX_JSON = 16 << 20
 """Bytes of a JSON file that are read; a config.json with 21,843 labels has 2.5 MB."""
 MAX_DIGITS = 500
 """Digits of an integer in a JSON file; any float has at most 309. Longer ones take long to read."""
+MAX_RECORD = 1 << 20
+"""Bytes of a record of the cache that are read."""
 MAX_VALUES = 1 << 18
 """Values of a JSON file, by its commas and brackets: each takes some hundred bytes. Those labels have 80,000."""
 
@@ -163,3 +168,15 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_record(path: Path, kind: type[T]) -> T | None:
+    """A record of the cache, a value of ``kind`` as JSON; None where there is none that this program has written."""
+    from verify.typed import converted
+
+    try:
+        refuse_special(path)
+        with path.open("rb") as file:
+            return converted(json.loads(file.read(MAX_RECORD)), kind)
+    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
+        return None

@@ -21,22 +21,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
 from converters.digests import private_states_of, remember_made
 from converters.download.addresses import file_name
 from converters.errors import UsageError
-from converters.files import VARIABLE, cache_folder, fsync, refuse_special, sha256
-from verify.typed import decoded
-
-T = TypeVar("T")
+from converters.files import VARIABLE, cache_folder, fsync, read_record, sha256
 
 DIGITS = 16
 """Hexadecimal digits of a digest in a folder's name."""
-MAX_RECORD = 1 << 16
-"""Bytes of a record that are read."""
 _FOLDER = re.compile(rf"(?P<name>.+)-[0-9a-f]{{{DIGITS}}}")
 Text = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"\A[ -~]*\Z")]
 """As ``answers.mark`` takes it from a server."""
@@ -134,7 +129,7 @@ class Slot:
 
     def entry(self) -> tuple[Path, Entry] | None:
         """The current version's place and what is recorded of it, whether or not it is there."""
-        entry = _load(Entry, self._entry)
+        entry = read_record(self._entry, Entry)
         return None if entry is None else (self._place(entry), entry)
 
     @property
@@ -147,7 +142,7 @@ class Slot:
 
     def partial_version(self) -> Version | None:
         """The version of which the partial file holds the beginning; None where there is none to go on with."""
-        return _load(Version, self._version) if self.partial.is_file() else None
+        return read_record(self._version, Version) if self.partial.is_file() else None
 
     def start(self, version: Version) -> None:
         """Begins an empty partial file of ``version``."""
@@ -200,16 +195,6 @@ class Slot:
 
     def _place(self, entry: Entry) -> Path:
         return self.folder / entry.sha256[:DIGITS] / self.name
-
-
-def _load(kind: type[T], path: Path) -> T | None:
-    """A record; None where there is none that this program could have written."""
-    try:
-        refuse_special(path)
-        with path.open("rb") as file:
-            return decoded(file.read(MAX_RECORD), kind)
-    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
-        return None
 
 
 def _save(path: Path, record: Version | Entry) -> None:

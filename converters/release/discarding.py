@@ -9,19 +9,25 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from converters.auditing.audits import VERSION
 from converters.conversion import Conversion
 from converters.digests import result_name
 from converters.download.locations import downloads, remove_downloads
-from converters.files import cache_folder, write_whole
+from converters.files import cache_folder, read_record, write_whole
 from converters.hub.guard import Publication, is_there
 from converters.release.job import Job, Result
 
-MAX_RECORD = 1 << 16
-"""Bytes of a record that are read."""
+
+@dataclass(frozen=True)
+class _Published:
+    """The part of a record that is read."""
+
+    publication: Publication
+    release: str = ""
+    """The version that made it."""
 
 
 def discard(job: Job, conversion: Conversion, publication: Publication) -> None:
@@ -68,15 +74,10 @@ def published_before(job: Job) -> Publication | None:
     """The publication of this very job, which the hub still has; None where it is to be done."""
     if job.recheck or job.publish is None:
         return None
-    try:
-        with _record(job).open("rb") as file:
-            content = json.loads(file.read(MAX_RECORD))
-        found, is_current = Publication(**content["publication"]), content.get("release") == VERSION
-    except Exception:  # a record is foreign input: whatever is wrong with it, it is none
+    found = read_record(_record(job), _Published)
+    if found is None or (job.publish.refresh and found.release != VERSION):
         return None
-    if (job.publish.refresh and not is_current) or not is_there(found, job.publish):
-        return None
-    return replace(found, changed=False)
+    return replace(found.publication, changed=False) if is_there(found.publication, job.publish) else None
 
 
 def _origin(job: Job, conversion: Conversion) -> dict[str, object]:

@@ -427,6 +427,7 @@ def answer_seeds() -> list[Files]:
 def read_answer(folder: Path) -> None:
     import httpx
 
+    from converters import files
     from converters.download import cache, http, retry
 
     try:
@@ -442,7 +443,7 @@ def read_answer(folder: Path) -> None:
     http._continued(response, version, 10)
     retry.asked_wait(response.headers)
     for kind, name in ((cache.Version, "partial.json"), (cache.Entry, "entry.json")):
-        cache._load(kind, folder / name)
+        files.read_record(folder / name, kind)
 
 
 def errors_of_oracles() -> tuple[type[Exception], ...]:
