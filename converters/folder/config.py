@@ -5,7 +5,6 @@ Plan → config.json of transformers, of timm, or plain; preprocessor_config.jso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from converters.catalogue.variants import RESAMPLE, Preprocessing
@@ -81,8 +80,7 @@ def timm_config(plan: Plan) -> dict[str, Any]:
     Raises UsageError for a network that timm has not registered.
     """
     recipe, classes = plan.preprocessing, plan.architecture.classes or 0
-    side = recipe.crop[0] if recipe.crop else recipe.size.get("height", recipe.size.get("shortest_edge", 0))
-    shortest = recipe.size.get("shortest_edge")
+    side, shortest = recipe.shape[0], recipe.size.get("shortest_edge")
     config: dict[str, Any] = {
         "architecture": timm_architecture(plan),
         "num_classes": classes,
@@ -124,23 +122,17 @@ def timm_architecture(plan: Plan) -> str:
 
 def preprocessor_config(preprocessing: Preprocessing) -> dict[str, Any]:
     """preprocessor_config.json: resize, crop, to −1 … 1."""
-    crop = preprocessing.crop
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": dict(preprocessing.size),
         "resample": preprocessing.resample,
-        "do_center_crop": crop is not None,
-        "crop_size": {"height": crop[0], "width": crop[1]} if crop else _square(preprocessing.size),
+        "do_center_crop": preprocessing.crop is not None,
+        "crop_size": dict(zip(("height", "width"), preprocessing.shape, strict=True)),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(preprocessing.mean),
         "image_std": list(preprocessing.std),
     }
-
-
-def _square(size: Mapping[str, int]) -> dict[str, int]:
-    edge = size.get("shortest_edge")
-    return {"height": edge, "width": edge} if edge else dict(size)

@@ -5,6 +5,7 @@ source, Plan → tensors of the layout, one at a time → model.safetensors | mo
 
 from __future__ import annotations
 
+import math
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ def write_weights(folder: Path, source: GoogleView, plan: Plan, step: Progress) 
             else:
                 digests[file] = write_safetensors(folder / file, of_file, plan.storage.dtype, steps)
     if len(homes) > 1:
-        total = sum(_bytes(tensor.shape, plan.storage.itemsize) for tensor in tensors.values())
+        total = sum(math.prod(tensor.shape) for tensor in tensors.values()) * plan.storage.itemsize
         weight_map = {name: file for file, names in homes.items() for name in names}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return digests
@@ -70,7 +71,7 @@ def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> d
     groups: list[list[str]] = [[]]
     left = limit
     for name, shape in shapes.items():
-        size = _bytes(shape, itemsize)
+        size = math.prod(shape) * itemsize
         if groups[-1] and size > left:
             groups.append([])
             left = limit
@@ -82,10 +83,6 @@ def split(shapes: Mapping[str, tuple[int, ...]], itemsize: int, limit: int) -> d
     return {f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
 
 
-def _bytes(shape: tuple[int, ...], itemsize: int) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * itemsize
-
-
 def write_npz(path: Path, tensors: Sequence[TensorToWrite], step: Callable[[str], None] = lambda name: None) -> None:
     """Writes float32 tensors as stored members under 128-byte npy headers, as the released files have them."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -93,7 +90,7 @@ def write_npz(path: Path, tensors: Sequence[TensorToWrite], step: Callable[[str]
             step(tensor.name)
             info = zipfile.ZipInfo(f"{tensor.name}.npy", EPOCH)
             info.external_attr = 0o600 << 16
-            info.file_size = _bytes(tensor.shape, 4)
+            info.file_size = 4 * math.prod(tensor.shape)
             header = {"descr": "<f4", "fortran_order": False, "shape": tensor.shape}
             with archive.open(info, "w") as member:
                 np.lib.format.write_array_header_1_0(member, header)
