@@ -67,7 +67,7 @@ def open_source(path: Path) -> TensorFile:
     Raises CheckpointError when it is missing, empty, of no known format, or of more than one.
     """
     with reading(path):
-        return _open(path)
+        return _open(path if path.name not in ("", "..") else path.resolve())  # cards and records say the name
 
 
 def _open(path: Path) -> TensorFile:

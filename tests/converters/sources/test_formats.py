@@ -266,6 +266,15 @@ def test_an_archive_of_what_is_no_checkpoint_names_the_archive(tmp_path: Path) -
         open_source(archive)
 
 
+@pytest.mark.parametrize("here", [".", ".."])
+def test_the_working_folder_is_called_by_its_name(tmp_path: Path, written, monkeypatch, here: str) -> None:
+    folder = Path(shutil.copytree(written("transformers"), tmp_path / "model"))
+    (folder / "inside").mkdir()
+    monkeypatch.chdir(folder if here == "." else folder / "inside")
+    with open_checkpoint(Path(here)) as source:
+        assert Path(source.path).name == "model"
+
+
 # -- unknown files
 
 
