@@ -32,7 +32,6 @@ from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
 from converters.placing import install, refuse_place, refuse_unwritable, workspace
 from converters.sources import GoogleView, open_checkpoint
-from converters.sources.left_out import left_out_line
 from converters.writers import model
 from converters.writers.weights import weight_files
 from verify import Report
@@ -164,7 +163,7 @@ def _sign(conversion: Conversion, options: ConvertOptions) -> None:
 def _convert(source: GoogleView, request: Request, uri: str, progress: Progress) -> Conversion:
     start = time.monotonic()
     options, variant = request.options, request.variant
-    plan, left_out = plan_of(source, variant, options), left_out_line(source)
+    plan, left_out = plan_of(source, variant, options), source.left_out
     place = request.place(plan.name)
     refuse_place(place, options.force)
     held = _held(place, plan, source, options, progress)

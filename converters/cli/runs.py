@@ -39,7 +39,6 @@ from converters.release.one import release_one, share_gates
 from converters.release.plan import read_plan
 from converters.release.shard import Shard
 from converters.sources import open_checkpoint
-from converters.sources.left_out import left_out_line
 from verify import Report
 from verify.oracles.numpy.threads import cores
 
@@ -269,7 +268,7 @@ def _plan(job: Job) -> dict[str, str]:
     place = locate(request.checkpoint, variant)
     if isinstance(place, Path):
         with open_checkpoint(place) as source:
-            plan, left_out = plan_of(source, variant, how), left_out_line(source)
+            plan, left_out = plan_of(source, variant, how), source.left_out
         name, network, read = plan.name, str(plan.architecture), str(place)
     else:
         left_out = ""

@@ -19,7 +19,6 @@ from converters.folder.snippet import FOLDER, HERE, stock_remedy, usage
 from converters.mapping.names import parameters
 from converters.redaction import printable
 from converters.sources import GoogleView
-from converters.sources.left_out import left_out_line
 from verify.precision import error_in_words
 from verify.report import markdown
 from verify.report.meaning import meaning
@@ -49,7 +48,6 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         usage=usage(plan),
         here=HERE,
         architecture_class=network_config(plan)["architectures"][0],
-        left_out=left_out_line(source),
         badge=markdown.badge(report) if report else "",
         meaning=meaning(report) if report else "",
         error=error_in_words(report.ratio, report.readers[0].name) if report else "",

@@ -28,6 +28,8 @@ DEFAULT_PADDING: dict[str, PoolPadding] = {"big_vision": "-inf"}
 """big_vision's network pads the max-pool with -inf (models/bit_paper.py: flax's max_pool); all others with zeros."""
 
 COUNTER = "a single integer, which no tensor of a network is"
+MAX_NAMED = 12
+"""Tensors of one reason that are named; more are counted."""
 
 
 class GoogleView:
@@ -83,6 +85,16 @@ class GoogleView:
         """The files that are read: name relative to the source → path."""
         return self._source.files
 
+    @property
+    def left_out(self) -> str:
+        """All that is left out, by reason, each up to its colon, and what names lose, in one line; empty without it."""
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.dropped.items():
+            by_reason.setdefault(why.partition(":")[0], []).append(name)
+        if self.removed:
+            by_reason["part of names"] = list(self.removed)
+        return "; ".join(f"{_listed(names)} ({why})" for why, names in by_reason.items())
+
     def changes(self) -> dict[str, str]:
         """Files that are not what they were when the source was opened, and what happened to each."""
         return self._file_changes.changes()
@@ -137,3 +149,12 @@ def understand(
     }
     found = replace(found, names=names, dropped={**found.dropped, **beside})
     return found, infer(shapes, scheme, path)
+
+
+def _listed(names: list[str]) -> str:
+    return f"{len(names)} tensors" if len(names) > MAX_NAMED else ", ".join(map(_printable, names))
+
+
+def _printable(name: str) -> str:
+    """A name of the file where the line goes into a table of the card: nothing there may be markup."""
+    return "".join(character if character.isalnum() or character in "_-./: " else "?" for character in name[:80])
