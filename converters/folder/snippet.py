@@ -5,6 +5,7 @@ Plan → ``usage()`` → the card's lines, of the folder that they lie in → ``
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 
 from converters.folder.config import network_config
@@ -78,17 +79,18 @@ def published(card: str, repo_id: str) -> str:
 
 def loading(plan: Plan, folder: str) -> list[str]:
     """Returns the lines for the layout's own library; ``folder`` is a path or a repository."""
+    quoted = _quoted(folder)
     if plan.layout == "transformers":
         kind = "AutoModel" if plan.architecture.classes is None else "AutoModelForImageClassification"
         return [
             f"from transformers import AutoImageProcessor, {kind}",
-            f'processor = AutoImageProcessor.from_pretrained("{folder}")',
-            f'model = {kind}.from_pretrained("{folder}")',
+            f"processor = AutoImageProcessor.from_pretrained({quoted})",
+            f"model = {kind}.from_pretrained({quoted})",
         ]
     if plan.layout == "timm":
         return [
             "import timm",
-            f'model = timm.create_model("local-dir:{folder}", pretrained=True).eval()',
+            f"model = timm.create_model({_quoted(f'local-dir:{folder}')}, pretrained=True).eval()",
             "transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))",
         ]
     if plan.layout == "original":
@@ -97,10 +99,10 @@ def loading(plan: Plan, folder: str) -> list[str]:
         return [
             "from safetensors.torch import load_file",
             "from bit_pytorch.models import ResNetV2  # github.com/google-research/big_transfer",
-            f'folder = "{folder}"',
+            f"folder = {quoted}",
             f'model = {network}; model.load_state_dict(load_file(f"{{folder}}/model.safetensors"))',
         ]
-    return ["import numpy", f'folder = "{folder}"', f'tensors = numpy.load(f"{{folder}}/{plan.name}.npz")']
+    return ["import numpy", f"folder = {quoted}", f'tensors = numpy.load(f"{{folder}}/{plan.name}.npz")']
 
 
 def loading_here(plan: Plan, folder: str) -> list[str]:
@@ -112,8 +114,8 @@ def loading_here(plan: Plan, folder: str) -> list[str]:
         model = network_config(plan)["architectures"][0]
         return [
             f"from bit_ref import {model}, BitImageProcessor",
-            f'processor = BitImageProcessor.from_pretrained("{folder}")',
-            f'model = {model}.from_pretrained("{folder}")',
+            f"processor = BitImageProcessor.from_pretrained({_quoted(folder)})",
+            f"model = {model}.from_pretrained({_quoted(folder)})",
         ]
     missing = plan.layout == "timm" and find_spec("timm") is None
     return [*(["# pip install 'bit-convert[timm]'"] if missing else []), *loading(plan, folder)]
@@ -123,5 +125,10 @@ def stock_remedy(plan: Plan, folder: str) -> str:
     """Returns the call that makes a loaded model of the layout's stock library exact; empty where there is none."""
     if plan.storage.exact != "bits" or plan.pool_padding != "zeros" or plan.layout not in ("transformers", "timm"):
         return ""
-    given = f', "{folder}"' if plan.layout == "timm" else ""
+    given = f", {_quoted(folder)}" if plan.layout == "timm" else ""
     return f"bit_ref.use_config_epsilon(model{given})"
+
+
+def _quoted(text: str) -> str:
+    """A text as Python spells it in double quotes."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,5 +1,6 @@
 """The card: snippet, metadata and figures; and the Markdown of an audit. Figures are the report's, commands work."""
 
+import ast
 import contextlib
 import io
 import json
@@ -17,8 +18,9 @@ from converters.catalogue.variants import find_one, variants
 from converters.cli.commands import convert, verify
 from converters.folder import card_facts
 from converters.folder.plan import Plan
-from converters.folder.snippet import FOLDER, published, usage
+from converters.folder.snippet import FOLDER, loading, loading_here, published, stock_remedy, usage
 from converters.mapping.architecture import Architecture
+from converters.mapping.layouts import LAYOUTS
 from converters.mapping.storage import Storage
 from tests.checkpoints import make_checkpoint
 from tests.command_line import audited, run
@@ -328,3 +330,13 @@ def test_published_card_names_its_repository_and_every_link_of_it_leads_somewher
     assert run("--check", snapshot / "parity.json", "--against", "BiT-digits", command=verify).exit_code == 0
     assert run(*words, command=convert).exit_code == 0
     assert len([*tmp_path.glob("models--me--digits/snapshots/*")]) == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("lines_of", [loading, loading_here])
+def test_lines_that_load_a_folder_are_python_whatever_it_is_called(layout, lines_of):
+    plan = Plan("net", Architecture.regular((3, 4, 6, 3), 64, 10), None, Storage(layout))
+    folder = 'models/"a" \\b\n'
+    program = ast.parse("\n".join([*lines_of(plan, folder), stock_remedy(plan, folder)]))
+    texts = {node.value for node in ast.walk(program) if isinstance(node, ast.Constant)}
+    assert texts & {folder, f"local-dir:{folder}"}
