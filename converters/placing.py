@@ -72,12 +72,14 @@ def refuse_unwritable(folder: Path, option: str) -> None:
 
 
 @contextmanager
-def writing_to(folder: Path, remedy: str) -> Iterator[None]:
-    """Inside, what the system refuses to write without saying where is an error of ``folder``, a UsageError."""
+def writing_to(folder: Path, remedy: str, made: Path | None = None) -> Iterator[None]:
+    """Inside, what the system refuses to write without saying where, or in the folder that was ``made``, is an error of
+    ``folder``, a UsageError."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno not in UNWRITABLE:
+        is_here = error.filename is None or (made is not None and str(error.filename).startswith(str(made)))
+        if not is_here or error.errno not in UNWRITABLE:
             raise
         raise UsageError(f"{folder}: cannot be written: {error.strerror}. {remedy}") from error
 
@@ -95,7 +97,7 @@ def workspace(place: Path) -> Iterator[Path]:
         raise UsageError(
             f"{place.parent}: cannot be written: {error.strerror}. Choose another folder with --output."
         ) from error
-    with writing_to(place.parent, "Make room, or choose another folder with --output."), _held(folder, lock):
+    with writing_to(place.parent, "Make room, or choose another folder with --output.", folder), _held(folder, lock):
         yield folder
 
 
@@ -105,16 +107,14 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
     Raises UsageError, naming the place, where it cannot be made, or inside, where nothing more can be written to it.
     """
-    place = "the temporary folder"
+    place, remedy = Path("the temporary folder"), "Set TMPDIR to a folder that has room."
     try:
-        place = tempfile.gettempdir()
-        folder, lock = _locked_folder(Path(place), prefix, 0o700)
-        with _held(folder, lock):
-            yield folder
+        place = Path(tempfile.gettempdir())
+        folder, lock = _locked_folder(place, prefix, 0o700)
     except OSError as error:
-        raise UsageError(
-            f"{place}: cannot be written: {error.strerror}. Set TMPDIR to a folder that has room."
-        ) from error
+        raise UsageError(f"{place}: cannot be written: {error.strerror}. {remedy}") from error
+    with writing_to(place, remedy, folder), _held(folder, lock):
+        yield folder
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Output folders: whole or not at all, and leftovers of a killed process cleaned by the next."""
 
+import errno
+import os
 import subprocess
 import sys
 import textwrap
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from converters.errors import UsageError
-from converters.placing import install, refuse_place, workspace
+from converters.placing import install, refuse_place, temporary_folder, workspace
 
 
 def fill(folder, content="new"):
@@ -123,3 +125,16 @@ def test_the_home_is_not_replaced_whatever_links_lead_to_it(tmp_path, monkeypatc
     for place in (tmp_path / "disk", tmp_path / "disk" / "me", tmp_path / "home" / "me"):
         with pytest.raises(UsageError, match="holds the working or home directory"):
             refuse_place(place, force=True)
+
+
+def test_an_error_of_something_else_is_none_of_the_temporary_folder_s():
+    def work(error: OSError) -> None:
+        with temporary_folder("bit-convert-"):
+            raise error
+
+    for error in (ConnectionResetError(errno.ECONNRESET, "reset"), OSError("429 Too Many Requests")):
+        with pytest.raises(type(error)) as caught:
+            work(error)
+        assert caught.value is error
+    with pytest.raises(UsageError, match=r"cannot be written: .*TMPDIR"):
+        work(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
