@@ -46,7 +46,11 @@ _CLOSING = "'),.;:]}"
 """Characters that end a sentence rather than the address before it."""
 _USER_INFO = re.compile(r"(?<=//)[^\s/@]*@")
 _NESTED = re.compile(r"((?i:%3A%2F%2F))[^\s/?&]{0,300}?%40")
-_WITHOUT_SCHEME = re.compile(r"(?<![\w/.+%-])(?:[\w.+%-]{1,64}:)+[^\s:@/]{3,}@(?=[\w\[])")
+_WITHOUT_SCHEME = re.compile(
+    r"(?:(?<![\w/.+%:-])|(?<=/)[\w.+%-]*+:)(?=:*+[\w.+%-]++:)(?:[\w.+%-]*+:)++[^\s:@/]{3,}@(?=[\w\[])"
+)
+"""A user and a password before a host. What is looked at from one place is not looked at from the next, so that a long
+text costs as much as it has characters."""
 _NAME = (
     r"(?i:x-amz-[\w-]+|x-goog-[\w-]+|(?:[\w-]*[_-])?(?:token|secret|password|passwd|pwd|api[_-]?key|access[_-]?key"
     r"(?:[_-]?id)?|secret[_-]?key|signature|credentials?|session[_-]?id|googleaccessid|awsaccesskeyid))"

@@ -185,10 +185,37 @@ def test_user_info_is_taken_out_of_the_oddest_address(ending):
 
 
 @pytest.mark.parametrize(
-    "piece", ["a.", "A", "a-", "a://", "%3A%2F%2F", "a:bbb@", "http://h/?)", "hf_aaaaaaa", "token:", "//", "x-amz-"]
+    "text", ["at user:s3cret@host", "/a:user:s3cret@host", "[::1]:user:s3cret@host", "a:b:s3cret@[::1]"]
+)
+def test_a_password_is_hidden_without_a_scheme(text):
+    assert "s3cret" not in printable(text)
+
+
+@pytest.mark.parametrize("text", ["repo/image:tag@sha256", "a:b@c", "12:30@home", "a::b@c", ":name@host"])
+def test_what_is_no_password_stays(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a.",
+        "A",
+        "a-",
+        "a:",
+        "a://",
+        "%3A%2F%2F",
+        "a:bbb@",
+        "http://h/?)",
+        "hf_aaaaaaa",
+        "token:",
+        "//",
+        "x-amz-",
+        "/a:",
+    ],
 )
 def test_a_long_text_takes_no_longer_than_its_length(piece):
-    text = piece * (200_000 // len(piece))
+    text = piece * (200_000 // len(piece)) + "@"
     start = time.thread_time()
     printable(text)
     assert time.thread_time() - start < 3
