@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def noted(inspect, file: str, content: dict, plan: Plan) -> Notes:
 
 def written(layout: str) -> dict:
     return json.loads(json.dumps(WRITERS[layout][0](PLANS[layout])))
+
+
+@pytest.mark.parametrize(
+    "values", [{"image_std": [1e-320] * 3}, {"rescale_factor": 1e308}], ids=lambda values: next(iter(values))
+)
+def test_numbers_that_overflow_are_a_fault_and_no_warning(values):
+    (variant,) = find("BiT-M-R50x1")
+    plan = Plan("tiny", variant.network, variant, Storage("transformers"))
+    content = preprocessor_config(plan.preprocessing) | values
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notes = noted(inspect_processor, "preprocessor_config.json", content, plan)
+    wrong = [each.place for each in notes.expectations if not each.met]
+    assert wrong == [f"preprocessor_config.json {name}" for name in (*values, "pixels")]
 
 
 @pytest.mark.parametrize("layout", sorted(WRITERS))
