@@ -90,6 +90,7 @@ class _Findings:
     faults: list[Fault]
 
 
+@np.errstate(all="ignore")  # what is not finite is judged, not warned of
 def audit(
     target: Target, source: Source, settings: AuditSettings | None = None, progress: Progress | None = None
 ) -> Report:
@@ -104,8 +105,7 @@ def audit(
     files = dict(sorted(target.files.items()))  # before anything is read
     forwards = len(target.readers) * images.runs + (judged is not source)
     step = Steps(progress, len(target.correspondences) + forwards + walk_length(judged))
-    with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
-        found = _examine(target, source, judged, settings, images, step)
+    found = _examine(target, source, judged, settings, images, step)
     classes, evaluation, changed = settings.held_out(), settings.evaluation(), settings.changes()
     step.end("report")
     faults = [Fault(Kind.CHANGED, name, f"{what} while the audit ran") for name, what in changed.items()]

@@ -1,5 +1,7 @@
 """Folders in float16 and bfloat16: the rounded source, bit for bit, and limits of their own."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,20 @@ def test_float16_runs_of_kernels_too_small_for_it_are_not_judged(tmp_path):
         assert report, report.reason
         names[std] = [reader.name for reader in report.readers]
     assert names[1e-2] == [*names[1e-5], "transformers in float16"]
+
+
+def test_values_that_are_not_finite_are_judged_and_not_warned_of(tmp_path, source):
+    def change(stored):
+        stored["bit.embedder.convolution.weight"].view(-1)[:2] = torch.tensor([np.inf, -np.inf])
+        return stored
+
+    folder = written(tmp_path, source, "float16")
+    store(folder, change)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        report = audit_folder(folder, source, audit_readers, Proof(pool_padding="zeros"), lambda *_: None)
+    assert report.fault.kind == "not a number"
+    assert [each for each in warned if each.category is RuntimeWarning] == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
