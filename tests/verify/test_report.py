@@ -1,17 +1,22 @@
 """parity.json: its keys, its strictness, and what must not be in it."""
 
 import dataclasses
+import html
 import json
 import re
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.checkpoints import make_checkpoint
 from tests.verify.support import MemorySource, TorchModel, audited, target_of
 from verify import AuditSettings, Expectation, Report, audit, default_images
 from verify.checking import contradictions
 from verify.compare import FACTOR
+from verify.faults import Fault, Kind
+from verify.protocols import Inspected
+from verify.report.markdown import summary
 from verify.report.meaning import meaning
 from verify.verdict import derived_verdict
 
@@ -164,3 +169,17 @@ def test_what_cannot_be_judged_or_run_is_said_to_be_that(tensors):
     model = TorchModel(tensors)
     model.run = broken
     assert meaning(audited(tensors, model, size=48)) == "No predictions: the folder cannot be run."
+
+
+def test_names_are_code_in_markdown_whatever_is_in_them(report):
+    names = ["config.json a_b*c", "a``b|c`.py", "`x`"]
+    odd = dataclasses.replace(
+        report,
+        verdict="failed",
+        source={**report.source, "file": "my_|own`file.npz"},
+        faults=tuple(Fault(Kind.CONFIGURATION, name, "") for name in names),
+        inspected=tuple(Inspected(name, "unknown", "") for name in names),
+    )
+    page = MarkdownIt("commonmark").enable("table").render(summary(odd))
+    codes = [html.unescape(code) for code in re.findall("<code>(.*?)</code>", page)]
+    assert codes == [*names, "my_|own`file.npz", report.source["sha256"], report.nearest, *names, "parity.json"]

@@ -43,6 +43,8 @@ def summary(report: Report) -> str:
         name=reader_name,
         figure=figure,
         plain=_plain,
+        code=_code,
+        cell=lambda text: _code(text).replace("|", r"\|"),
     )
 
 
@@ -63,6 +65,13 @@ def figure(value: float | None) -> str:
 def _plain(text: str) -> str:
     """Text in which nothing is markup."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """Text as code, between more backticks than are in it."""
+    ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in (text[:1], text[-1:]) else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
 
 
 @cache
