@@ -41,7 +41,7 @@ class Outcome:
         self._states[result.state] += 1
         self._status = self._status or result.exit_status
         if self._output.as_json:
-            self._entries.append(zlib.compress(json.dumps(result.to_json()).encode()))
+            self._entries.append(zlib.compress(json.dumps(result.to_json(), default=asdict).encode()))
         else:
             _say(result, alone=not self._many)
 

@@ -6,10 +6,10 @@ Request, PublishOptions → Job → ``one.release_one`` → Result | Later
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from converters.conversion import Conversion, Request
 from converters.download.locations import locate
@@ -18,6 +18,9 @@ from converters.hub.guard import Publication
 from converters.options import AuditOptions, PublishOptions
 from converters.redaction import printable
 from verify import Report
+
+if TYPE_CHECKING:
+    from converters.release.schemas.document import Entry
 
 
 class State(StrEnum):
@@ -133,9 +136,9 @@ class Result:
     def exit_status(self) -> int:
         return self.error.exit_status if self.error else 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Entry:
         """Its entry in the document of ``--json``."""
-        content: dict[str, Any] = {"name": self.name, "state": self.state, "exit_status": self.exit_status}
+        content: Entry = {"name": self.name, "state": self.state, "exit_status": self.exit_status}
         if self.error:
             content["error"] = str(self.error)
         if self.plan:
@@ -152,7 +155,7 @@ class Result:
                 "report": json.loads(report.to_json()) if report else None,
             }
         if self.publication:
-            content["publication"] = asdict(self.publication)
+            content["publication"] = self.publication
         if self.discarded:
             content["discarded"] = True
         return content

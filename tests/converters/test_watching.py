@@ -220,8 +220,8 @@ def test_quiet_is_silent_but_for_errors_and_json_is_versioned():
     result = run(*MANY, "--quiet", "--json")
     assert [line for line in result.stderr.splitlines() if not line.startswith("bit-convert: ")] == []
     document = fits(json.loads(result.stdout))
-    assert {entry.state for entry in document.results} == {State.CONVERTED, State.FAILED}
-    assert fits(json.loads(run("BiT-dig*", "--dry-run", "--json").stdout)).results[0].state is State.PLANNED
+    assert {entry["state"] for entry in document["results"]} == {State.CONVERTED, State.FAILED}
+    assert fits(json.loads(run("BiT-dig*", "--dry-run", "--json").stdout))["results"][0]["state"] is State.PLANNED
     assert json.loads(run("--nonsense", "--json").stdout)["schema"] == 1
 
 

@@ -7,7 +7,7 @@ Objects may have more keys than a schema names: keys are added within a version,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ def events() -> dict[str, Any]:
 
 def result() -> dict[str, Any]:
     """The schema of what ``bit-convert --json`` prints; that of a report alone is verify/report/parity.schema.json."""
-    from converters.release.schemas.document import REQUIRED, Document
+    from converters.release.schemas.document import Document
 
-    schema = _schema_of(Document, "What bit-convert --json prints", REQUIRED)
+    schema = _schema_of(Document, "What bit-convert --json prints")
     schema["properties"]["schema"] = {"const": JSON_SCHEMA}
     return schema
 
@@ -51,15 +51,15 @@ def file_of(name: str) -> Path:
     return FOLDER / f"{name}.schema.json"
 
 
-def _schema_of(kind: Any, title: str, required: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
-    """The schema of a type; ``required`` has the keys that are always there, of types where that is not all of them."""
+def _schema_of(kind: Any, title: str) -> dict[str, Any]:
+    """The schema of a type; of a class every key is written, a TypedDict says itself which are required."""
     import msgspec
 
     (_,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    for each in definitions.values():
+        by_default = [key for key, field in each.get("properties", {}).items() if "default" in field]
+        for key in by_default:
+            del each["properties"][key]["default"]
+            each.setdefault("required", []).append(key)
     schema: dict[str, Any] = definitions.pop(kind.__name__)
-    for name, each in {kind.__name__: schema, **definitions}.items():
-        for field in each.get("properties", {}).values():
-            field.pop("default", None)  # of the class; what is written has every key
-        if "properties" in each:
-            each["required"] = (required or {}).get(name, [*each["properties"]])
     return {"$schema": DIALECT, **schema, "title": title, **({"$defs": definitions} if definitions else {})}

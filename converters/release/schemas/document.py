@@ -1,45 +1,39 @@
-"""The types of the document that ``bit-convert --json`` prints; ``Result.to_json`` makes an entry."""
+"""The types of the document that ``bit-convert --json`` prints; ``Result.to_json`` makes an entry.
+
+Keys that are not required are left out where there is nothing to say.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-import msgspec
+from typing import Any, Literal, Required, TypedDict
 
 from converters.hub.guard import Publication
 from converters.release.job import State
 
-REQUIRED = {
-    "Document": ["schema", "release", "exit_status", "results"],
-    "Entry": ["name", "state", "exit_status"],
-    "CollectionEntry": ["collection", "exit_status"],
-}
-"""The keys that are always there."""
 
-
-class Entry(msgspec.Struct, kw_only=True):
+class Entry(TypedDict, total=False):
     """One model: what came of it, and of what was made the folder, the report and the publication."""
 
-    name: str
-    state: State
-    exit_status: int
-    error: str | None = None
-    plan: dict[str, str] | None = None
+    name: Required[str]
+    state: Required[State]
+    exit_status: Required[int]
+    error: str | None
+    plan: dict[str, str] | None
     """With --dry-run: what would be done."""
-    folder: str | None = None
-    files: list[str] | None = None
-    made: bool | None = None
+    folder: str | None
+    files: list[str] | None
+    made: bool | None
     """False where the folder held this result already."""
-    architecture: str | None = None
-    left_out: str | None = None
-    seconds: float | None = None
-    report: dict[str, Any] | None = None
+    architecture: str | None
+    left_out: str | None
+    seconds: float | None
+    report: dict[str, Any] | None
     """The content of parity.json: verify/report/parity.schema.json."""
-    publication: Publication | None = None
-    discarded: bool | None = None
+    publication: Publication | None
+    discarded: bool | None
 
 
-class EstimateEntry(msgspec.Struct, kw_only=True):
+class EstimateEntry(TypedDict):
     """The cost of a run: bytes, requests, hours."""
 
     models: int
@@ -57,29 +51,29 @@ class EstimateEntry(msgspec.Struct, kw_only=True):
     cores: int
 
 
-class CollectionEntry(msgspec.Struct, kw_only=True):
+class CollectionEntry(TypedDict, total=False):
     """One collection of the Hub, and what was added to it."""
 
-    collection: str
+    collection: Required[str]
     """Its title or slug, as it was asked for."""
-    exit_status: int
-    error: str | None = None
-    slug: str | None = None
-    title: str | None = None
-    url: str | None = None
-    added: list[str] | None = None
+    exit_status: Required[int]
+    error: str | None
+    slug: str | None
+    title: str | None
+    url: str | None
+    added: list[str] | None
 
 
-class Document(msgspec.Struct, kw_only=True):
+class Document(TypedDict, total=False):
     """The whole document."""
 
-    schema: Literal[1]
-    release: str
+    schema: Required[Literal[1]]
+    release: Required[str]
     """The version of bit-convert."""
-    exit_status: int
-    results: list[Entry]
-    error: str | None = None
+    exit_status: Required[int]
+    results: Required[list[Entry]]
+    error: str | None
     """The error that ended the run before its time."""
-    estimate: EstimateEntry | None = None
+    estimate: EstimateEntry | None
     """With --dry-run."""
-    collections: list[CollectionEntry] | None = None
+    collections: list[CollectionEntry] | None
