@@ -128,18 +128,16 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
 
 def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
     collections = Collections(jobs, run.shown, run.publish.patience)
-    if len(jobs) == 1 and run.release.scheduler is None:
-        result = _alone(jobs[0], run, watch)
-        outcome.add(result)
-        collections.add(result)
-        return outcome.end(collections=collections.gather())
     shared = Shared(jobs)
-    engine = _engine(shared.jobs, run, watch)
 
     def add(result: Result) -> None:
         for each in (watch, outcome, collections, shared):
             each.add(result)
 
+    if len(jobs) == 1 and run.release.scheduler is None:
+        add(_alone(jobs[0], run, watch))
+        return outcome.end(collections=collections.gather())
+    engine = _engine(shared.jobs, run, watch)
     engine.run(add)
     with deaf() if engine.is_interrupted else nullcontext():
         watch.close()

@@ -72,8 +72,7 @@ class Watch:
         if record is not None:
             from converters.release.record import Record
 
-            part = (shard.index, shard.count) if shard else None
-            self._record = Record(record, jobs, _warn, shard=part, command=command)
+            self._record = Record(record, jobs, _warn, shard=shard, command=command)
             self._open.callback(self._record.close)
             self._listeners.append(self._record)
         if shown:
@@ -119,7 +118,6 @@ class Watch:
     def ended_alone(self, job: Job, result: Result) -> None:
         """The only job has come to its end."""
         self(Event(job.name, result.state, result.seconds, error=str(result.error or ""), host=here()))
-        self.add(result)
 
 
 def local_engine(

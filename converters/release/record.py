@@ -26,6 +26,7 @@ from converters.redaction import one_line, printable
 from converters.release.events import Event
 from converters.release.job import Job, Result, State
 from converters.release.rows import BEGUN, Content, Key, Row, after, ended, newest, not_tried, read_rows, waiting
+from converters.release.shard import Shard
 
 RECORD, PAGE = "release.json", "release.html"
 PART = re.compile(r"release-\d+-of-\d+\.json")
@@ -42,15 +43,15 @@ Warn = Callable[[str], None]
 class Record:
     """The rows of one run, and a listener of its events.
 
-    ``folder`` is the folder that holds the models' folders. ``shard`` is (I, N) of a run that does a part of the list:
-    it writes ``release-I-of-N.json``, too, which is its own. Threads may call all of it.
+    ``folder`` is the folder that holds the models' folders. ``shard`` is the part of the list that the run does: it
+    writes ``release-I-of-N.json``, too, which is its own. Threads may call all of it.
     """
 
     def __init__(
-        self, folder: Path, jobs: Sequence[Job], warn: Warn, *, shard: tuple[int, int] | None = None, command: str = ""
+        self, folder: Path, jobs: Sequence[Job], warn: Warn, *, shard: Shard | None = None, command: str = ""
     ) -> None:
         self._folder, self._jobs, self._warn, self._command = folder, jobs, warn, printable(command)
-        self._part = f"release-{shard[0]}-of-{shard[1]}.json" if shard else ""
+        self._part = f"release-{shard.index}-of-{shard.count}.json" if shard else ""
         self._lock, self._timer = threading.Lock(), _no_timer()
         self._warned: set[str] = set()
         self._due, self._closed = 0.0, False

@@ -28,6 +28,7 @@ from converters.release.log import EventLog
 from converters.release.record import Record
 from converters.release.rows import Content, Row
 from converters.release.schemas import SCHEMAS, file_of
+from converters.release.shard import Shard
 from tests.converters.releases import REFUSED, called, failed, jobs, published
 
 ME = PublishOptions(namespace="me")
@@ -247,7 +248,7 @@ def test_what_was_not_tried_is_so_whoever_says_it(tmp_path):
 
 def test_shards_make_one_record_and_their_parts_mend_it(tmp_path):
     todo = jobs(tmp_path, 5)
-    shards = [Record(tmp_path, todo[at::2], silent, shard=(at + 1, 2)) for at in range(2)]
+    shards = [Record(tmp_path, todo[at::2], silent, shard=Shard(at + 1, 2)) for at in range(2)]
     for at, record in enumerate(shards):
         for number, job in enumerate(todo[at::2]):
             record.add(number, published(job))
