@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from converters.digests import known_sha256
-from converters.download.addresses import endpoint
 from converters.download.retry import Pace, Postponed
 from converters.errors import CheckpointError, ParityError, UsageError
 from converters.files import CARD, PARITY, PROVENANCE, SIGNATURE, sha256
@@ -49,19 +48,18 @@ class Publication:
 def is_there(publication: Publication, options: PublishOptions) -> bool:
     """Whether the commit of a publication is still in its repository, by one request; in a folder hub, by a look.
 
-    Where the Hub cannot be asked it is taken to be there: nothing would be gained by downloading a model again.
+    Where the Hub cannot be asked, offline too, it is taken to be there: nothing would be gained by downloading a model
+    again.
     """
     if options.hub is not None:
         return Path(unquote(urlsplit(publication.url).path)).is_dir()
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    from converters.download.hub_client import guarded, patience_with
+    from converters.download.hub_client import client, guarded, patience_with
 
-    api = HfApi(endpoint=endpoint(), library_name="bit-convert")
     try:
         with guarded(patience_with(Pace(patience=options.patience))):
-            api.model_info(publication.repo_id, revision=publication.commit)
+            client(None).model_info(publication.repo_id, revision=publication.commit)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return False
     except Postponed:

@@ -28,7 +28,7 @@ from converters.download.retry import Pace
 from converters.errors import HubError, ParityError, Scope, UsageError
 from converters.hub import upload
 from converters.hub.collection import gather
-from converters.hub.guard import Publication
+from converters.hub.guard import Publication, is_there
 from converters.hub.upload import publish
 from converters.options import PublishOptions
 from converters.release.estimate import requests_of
@@ -922,6 +922,17 @@ def test_the_steps_are_told(hub: HubServer, result):
     assert said[2].startswith("uploading 5 files, 0.0 MB")
     assert any(line.startswith("503 Service Unavailable at POST") and "trying again in" in line for line in said)
     assert said[-1].startswith("tagging")
+
+
+def test_what_was_published_is_asked_for_unless_offline(hub: HubServer, result, monkeypatch: pytest.MonkeyPatch):
+    published = put(result)
+    hub.heal()
+    assert is_there(published, PublishOptions())
+    assert not is_there(dataclasses.replace(published, commit="0" * 40), PublishOptions())
+    assert hub.requests == ["model_info"] * 2
+    monkeypatch.setenv("BIT_CONVERT_OFFLINE", "1")
+    assert is_there(published, PublishOptions())
+    assert hub.requests == ["model_info"] * 2
 
 
 # -------------------------------------------------------------------------------------------------------- collections
