@@ -59,7 +59,8 @@ class Outcome:
 def loads(glob: str = "*") -> list[Load]:
     """Those of the models that can be released, the largest first."""
     variants = [variant for variant in find(glob) if not variant.defect]
-    found = [Load(weights_of(v.network), seconds_of(v.network, verify=True)) for v in variants]
+    weights = [weights_of(variant.network) for variant in variants]
+    found = [Load(each, seconds_of(each, verify=True)) for each in weights]
     return sorted(found, key=lambda load: -load.bytes)
 
 

@@ -23,7 +23,7 @@ from converters.download.locations import variant_of
 from converters.errors import BitConvertError, ParityError, UsageError
 from converters.options import AuditOptions
 from converters.placing import refuse_unwritable
-from converters.release.estimate import BASE_MEMORY, memory_of
+from converters.release.estimate import memory_of, weights_of
 from converters.release.job import AuditJob, Result
 from converters.release.plan import with_places
 
@@ -61,7 +61,7 @@ def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output:
 def _memory(job: AuditJob) -> int:
     """Bytes that an audit is expected to take; of a checkpoint that is no variant only what any takes."""
     variant = named(job.against) if job.against else None
-    return memory_of(variant.network, verify=True) if variant else BASE_MEMORY
+    return memory_of(weights_of(variant.network) if variant else 0, verify=True)
 
 
 def _rank(result: Result) -> tuple[int, int]:

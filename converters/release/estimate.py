@@ -58,24 +58,20 @@ def _trunk_bytes(headless: Architecture) -> int:
     return sum(4 * math.prod(parameter.shape) for parameter in parameters(headless))
 
 
-def memory_of(architecture: Architecture, verify: bool) -> int:
-    """Bytes of memory that one model takes at most, photographs of ``--images`` left aside.
+def memory_of(weights: int, verify: bool) -> int:
+    """Bytes of memory that a model of so many bytes in float32 takes at most, photographs of ``--images`` left aside.
 
     Verified, a network's weights are there as they are stored and, for held-out images and data sets, as kernels that
     are standardised once. Measured so, as the peak of the whole process, in MB: R50x1 with 1,000 classes 789 (in
     bfloat16 834), with 21,843 classes 1,119 (1,241), R101x1 951, R50x3 2,471 (2,514), R152x2 with 21,843 2,957; R152x4
     8,050, and in an audit that drops each kernel when it has been used 5,950 (docs/speed.md).
     """
-    return BASE_MEMORY + 2 * weights_of(architecture) if verify else STREAM_MEMORY
+    return BASE_MEMORY + 2 * weights if verify else STREAM_MEMORY
 
 
 def memory_expected(job: Job) -> int:
     """Bytes that an attempt at a job takes at most; of a checkpoint that is no variant, as its size lets expect."""
-    variant, verify = job.request.variant, job.request.options.verify
-    if variant is not None:
-        return memory_of(variant.network, verify)
-    size = bytes_of(Path(job.request.checkpoint or ""))
-    return BASE_MEMORY + 2 * size if verify else STREAM_MEMORY
+    return memory_of(_weights(job) or 0, job.request.options.verify)
 
 
 def memory_available() -> float:
@@ -100,10 +96,10 @@ def _left_in_group() -> float:
     return float("inf")
 
 
-def seconds_of(architecture: Architecture, verify: bool) -> float:
-    """Seconds of one core that one model takes."""
+def seconds_of(weights: int, verify: bool) -> float:
+    """Seconds of one core that a model of so many bytes in float32 takes."""
     base, rate = VERIFIED_SECONDS if verify else CONVERTED_SECONDS
-    return base + rate * weights_of(architecture) / 1e9
+    return base + rate * weights / 1e9
 
 
 def requests_of(publish: PublishOptions) -> int:
@@ -195,7 +191,7 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
     """Raises UsageError where there is no home for the cache of downloads."""
     parts = [_part(job) for job in jobs]
     sources = {part.source: part for part in parts}.values()
-    known = [(job.request.variant.network, job.request.options.verify) for job in jobs if job.request.variant]
+    known = [(weights, job.request.options.verify) for job in jobs if (weights := _weights(job)) is not None]
     published = [(job.publish, part) for job, part in zip(jobs, parts, strict=True) if job.publish]
     writes = [(cache_folder(), part.fetch) for part in sources if part.fetch]
     writes += [(path, part.write) for part in parts for path in (part.place, part.hub) if path is not None]
@@ -207,20 +203,25 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
         send=sum(part.write for publish, part in published if publish.hub is None),
         disk=_by_disk(writes),
         largest=max((part.fetch + part.write * (2 if part.hub else 1) for part in parts), default=0),
-        memory=max((memory_of(network, verify) for network, verify in known), default=0),
+        memory=max((memory_of(weights, verify) for weights, verify in known), default=0),
         requests=sum(requests_of(publish) for publish, _ in published),
-        seconds=sum(seconds_of(network, verify) for network, verify in known),
+        seconds=sum(seconds_of(weights, verify) for weights, verify in known),
     )
 
 
 def _part(job: Job) -> _Part:
-    request = job.request
-    variant, hub = request.variant, job.publish.hub if job.publish else None
-    network = variant.network if variant else None
     source, fetch, cached = _source(job)
-    whole = ITEM_BYTES[request.options.dtype] * weights_of(network) // 4 if network else fetch + cached
-    place = request.place()
+    whole = ITEM_BYTES[job.request.options.dtype] * (_weights(job) or 0) // 4
+    place = job.request.place()
+    hub = job.publish.hub if job.publish else None
     return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub)
+
+
+def _weights(job: Job) -> int | None:
+    """The bytes of a model in float32; None of a checkpoint that is no variant and not here."""
+    if job.request.variant is not None:
+        return weights_of(job.request.variant.network)
+    return _source(job)[2] or None
 
 
 def _source(job: Job) -> tuple[str, int, int]:

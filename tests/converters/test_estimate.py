@@ -39,14 +39,14 @@ MEASURED = {
 @pytest.mark.parametrize(("network", "classes"), MEASURED)
 def test_memory_is_enough_and_not_much_more(network, classes):
     verified, converted = MEASURED[network, classes]
-    architecture = Architecture.released(network, classes)
-    assert verified <= memory_of(architecture, verify=True) / 1e6 <= 1.3 * verified
+    weights = weights_of(Architecture.released(network, classes))
+    assert verified <= memory_of(weights, verify=True) / 1e6 <= 1.3 * verified
     if converted:
-        assert converted <= memory_of(architecture, verify=False) / 1e6
+        assert converted <= memory_of(weights, verify=False) / 1e6
 
 
 def test_memory_of_a_stream_does_not_grow_with_the_network():
-    small, large = (Architecture.released(name, 1000) for name in ("R50x1", "R152x4"))
+    small, large = (weights_of(Architecture.released(name, 1000)) for name in ("R50x1", "R152x4"))
     assert memory_of(small, verify=False) == memory_of(large, verify=False) < memory_of(small, verify=True)
 
 
@@ -83,7 +83,7 @@ def test_bytes_are_the_catalogues():
     assert found.fetch == sum(variant.bytes for variant in variants)
     assert found.send == sum(weights_of(variant.network) for variant in variants)
     assert sum(found.disk.values()) == found.fetch + found.send
-    assert found.memory == memory_of(Architecture.released("R152x4", 1000), verify=True)
+    assert found.memory == memory_of(weights_of(Architecture.released("R152x4", 1000)), verify=True)
     assert (found.cached, found.unknown) == (0, 0)
 
 
@@ -110,8 +110,9 @@ def test_a_checkpoint_of_a_path_is_here_and_one_of_an_address_unknown(tmp_path):
     here = Job(Request(None, "mine.npz", tmp_path / "a", ConvertOptions()))
     there = Job(Request(None, "https://example.org/x.npz", tmp_path / "b", ConvertOptions()))
     found = estimate([here, there])
-    assert (found.models, found.unknown, found.fetch, found.cached) == (2, 2, 0, 5)
-    assert found.lines()["models"] == "2; of 2 nothing is known before a download"
+    assert (found.models, found.unknown, found.fetch, found.cached) == (2, 1, 0, 5)
+    assert found.lines()["models"] == "2; of 1 nothing is known before a download"
+    assert (found.memory, found.seconds) == (memory_of(5, verify=True), seconds_of(5, verify=True))
 
 
 def test_a_folder_hub_takes_disk_and_no_requests(tmp_path):
@@ -127,7 +128,7 @@ def test_a_defective_file_stops_no_estimate():
 
 
 def test_time_is_the_larger_networks():
-    small, large = (Architecture.released(name, 1000) for name in ("R50x1", "R152x4"))
+    small, large = (weights_of(Architecture.released(name, 1000)) for name in ("R50x1", "R152x4"))
     assert 4 < seconds_of(small, verify=True) < 8
     assert 60 < seconds_of(large, verify=True) < 100
     assert seconds_of(large, verify=False) < seconds_of(large, verify=True) / 7
