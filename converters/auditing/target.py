@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.auditing.effective_values import effective
-from converters.auditing.inspection import Inspection, inspect_folder
+from converters.auditing.inspection import inspect_folder
+from converters.auditing.inspection.fates import Notes
 from converters.catalogue.variants import Variant
 from converters.errors import UsageError
 from converters.file_changes import FileChanges, loaded_files
@@ -105,7 +106,7 @@ class Folder:
         return Plan.of(self.source, self._variant, self.storage, self._pool_padding)
 
     @cached_property
-    def inspection(self) -> Inspection:
+    def inspection(self) -> Notes:
         """The files' fields, compared with that plan."""
 
         def digest(path: Path) -> str:

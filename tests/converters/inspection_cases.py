@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.auditing.inspection.fates import Notes
 from converters.catalogue.labels import labels
 
 Change = Callable[[Path], None]
@@ -38,6 +39,11 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+
+def unknown(notes: Notes) -> list[str]:
+    """The files and fields of which nobody knows what they change."""
+    return [each.place for each in notes.inspected if each.fate == "unknown"]
 
 
 def set_fields(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from converters.auditing.audits import photographs
-from converters.auditing.inspection import Inspection, inspect_folder
+from converters.auditing.inspection import inspect_folder
+from converters.auditing.inspection.fates import Notes
 from converters.auditing.target import Folder
 from converters.catalogue.labels import id2label
 from converters.catalogue.variants import Variant, find
@@ -29,7 +30,16 @@ from converters.mapping.architecture import Architecture
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions
 from tests.checkpoints import make_checkpoint
-from tests.converters.inspection_cases import FAULTS, HONEST, TIMM_FAULTS, TIMM_HONEST, UNREADABLE, Case, set_fields
+from tests.converters.inspection_cases import (
+    FAULTS,
+    HONEST,
+    TIMM_FAULTS,
+    TIMM_HONEST,
+    UNREADABLE,
+    Case,
+    set_fields,
+    unknown,
+)
 from tests.verify.folders import write_folder
 from tests.verify.support import OpenedSource
 
@@ -71,7 +81,7 @@ def made(case: Case, honest: Path, folder: Path) -> Path:
     return folder
 
 
-def inspected(folder: Path, tensors, variant: Variant | None) -> Inspection:
+def inspected(folder: Path, tensors, variant: Variant | None) -> Notes:
     with Folder(folder, OpenedSource(tensors), lambda _: [], variant=variant) as target:
         return target.inspection
 
@@ -118,7 +128,7 @@ def test_honest_folder_is_not_refused(case, honest, tensors, imagenet, tmp_path)
         assert inspection.misleading == ""
         expected = ["config.json my_own_note"] if "my_own_note" in case.config else []
         expected += ["model.params"] if case.name == "a file of nobody" else []
-        assert [each.place for each in inspection.unknown] == expected
+        assert unknown(inspection) == expected
 
 
 TIMM = {
@@ -133,7 +143,7 @@ TIMM = {
 }  # fmt: skip
 
 
-def inspected_as_timm(case: Case, folder: Path) -> Inspection:
+def inspected_as_timm(case: Case, folder: Path) -> Notes:
     """Of a folder that describes R50x1 with three classes; its weights, one small tensor, are not looked at."""
     folder.mkdir()
     save_file({"stem.conv.weight": np.ones((2, 3), np.float32)}, folder / "model.safetensors")
@@ -161,7 +171,7 @@ def test_honest_timm_folder_is_not_refused(case, tmp_path):
     inspection = inspected_as_timm(case, tmp_path / "folder")
     assert [str(each) for each in inspection.unmet] == []
     assert inspection.misleading == ""
-    assert inspection.unknown == []
+    assert unknown(inspection) == []
 
 
 def test_shards_that_timm_would_not_read_are_not_written():

@@ -1,6 +1,6 @@
 """Inspection of a folder before anything runs it: every file and every field has one of three fates.
 
-    folder, Plan, Weights → ``inspect_folder()`` → Inspection: expectations, fates, and why no library may be given it
+    folder, Plan, Weights → ``inspect_folder()`` → Notes: expectations, fates, and why no library may be given it
 
     fates.py             what is noted, and how values of unknown origin are compared
     *.toml, tables.py    fields and files that are told by their names alone
@@ -16,7 +16,6 @@ No library is loaded, and nothing is built from a value before it has been compa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from converters.auditing.inspection.fates import Fields, Notes
@@ -30,31 +29,8 @@ from converters.files import sha256 as sha256_of
 from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights
 from converters.reading import reading
-from verify.protocols import Expectation, Inspected
 
 READ_BY_LIBRARIES = {"transformers": inspect_model, "timm": inspect_timm}
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The fields of a folder's files, and the result for each."""
-
-    expectations: tuple[Expectation, ...]
-    inspected: tuple[Inspected, ...]
-    misleading: str
-    """Why no library may be given the folder, or nothing."""
-
-    @property
-    def unmet(self) -> list[Expectation]:
-        return [each for each in self.expectations if not each.met]
-
-    def wrong(self, file: str) -> bool:
-        """Whether something in a file, or in a field of it, is not what it must be."""
-        return any(each.place.partition(" ")[0] == file for each in self.unmet)
-
-    @property
-    def unknown(self) -> list[Inspected]:
-        return [each for each in self.inspected if each.fate == "unknown"]
 
 
 def inspect_folder(
@@ -64,7 +40,7 @@ def inspect_folder(
     sha256: str = "",
     verify_key: Path | None = None,
     digest: Digest = sha256_of,
-) -> Inspection:
+) -> Notes:
     """Everything beside the tensors, held against what a source demands. Raises CheckpointError for broken JSON.
 
     ``sha256`` is the source's, where it is known; ``verify_key`` a PEM file with the public key that the folder must be
@@ -76,7 +52,7 @@ def inspect_folder(
         inspect_processors(notes, folder, plan)
         inspect_files(notes, folder, weights, plan.layout)
         inspect_records(notes, folder, plan, weights, sha256, verify_key, digest)
-    return Inspection(tuple(notes.expectations), tuple(notes.inspected), notes.misleading)
+    return notes
 
 
 def _inspect_config(notes: Notes, folder: Path, plan: Plan) -> None:

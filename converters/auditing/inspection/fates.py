@@ -106,6 +106,15 @@ class Notes:
     expectations: list[Expectation] = field(default_factory=list)
     inspected: list[Inspected] = field(default_factory=list)
     misleading: str = ""
+    """Why no library may be given the folder, or nothing."""
+
+    @property
+    def unmet(self) -> list[Expectation]:
+        return [each for each in self.expectations if not each.met]
+
+    def wrong(self, file: str) -> bool:
+        """Whether something in a file, or in a field of it, is not what it must be."""
+        return any(each.place.partition(" ")[0] == file for each in self.unmet)
 
     def must(self, place: str, expected: str, found: str, reason: str = "") -> bool:
         """Notes what must be so, as short texts; whether it is."""

@@ -24,7 +24,7 @@ from converters.auditing.inspection.tables import table, without_effect
 from converters.catalogue.labels import Label, labels
 from converters.catalogue.variants import LARGEST, SMALLEST
 from converters.errors import UsageError
-from converters.folder.config import timm_config
+from converters.folder.config import timm_architecture, timm_config
 from converters.folder.plan import Plan
 from converters.mapping.architecture import Architecture
 from converters.mapping.storage import Storage
@@ -116,7 +116,7 @@ def inspect_architecture(fields: Fields, architecture: Architecture) -> None:
 def registered_name(architecture: Architecture) -> str:
     """timm's name of a network, or that it has none."""
     try:
-        return str(timm_config(Plan("", architecture, None, Storage("timm")))["architecture"])
+        return timm_architecture(Plan("", architecture, None, Storage("timm")))
     except UsageError:
         return "one of timm's, which the weights are not of"
 
