@@ -91,13 +91,12 @@ def workspace(place: Path) -> Iterator[Path]:
     Raises UsageError where it cannot be made, and inside, where nothing more can be written to it.
     """
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folder, lock = _locked_folder(place.parent, f".{place.name}.partial-")
+        made = LockedFolder(place.parent, f".{place.name}.partial-")
     except OSError as error:
         raise UsageError(
             f"{place.parent}: cannot be written: {error.strerror}. Choose another folder with --output."
         ) from error
-    with writing_to(place.parent, "Make room, or choose another folder with --output.", folder), _held(folder, lock):
+    with writing_to(place.parent, "Make room, or choose another folder with --output.", made.path), made as folder:
         yield folder
 
 
@@ -110,10 +109,10 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     place, remedy = Path("the temporary folder"), "Set TMPDIR to a folder that has room."
     try:
         place = Path(tempfile.gettempdir())
-        folder, lock = _locked_folder(place, prefix, 0o700)
+        made = LockedFolder(place, prefix, 0o700)
     except OSError as error:
         raise UsageError(f"{place}: cannot be written: {error.strerror}. {remedy}") from error
-    with writing_to(place, remedy, folder), _held(folder, lock):
+    with writing_to(place, remedy, made.path), made as folder:
         yield folder
 
 
@@ -138,15 +137,6 @@ def _is_text(path: Path) -> bool:
         return os.fspath(path).encode() == os.fsencode(path)
     except UnicodeEncodeError:
         return False
-
-
-@contextmanager
-def _held(folder: Path, lock: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
 
 
 def install(folder: Path, place: Path) -> None:
@@ -177,41 +167,43 @@ def _needed_folders() -> Iterator[Path]:
         yield Path.home()
 
 
-def _locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, int]:
-    """``mode`` is by default that of a folder that the user makes."""
-    _remove_leftovers(parent, re.compile(re.escape(prefix) + RANDOM))
-    while True:
-        folder = parent / (prefix + token_hex(4))
-        folder.mkdir(mode)
-        # Between its making and its locking another thread or process may take it for a leftover, and remove it.
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():
-            return folder, lock
-        os.close(lock)
-
-
 class LockedFolder:
-    """A folder in ``parent`` that is locked until this process ends, by which others see that it runs."""
+    """A new, empty folder in ``parent`` that is locked until it is released or this process ends, by which others see
+    that it is in use. Inside ``with``, its path; released on the way out."""
 
-    def __init__(self, parent: Path, prefix: str) -> None:
-        """Raises OSError where there can be none."""
+    def __init__(self, parent: Path, prefix: str, mode: int = 0o777) -> None:
+        """``mode`` is by default that of a folder that the user makes. Raises OSError where there can be none."""
         parent.mkdir(parents=True, exist_ok=True)
         self._parent, self._pattern = parent, re.compile(re.escape(prefix) + RANDOM)
-        self._folder, self._lock = _locked_folder(parent, prefix)
+        _remove_leftovers(parent, self._pattern)
+        while True:
+            self.path = parent / (prefix + token_hex(4))
+            self.path.mkdir(mode)
+            # Between its making and its locking another thread or process may take it for a leftover, and remove it.
+            try:
+                self._lock = os.open(self.path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if self.path.exists():
+                return
+            os.close(self._lock)
 
     def count(self) -> int:
-        """The number of such folders whose processes run, this one's among them; raises OSError."""
+        """The number of such folders that are in use, this one among them; raises OSError."""
         _remove_leftovers(self._parent, self._pattern)
         return sum(self._pattern.fullmatch(path.name) is not None for path in self._parent.iterdir())
 
     def release(self) -> None:
         """Removes it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def remove_leftovers(place: Path) -> None:
