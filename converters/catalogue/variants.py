@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -143,13 +143,8 @@ class Variant:
 
     def to_json(self) -> dict[str, Any]:
         """Every field as plain JSON types; the embedded file as its path in the package."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        recipe = {field.name: getattr(self.preprocessing, field.name) for field in fields(Preprocessing)}
-        return plain | {
-            "file": self.file and str(self.file.relative_to(FOLDER)),
-            "problem_type": self.problem_type,
-            "preprocessing": recipe | {"size": dict(self.preprocessing.size)},
-        }
+        file = self.file and str(self.file.relative_to(FOLDER))
+        return {**asdict(self), "file": file, "problem_type": self.problem_type}
 
 
 @cache

@@ -10,6 +10,7 @@ and its threads, keep their limits.
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -91,9 +92,9 @@ class SourceApart(TensorFile):
 def serve(reader: type[TensorFile]) -> None:
     """Answers in the process until nobody asks."""
     number, path, more = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    import h5py  # noqa: F401 - before the limit, in which it is no claim of the file's
+
     seconds = SECONDS + path.stat().st_size // RATE
-    with suppress(ImportError):
-        import h5py  # noqa: F401 - before the limit, in which it is no claim of the file's
     _limit(more)
     _allow(seconds)
     with socket.socket(fileno=number) as asked, asked.makefile("rwb") as stream:
@@ -117,10 +118,8 @@ def serve(reader: type[TensorFile]) -> None:
 def _limit(more: int) -> None:
     """Lets this process reserve ``more`` bytes beyond what it has, on Linux alone; elsewhere it does nothing."""
     try:
-        import resource
-
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError):
+    except OSError:
         return
     limit = pages * resource.getpagesize() + more
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -129,9 +128,7 @@ def _limit(more: int) -> None:
 
 def _allow(seconds: int) -> None:
     """Ends this process when it has computed for so many seconds from now, where that can be limited."""
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
+    with suppress(OSError, ValueError):
         used = resource.getrusage(resource.RUSAGE_SELF)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
