@@ -80,7 +80,7 @@ def timm_config(plan: Plan) -> dict[str, Any]:
     Raises UsageError for a network that timm has not registered.
     """
     recipe, classes = plan.preprocessing, plan.architecture.classes or 0
-    side, shortest = recipe.shape[0], recipe.size.get("shortest_edge")
+    shortest = recipe.size.get("shortest_edge")
     config: dict[str, Any] = {
         "architecture": timm_architecture(plan),
         "num_classes": classes,
@@ -89,15 +89,15 @@ def timm_config(plan: Plan) -> dict[str, Any]:
         "pretrained_cfg": {
             "tag": "bit_convert",
             "custom_load": False,
-            "input_size": [3, side, side],
+            "input_size": [3, *recipe.shape],
             "fixed_input_size": False,
             "interpolation": next(name for name, number in RESAMPLE.items() if number == recipe.resample),
-            "crop_pct": side / shortest if shortest else 1.0,
+            "crop_pct": recipe.shape[0] / shortest if shortest else 1.0,
             "crop_mode": "center" if shortest else "squash",
             "mean": list(recipe.mean),
             "std": list(recipe.std),
             "num_classes": classes,
-            "pool_size": [(side + 31) // 32] * 2,
+            "pool_size": [(side + 31) // 32 for side in recipe.shape],
             "first_conv": "stem.conv",
             "classifier": "head.fc",
             "license": "apache-2.0",

@@ -16,9 +16,11 @@ from verify.pixels import LIBRARY_LIMIT, LIBRARY_MEAN, kinds, library_difference
 SQUASHED, CROPPED = "BiT-M-R50x1-ILSVRC2012", "distill/R50x1_224"
 
 
-def written(folder, name, layout, **changes):
+def written(folder, name, layout, size=None, **changes):
     """A folder's configs, some fields of them others, and the plan that they are of."""
     variant = catalogue.find(name)[0]
+    if size is not None:
+        variant = replace(variant, preprocessing=replace(variant.preprocessing, size=size))
     plan = Plan(name, variant.network, variant, Storage(layout))
     config = model_config(plan) if layout == "transformers" else timm_config(plan)
     files = {"config.json": config, "preprocessor_config.json": preprocessor_config(plan.preprocessing)}
@@ -34,9 +36,9 @@ def unmet(folder, plan):
 
 
 @pytest.mark.parametrize("layout", ["transformers", "timm"])
-@pytest.mark.parametrize("name", [SQUASHED, CROPPED])
-def test_honest_folders_give_google_s_pixels(tmp_path, name, layout):
-    folder, plan = written(tmp_path, name, layout)
+@pytest.mark.parametrize(("name", "size"), [(SQUASHED, None), (CROPPED, None), (SQUASHED, {"height": 96, "width": 64})])
+def test_honest_folders_give_google_s_pixels(tmp_path, name, size, layout):
+    folder, plan = written(tmp_path, name, layout, size)
     found = effective(folder, plan)
     assert [each for each in found if not each.met] == []
     assert len(found) == 2
