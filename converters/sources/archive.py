@@ -14,8 +14,8 @@ import gzip
 import io
 import shutil
 import tarfile
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 
@@ -46,8 +46,9 @@ class ArchiveSource(TensorFile):
 
     looked_for = "a .tar.gz of a SavedModel, checkpoint or model folder"
 
-    def __init__(self, path: Path, inner: TensorFile, temporary: ExitStack) -> None:
+    def __init__(self, path: Path, folder: Path, inner: TensorFile, temporary: ExitStack) -> None:
         super().__init__(path)
+        self._folder = folder
         self.format, self.scheme, self.dropped = inner.format, inner.scheme, inner.dropped
         self.shapes, self.counters = inner.shapes, inner.counters
         self.exact, self.pool_padding = inner.exact, inner.pool_padding
@@ -64,25 +65,34 @@ class ArchiveSource(TensorFile):
         with ExitStack() as temporary:
             folder = temporary.enter_context(temporary_folder("bit-convert-"))
             _unpack(path, folder)
-            try:
+            with _naming(path, folder):
                 inner = open_source(_innermost(folder))
-            except CheckpointError as error:
-                raise CheckpointError(str(error).replace(str(folder), str(path))) from error
-            return cls(path, inner, temporary.pop_all())
+            return cls(path, folder, inner, temporary.pop_all())
 
     @property
     def location(self) -> str:
         return self._inner.location
 
     def select(self, names: Collection[str]) -> None:
-        self._inner.select(names)
+        with _naming(self.path, self._folder):
+            self._inner.select(names)
 
     def read(self, name: str) -> Array:
-        return self._inner.read(name)
+        with _naming(self.path, self._folder):
+            return self._inner.read(name)
 
     def close(self) -> None:
         self._inner.close()
         self._temporary.close()
+
+
+@contextmanager
+def _naming(archive: Path | str, folder: Path) -> Iterator[None]:
+    """Errors inside name the archive, and not the temporary folder that it is unpacked to."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(folder), str(archive)), error.scope) from error
 
 
 class _Blocks(io.RawIOBase):

@@ -250,9 +250,10 @@ def test_a_folder_may_hold_one_npz_with_its_config(tmp_path: Path, written) -> N
 
 
 def test_an_archive_leaves_nothing_behind(tmp_path: Path, written, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = written("SavedModel .tar.gz")  # TensorFlow, which makes it, has files of its own there
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with open_checkpoint(written("SavedModel .tar.gz")) as source:
+    with open_checkpoint(archive) as source:
         assert len(list(tmp_path.iterdir())) == 1
         source.read("resnet/group_norm/gamma")
     assert not list(tmp_path.iterdir())
@@ -273,6 +274,19 @@ def test_the_working_folder_is_called_by_its_name(tmp_path: Path, written, monke
     monkeypatch.chdir(folder if here == "." else folder / "inside")
     with open_checkpoint(Path(here)) as source:
         assert Path(source.path).name == "model"
+
+
+def test_a_damaged_tensor_in_an_archive_names_the_archive(tmp_path: Path, tensors) -> None:
+    from safetensors.numpy import save_file
+
+    state = writers.torch_names(tensors, "timm")
+    state["norm.bias"] = np.full_like(state["norm.bias"], np.nan)
+    (tmp_path / "folder").mkdir()
+    save_file(state, tmp_path / "folder/model.safetensors")
+    archive = tar_of(tmp_path / "folder", tmp_path / "x.tar.gz")
+    with open_source(archive) as source, pytest.raises(CheckpointError, match="NaN") as caught:
+        source.read("norm.bias")
+    assert str(caught.value).startswith(str(archive))
 
 
 # -- unknown files
