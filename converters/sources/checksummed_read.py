@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
+from threading import Event
 from typing import Any, Self
 
 PIECE = 1 << 22
@@ -21,10 +22,10 @@ BUFFERS = 3
 
 class ChecksummedRead:
     """A reading of an open file from its beginning to its end. Use it in a ``with`` statement. There is a ``hexdigest``
-    if ``hashed``."""
+    if ``hashed``. Raises InterruptedError once ``stopped``, from another thread."""
 
-    def __init__(self, file: int, hashed: bool) -> None:
-        self._file, self._hashed = file, hashed
+    def __init__(self, file: int, hashed: bool, stopped: Event) -> None:
+        self._file, self._hashed, self._stopped = file, hashed, stopped
         self._digest = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1)
         self._buffers = cycle([memoryview(bytearray(PIECE)) for _ in range(BUFFERS)])
@@ -51,6 +52,8 @@ class ChecksummedRead:
         return self._digest.hexdigest()
 
     def _read(self, count: int) -> memoryview:
+        if self._stopped.is_set():
+            raise InterruptedError("its digest is not wanted any more")
         if len(self._hashing) == BUFFERS:
             self._hashing.popleft().result()
         buffer = next(self._buffers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zipfile
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +17,7 @@ from converters.digests import known_sha256
 from converters.files import sha256
 from converters.sources.base import TensorFile
 from converters.sources.checksummed_read import ChecksummedRead
+from converters.sources.npz import NpzSource
 from tests.checkpoints import make_checkpoint
 from tests.command_line import converted, run
 from tests.file_server import FileServer
@@ -179,9 +181,9 @@ def hashed(monkeypatch) -> list[bool]:
     found: list[bool] = []
 
     class Noted(ChecksummedRead):
-        def __init__(self, file: int, hashed: bool) -> None:
+        def __init__(self, file: int, hashed: bool, stopped: Event) -> None:
             found.append(hashed)
-            super().__init__(file, hashed)
+            super().__init__(file, hashed, stopped)
 
     monkeypatch.setattr("converters.sources.npz.ChecksummedRead", Noted)
     return found
@@ -208,6 +210,18 @@ def test_a_digest_is_not_waited_for_where_what_it_is_taken_beside_fails(file):
     os.truncate(file, 1 << 40)  # which takes an hour to read
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt), Hole(file).hashing():
+        raise KeyboardInterrupt
+    assert time.monotonic() - begun < 60
+
+
+def test_a_checkpoint_is_not_checked_to_its_end_where_what_it_is_checked_beside_fails(tmp_path):
+    path = tmp_path / "late.npz"
+    path.touch()
+    os.truncate(path, 1 << 38)  # before the archive, and a quarter of an hour to read
+    with zipfile.ZipFile(path, "a") as archive, archive.open("a.npy", "w") as member:
+        np.lib.format.write_array(member, np.ones(2, np.float32))
+    begun = time.monotonic()
+    with NpzSource.open(path) as source, pytest.raises(KeyboardInterrupt), source.checking():
         raise KeyboardInterrupt
     assert time.monotonic() - begun < 60
 
