@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from converters.amounts import counted
 from converters.auditing.audits import VERSION
@@ -23,8 +23,7 @@ from converters.release.job import Job, Result, State
 
 if TYPE_CHECKING:
     from converters.release.estimate import Estimate
-
-Gathered = tuple[list[dict[str, Any]], BitConvertError | None]
+    from converters.release.schemas.document import CollectionEntry
 
 
 class Outcome:
@@ -50,15 +49,15 @@ class Outcome:
         stopped: BitConvertError | None = None,
         *,
         estimate: Estimate | None = None,
-        collections: Gathered = ([], None),
+        collections: Sequence[CollectionEntry] = (),
     ) -> int:
         """Says what is to be said at the end; returns the exit status.
 
         ``stopped`` is what ended the run before its time, ``estimate`` what a run that was not made would take,
-        ``collections`` what came of gathering, and its first failure.
+        ``collections`` what came of gathering.
         """
-        gathered, failure = collections
-        status = stopped.exit_status if stopped else self._status or (failure.exit_status if failure else 0)
+        failures = (entry["exit_status"] for entry in collections if entry["exit_status"])
+        status = stopped.exit_status if stopped else self._status or next(failures, 0)
         if self._many and estimate is None:
             counts = ", ".join(f"{count} {state}" for state, count in self._states.items()) or "no models to do"
             ended = f"{str(stopped).splitlines()[0]}; run it again to go on: " if stopped else ""
@@ -70,7 +69,7 @@ class Outcome:
                 "exit_status": status,
                 **({"error": str(stopped)} if stopped else {}),
                 **({"estimate": estimate.to_json()} if estimate else {}),
-                **({"collections": gathered} if gathered else {}),
+                **({"collections": [*collections]} if collections else {}),
             }
             say_json_list(head, "results", (json.loads(zlib.decompress(entry)) for entry in self._entries))
         elif estimate is not None and self._states[State.PLANNED]:
@@ -92,21 +91,19 @@ class Collections:
             owner = result.publication.repo_id.partition("/")[0]
             self._found.setdefault((collection, owner), []).append(result.publication.repo_id)
 
-    def gather(self) -> Gathered:
-        """Adds what was published to its collections: what came of each, for ``--json``, and the first failure."""
-        entries: list[dict[str, Any]] = []
-        failure: BitConvertError | None = None
+    def gather(self) -> list[CollectionEntry]:
+        """Adds what was published to its collections; returns what came of each."""
+        entries: list[CollectionEntry] = []
         for (name, _), repositories in self._found.items():
             try:
                 entries.append(self._gathered(name, sorted(repositories)))
             except Exception as error:
                 found = failure_of(error)
-                failure = failure or found
                 say(f"bit-convert: {found}", err=True)
                 entries.append({"collection": name, "exit_status": found.exit_status, "error": str(found)})
-        return entries, failure
+        return entries
 
-    def _gathered(self, name: str, repositories: list[str]) -> dict[str, Any]:
+    def _gathered(self, name: str, repositories: list[str]) -> CollectionEntry:
         from converters.hub.collection import gather
 
         with shown(name, self._output) as progress:
@@ -119,7 +116,8 @@ class Collections:
             )
         if not self._output.quiet:
             say(f"{found.title}: {counted(len(found.added), 'model')} added, {found.url}", err=True)
-        return {"collection": name, "exit_status": 0, **asdict(found)}
+        slug, title, url, added = found.slug, found.title, found.url, [*found.added]
+        return {"collection": name, "exit_status": 0, "slug": slug, "title": title, "url": url, "added": added}
 
 
 def _say_estimate(estimate: Estimate) -> None:

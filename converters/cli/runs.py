@@ -141,7 +141,7 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
     engine.run(add)
     with deaf() if engine.is_interrupted else nullcontext():
         watch.close()
-        return outcome.end(engine.stopped, collections=([], None) if engine.is_interrupted else collections.gather())
+        return outcome.end(engine.stopped, collections=() if engine.is_interrupted else collections.gather())
 
 
 def _alone(job: Job, run: Run, watch: Watch) -> Result:
