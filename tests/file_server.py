@@ -215,6 +215,8 @@ class RawServer:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # or the thread that waits on it answers a later test's request
         self._socket.close()
 
     def _serve(self) -> None:
