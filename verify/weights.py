@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from verify.compare import Array, bits, stored_misfit
+from verify.faults import Fault, Kind
 from verify.oracles.numpy.ahead import ReadAhead
 from verify.protocols import Correspondence, Source, Target
 from verify.report.parity import TensorCounts
@@ -36,22 +37,13 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class Unmatched:
-    """A source tensor or a target parameter without its one counterpart."""
-
-    name: str
-    text: str
-    missing: bool
-    """Whether it is missing; otherwise it is left over or used twice."""
-
-
-@dataclass(frozen=True)
 class Stored:
     """The result of comparing a target's tensors with the source's."""
 
     tensors: TensorCounts
     compared: tuple[StoredTensor, ...]
-    unmatched: tuple[Unmatched, ...]
+    unmatched: tuple[Fault, ...]
+    """Source tensors and target parameters without their one counterpart."""
 
     @property
     def differing(self) -> list[StoredTensor]:
@@ -62,7 +54,7 @@ class Stored:
     def misfits(self) -> tuple[str, ...]:
         """One line for each tensor that is not what it must be."""
         differing = [f"{each.pair.target} {each.misfit} (source: {each.pair.source})" for each in self.differing]
-        return (*differing, *(each.text for each in self.unmatched))
+        return (*differing, *(each.detail for each in self.unmatched))
 
 
 def check(target: Target, source: Source, step: Callable[[str], None]) -> Stored:
@@ -115,12 +107,12 @@ def _compared(pair: Correspondence, stored: Array, taken: Future[str]) -> Stored
     return StoredTensor(pair, misfit, found, digest(expected) if misfit else found)
 
 
-def _unmatched(kind: str, present: Iterable[str], counts: Counter[str], verb: str) -> list[Unmatched]:
+def _unmatched(kind: str, present: Iterable[str], counts: Counter[str], verb: str) -> list[Fault]:
     present = set(present)
-    missing = [Unmatched(n, f"{kind} {n} is missing", True) for n in sorted(counts.keys() - present)]
-    unused = [Unmatched(n, f"{kind} {n} is not {verb}", False) for n in sorted(present - counts.keys())]
+    missing = [Fault(Kind.MISSING_TENSOR, n, f"{kind} {n} is missing") for n in sorted(counts.keys() - present)]
+    unused = [Fault(Kind.UNEXPECTED_TENSOR, n, f"{kind} {n} is not {verb}") for n in sorted(present - counts.keys())]
     repeated = [
-        Unmatched(name, f"{kind} {name} is {verb} {n} times", False)
+        Fault(Kind.UNEXPECTED_TENSOR, name, f"{kind} {name} is {verb} {n} times")
         for name, n in sorted(counts.items())
         if n > 1 and name in present
     ]

@@ -81,16 +81,9 @@ def stored_faults(stored: Stored, source: Source, step: Steps) -> list[Fault]:
     unknown = [one for one in found if one.fault.kind == Kind.OTHER_VALUES]
     if len(unknown) > 2 and len(unknown) >= MOST * len(stored.compared):
         detail = f"{len(unknown)} of {len(stored.compared)} tensors hold values of unknown origin"
-        return [*_unmatched(stored), Fault(Kind.OTHER_CHECKPOINT, "every tensor", detail)]
+        return [*stored.unmatched, Fault(Kind.OTHER_CHECKPOINT, "every tensor", detail)]
     order = {tensor.pair.target: index for index, tensor in enumerate(stored.compared)}
-    return [*_unmatched(stored), *_condensed(sorted(found, key=lambda one: order[one.pair.target]))]
-
-
-def _unmatched(stored: Stored) -> list[Fault]:
-    return [
-        Fault(Kind.MISSING_TENSOR if each.missing else Kind.UNEXPECTED_TENSOR, each.name, each.text)
-        for each in stored.unmatched
-    ]
+    return [*stored.unmatched, *_condensed(sorted(found, key=lambda one: order[one.pair.target]))]
 
 
 @dataclass(frozen=True)
