@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from verify import compare, weights
 from verify.faults import RECORDS, Fault, Kind, causes
-from verify.forward import Evidence, Readings, Run, Walk, done, gather, run_reader, walk_length
+from verify.forward import Evidence, Readings, Run, Walk, done, gather, run_reader, walk_length, withheld
 from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
@@ -149,8 +149,7 @@ def _examine(
 @contextmanager
 def _importing(target: Target) -> Iterator[None]:
     """Inside, the libraries of the readers are imported, in a thread of its own."""
-    meant = [reader for reader in target.readers if isinstance(reader, ImportingReader)]
-    given = [r for r in meant if not (isinstance(r, LibraryReader) and r.stock and target.misleading)]
+    given = [r for r in target.readers if isinstance(r, ImportingReader) and not withheld(r, target.misleading)]
 
     def prepare() -> None:
         for reader in given:

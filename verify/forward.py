@@ -122,8 +122,8 @@ def run_reader(
     """
     library = reader if isinstance(reader, LibraryReader) else None
     run = Run(reader.name, reader.unit, arithmetic, library.largest if library else math.inf)
-    if library and library.stock and misleading:
-        run.installed, run.error = False, f"it is not given this folder: {misleading}"
+    if why := withheld(reader, misleading):
+        run.installed, run.error = False, f"it {why}"
         return run
     try:
         for image in images.singles:
@@ -141,6 +141,12 @@ def run_reader(
     finally:
         reader.close()
     return run
+
+
+def withheld(reader: Reader, misleading: str) -> str:
+    """Says that a reader ``is not given this folder``, which a library made elsewhere would follow; else empty."""
+    is_stock = isinstance(reader, LibraryReader) and reader.stock
+    return f"is not given this folder: {misleading}" if is_stock and misleading else ""
 
 
 class _ReaderError(Exception):

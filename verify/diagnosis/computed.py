@@ -228,7 +228,7 @@ class _Explanation:
     def in_full(self) -> Fault:
         layers = f"{len(self.others)} later layer{'s' if len(self.others) > 1 else ''}"
         again = f"; and so {layers}" if self.others else ""
-        return Fault(self.fault.kind, self.fault.place, self.fault.detail + again)
+        return replace(self.fault, detail=self.fault.detail + again)
 
 
 def computed_faults(
@@ -327,7 +327,7 @@ def _explained(oracle: NumpyOracle, source: Source, wrong_layers: Sequence[_Wron
         cuts = cuts or cut
         if best is not None:
             fault, build = best
-            known.append(_Explanation(Fault(fault.kind, fault.place, fault.detail + cut), build, []))
+            known.append(_Explanation(replace(fault, detail=fault.detail + cut), build, []))
         elif failing.misshapen:
             faults.append(Fault(Kind.OTHER_SHAPE, failing.name, failing.misshapen))
             break

@@ -23,8 +23,9 @@ from converters.errors import UsageError
 from converters.redaction import one_line
 from verify.compare import U
 from verify.evaluation import LISTED, Classifier, Tally, classify, oracle_classifier, reader_classifier
+from verify.forward import withheld
 from verify.oracles.numpy import NumpyOracle, oracle_name
-from verify.protocols import LibraryReader, Progress, Reader
+from verify.protocols import Progress, Reader
 from verify.report.parity import ChangedImage, EvaluationReport
 
 BATCH = 16
@@ -77,13 +78,12 @@ class Evaluation:
 
     def _reader(self) -> Reader | None:
         """The declared reader, unless it is a library that is not given this folder."""
-        readers = self.target.readers
-        if readers and isinstance(readers[0], LibraryReader) and readers[0].stock and self.target.misleading:
-            self._reason = f"{readers[0].name} is not given this folder: {self.target.misleading}"
-            return None
-        if not readers:
+        reader = next(iter(self.target.readers), None)
+        if reader is None:
             self._reason = "no library reads it"
-        return readers[0] if readers else None
+        elif why := withheld(reader, self.target.misleading):
+            self._reason, reader = f"{reader.name} {why}", None
+        return reader
 
     def _recipes(self, reader: Reader | None) -> tuple[Recipe, Recipe | None]:
         """The source's recipe, and the folder's own where it has one. A checkpoint that does not say how images are
