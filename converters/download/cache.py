@@ -66,10 +66,6 @@ class Entry:
     origin: Text = ""
     """The address it was fetched from: the file's own, or a mirror's."""
 
-    def fits(self, size: int | None, digest: str | None) -> bool:
-        """Whether this is the file of ``size`` and sha256 ``digest``, as far as these are known."""
-        return size in (None, self.size) and digest in (None, self.sha256)
-
 
 class Slot:
     """The folder of one URL in the cache."""

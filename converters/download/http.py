@@ -21,7 +21,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 from converters.download.addresses import fetchable, is_offline, mirrored, without_credentials
@@ -58,22 +58,10 @@ REMEDIES = {
 LOG = logging.getLogger(__name__)
 
 
-class _Expected(NamedTuple):
-    """The caller's knowledge of the file: with any, one certain version is meant, and no newer one is asked for."""
-
-    size: int | None
-    sha256: str | None
-
-    @property
-    def pinned(self) -> bool:
-        return self != (None, None)
-
-
 def cached(
     url: str,
     *,
     size: int | None = None,
-    sha256: str | None = None,
     offline: bool = False,
     progress: Progress | None = None,
     pace: Pace = PACE,
@@ -82,8 +70,8 @@ def cached(
 
     ``url`` is an http(s), gs:// or tfhub.dev address; credentials in it go to its own host only. A mirror that the
     environment names is asked instead, and the cache knows the file by ``url`` all the same. The file keeps the last
-    part of the URL as its name. With ``size`` (bytes) or ``sha256`` (hexadecimal) given, a file in the cache that has
-    these is used without asking the server; without, the server is asked whether it has a newer version, and the cached
+    part of the URL as its name. With ``size`` (bytes) given, one certain version is meant: a file in the cache that has
+    it is used without asking the server; without, the server is asked whether it has a newer version, and the cached
     one serves where it cannot be asked. ``offline`` (or the environment) forbids all requests.
 
     Raises HubError where the server refuses or cannot be reached, or nothing new arrives for ``pace.silence`` seconds
@@ -91,21 +79,20 @@ def cached(
     that was expected (nothing of it is kept); UsageError for a URL or an environment that cannot work, or a full disk.
     """
     address, credentials = without_credentials(fetchable(url))
-    slot, expected = Slot.of(address), _Expected(size, sha256.lower() if sha256 else None)
-    offline = is_offline(offline)
-    if found := _usable(slot, expected, offline):
+    slot, offline = Slot.of(address), is_offline(offline)
+    if found := _usable(slot, size, offline):
         return found
     if offline:
         raise HubError(f"{url}: not in the cache ({slot.folder.parent}), and offline. Run it once without.")
     asked, of_mirror = without_credentials(mirrored(address))
     with slot.locked():
         # Another process may have fetched it while this one waited.
-        if found := _usable(slot, expected, offline):
+        if found := _usable(slot, size, offline):
             return found
         with _Server(asked, credentials if asked == address else of_mirror, pace) as server:
-            if (whole := slot.whole()) and not expected.pinned and _is_current(server, whole[1]):
+            if (whole := slot.whole()) and size is None and _is_current(server, whole[1]):
                 return whole[0]
-            return _Download(server, slot, expected, progress or (lambda *_: None)).run()
+            return _Download(server, slot, size, progress or (lambda *_: None)).run()
 
 
 class _Server:
@@ -204,10 +191,11 @@ class _Digests:
 class _Download:
     """The requests that it takes to make one partial file whole."""
 
-    def __init__(self, server: _Server, slot: Slot, expected: _Expected, progress: Progress) -> None:
+    def __init__(self, server: _Server, slot: Slot, expected: int | None, progress: Progress) -> None:
         self._server = server
         self._slot = slot
         self._expected = expected
+        """Bytes of the file."""
         self._progress = progress
         self._furthest = 0
         self._versions = 0
@@ -286,14 +274,14 @@ class _Download:
         if held and held != version:
             self._discard()
         self._slot.drop()
-        total, size = version.total, self._expected.size
+        total, size = version.total, self._expected
         if size is not None and total is not None and size != total:
             raise CheckpointError(
                 f"{self._server.shown}: the server has {total} bytes, not the {size} expected: another file, or a "
                 "web page.\nNothing was kept. Check the URL."
             )
         # Of the others, the checks would notice a file that was cut short.
-        provable = self._expected.pinned or self._slot.name.endswith(".npz")
+        provable = size is not None or self._slot.name.endswith(".npz")
         if total is None and "Transfer-Encoding" not in response.headers and not provable:
             raise HubError(f"{self._server.shown}: the server does not say how long the file is. Fetch it by hand.")
         self._slot.start(version)
@@ -311,7 +299,7 @@ class _Download:
 
     def _save(self, response: httpx.Response, version: Version) -> None:
         done, digests = self._slot.done, self._digests_of(version)
-        most = version.total if version.total is not None else self._expected.size
+        most = version.total if version.total is not None else self._expected
         with self._slot.partial.open("ab") as file:
             self._progress(WHAT, done, version.total or 0)
             # Without a chunk size: httpx would hold back, and lose, the last bytes before a cut.
@@ -396,10 +384,8 @@ class _Download:
             head = file.read(512).lstrip().lower()
         if head.startswith((b"<!doctype html", b"<html")) and not self._slot.name.endswith((".html", ".htm")):
             return digest, "a web page arrived instead of the file. Check the URL, and whether it needs a sign-in."
-        if self._expected.size not in (None, size):
-            return digest, f"{size} bytes arrived, not the {self._expected.size} expected. Check the URL."
-        if self._expected.sha256 not in (None, digest):
-            return digest, f"its sha256 is {digest}, not the {self._expected.sha256} expected. Check the URL."
+        if self._expected not in (None, size):
+            return digest, f"{size} bytes arrived, not the {self._expected} expected. Check the URL."
         if version.md5 and version.md5 != digests["md5"]:
             return digest, "the bytes that arrived are not the server's (their MD5 differs). Run it again."
         if self._slot.name.endswith(".npz") and member_names(path) is None:
@@ -407,12 +393,12 @@ class _Download:
         return digest, None
 
 
-def _usable(slot: Slot, expected: _Expected, offline: bool) -> Path | None:
+def _usable(slot: Slot, size: int | None, offline: bool) -> Path | None:
     """The file in the cache, where it is the right one beyond asking."""
     whole = slot.whole()
-    if whole and whole[1].fits(expected.size, expected.sha256) and (offline or expected.pinned):
-        return whole[0]
-    return None
+    if whole is None or size not in (None, whole[1].size):
+        return None
+    return whole[0] if offline or size is not None else None
 
 
 def _is_current(server: _Server, entry: Entry) -> bool:

@@ -31,8 +31,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def downloads(cache, monkeypatch) -> dict[str, Path]:
     with FileServer(FILES) as server:
-        digests = {path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()}
-        return {path[1:]: cached(server.url(path), sha256=digests[path]) for path in FILES}
+        return {path[1:]: cached(server.url(path), size=len(content)) for path, content in FILES.items()}
 
 
 def said(*words: object, status: int = 0) -> dict[str, dict]:
