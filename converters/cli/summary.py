@@ -17,8 +17,8 @@ from converters.folder.plan import Plan
 from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
 from verify.precision import error_in_words
-from verify.report.comparison import NOTHING, Comparison
-from verify.report.meaning import evaluation_lines, meaning
+from verify.report.comparison import Comparison
+from verify.report.meaning import NOTHING, evaluation_lines, meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
 if TYPE_CHECKING:

@@ -13,12 +13,11 @@ from typing import Any
 from verify.compare import FACTOR
 from verify.faults import Fault
 from verify.precision import error_in_words
-from verify.report.meaning import evaluation_lines, meaning
+from verify.report.meaning import NOTHING, evaluation_lines, figure_text, meaning
 from verify.report.pages import page
 from verify.report.parity import ReaderReport, Report
 
 TEMPLATE = "comparison.html.jinja"
-NOTHING = "–"
 DIGITS = 8
 """Digits of a report's digest, which tell apart two of one title."""
 NAMED = 3
@@ -160,10 +159,6 @@ def _held_out(report: Report) -> str:
     return f"{found.target_right} of {found.images} right, the source {found.source_right}; {found.same} the same class"
 
 
-def _decimals(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2e}"
-
-
 _TOLD: dict[str, Callable[[Report], str]] = {
     "verdict": lambda report: report.verdict,
     "what it means": meaning,
@@ -177,8 +172,8 @@ _TOLD: dict[str, Callable[[Report], str]] = {
     "stored tensors": lambda report: f"{report.tensors.bit_exact} of {report.tensors.target} bit-exact",
     "source's tensors": lambda report: f"{report.tensors.used} of {report.tensors.source} used",
     "error": _error,
-    "largest error": lambda report: _decimals(report.max_abs_error),
-    "floor": lambda report: _decimals(report.floor),
+    "largest error": lambda report: figure_text(report.max_abs_error),
+    "floor": lambda report: figure_text(report.floor),
     "top-1 of real images": _real,
     "held-out images": _held_out,
     "fields that are wrong": lambda report: f"{sum(not each.met for each in report.expectations)}",
@@ -191,9 +186,7 @@ _TOLD: dict[str, Callable[[Report], str]] = {
 
 
 def _layers(pair: Pair) -> tuple[Row, ...]:
-    ratios = [
-        {layer.name: NOTHING if layer.ratio is None else f"{layer.ratio:.3g}" for layer in r.layers} for r in pair
-    ]
+    ratios = [{layer.name: figure_text(layer.ratio, ".3g") for layer in report.layers} for report in pair]
     names = dict.fromkeys([*ratios[0], *ratios[1]])
     return tuple(Row(name, (ratios[0].get(name, NOTHING), ratios[1].get(name, NOTHING))) for name in names)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from verify.compare import FACTOR, in_words
 from verify.precision import precision_named
-from verify.report.meaning import class_name, evaluation_lines, meaning
+from verify.report.meaning import class_name, evaluation_lines, figure_text, meaning
 from verify.report.pages import page
 from verify.report.parity import LayerReport, LogitReport, Report
 
@@ -69,8 +70,8 @@ def render(report: Report, environment: Mapping[str, str], command: str) -> str:
         listed=LISTED,
         corner=CORNER,
         side=SIDE,
-        figure=_figure,
-        ratio=_ratio,
+        figure=figure_text,
+        ratio=partial(figure_text, form=".3g"),
         in_words=in_words,
         precision=precision_named(report.readers[0].name) if report.readers else "float32",
         final="logits" if any(layer.name == "logits" for layer in report.layers) else "pooled features",
@@ -103,7 +104,8 @@ def layer_plot(layers: Sequence[LayerReport]) -> tuple[list[Point], list[Tick]]:
             floor=x(floor),
             limit=x(layer.limit),
             label=layer.name,
-            text=f"{layer.name}: error {_figure(layer.error)}, floor {_figure(floor)}, limit {_figure(layer.limit)}",
+            text=f"{layer.name}: error {figure_text(layer.error)}, "
+            f"floor {figure_text(floor)}, limit {figure_text(layer.limit)}",
             within=layer.error is not None and layer.limit is not None and layer.error <= layer.limit,
         )
         for index, (layer, floor) in enumerate(zip(layers, floors, strict=True))
@@ -133,11 +135,3 @@ def logit_plot(logits: Sequence[LogitReport]) -> tuple[list[tuple[float, float, 
         for each, oracle, model in pairs
     ]
     return dots, [Tick(round(at(value), 1), f"{value:.3g}") for value in (low, high)]
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2e}"
-
-
-def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"

@@ -6,12 +6,12 @@ Report → ``badge()``, ``summary()`` (parity.md.jinja) → ``document()`` → t
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from verify.compare import FACTOR
-from verify.report.meaning import evaluation_lines, meaning
+from verify.report.meaning import evaluation_lines, figure_text, meaning
 from verify.report.parity import ReaderReport, Report
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def summary(report: Report) -> str:
         listed=LISTED,
         factor=FACTOR,
         name=reader_name,
-        figure=figure,
+        figure=partial(figure_text, form=".2g"),
         plain=_plain,
         code=_code,
         cell=lambda text: _code(text).replace("|", r"\|"),
@@ -56,10 +56,6 @@ def document(report: Report, command: str) -> str:
 def reader_name(reader: ReaderReport) -> str:
     """bit_ref's imitation of stock libraries is named after them."""
     return "stock transformers and timm (their arithmetic)" if "arithmetic" in reader.name else reader.name
-
-
-def figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
 
 
 def _plain(text: str) -> str:

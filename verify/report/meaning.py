@@ -13,6 +13,14 @@ from collections.abc import Iterator
 
 from verify.report.parity import AccuracyReport, ChangedImage, EvaluationReport, Report
 
+NOTHING = "–"
+"""The text in place of a figure that there is not."""
+
+
+def figure_text(value: float | None, form: str = ".2e") -> str:
+    """A figure as people read it."""
+    return NOTHING if value is None else format(value, form)
+
 
 def meaning(report: Report) -> str:
     """Returns the sentence; it ends with a full stop."""
@@ -103,6 +111,6 @@ def _accuracy(side: AccuracyReport, found: EvaluationReport) -> str:
 
 
 def _changed(found: EvaluationReport, image: ChangedImage) -> str:
-    margins = [f"{margin:.2g}" if margin is not None else "–" for margin in (image.source_margin, image.target_margin)]
+    margins = [figure_text(margin, ".2g") for margin in (image.source_margin, image.target_margin)]
     source, target = (class_name(found, index) for index in (image.source_class, image.target_class))
     return f"{image.file}: {source} (margin {margins[0]}), the folder {target} (margin {margins[1]})"
