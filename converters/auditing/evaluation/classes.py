@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from converters.amounts import some
 from converters.auditing.inspection.label_fields import (
     fits,
     in_order,
@@ -24,9 +25,6 @@ from converters.catalogue.labels import Label, id2label, labels
 from converters.errors import UsageError
 from converters.files import CONFIG, read_json
 from converters.folder.plan import Plan
-
-SHOWN = 3
-"""Labels that an error names."""
 
 
 class ClassNames:
@@ -54,7 +52,8 @@ class ClassNames:
                 return next(iter(found))
             if found:
                 raise UnknownLabelError(f"{text!r} may be {' or '.join(self._named(index) for index in sorted(found))}")
-        raise UnknownLabelError(f"{text!r} is no class")
+        near = get_close_matches(text, self.names, 1, 0.6)
+        raise UnknownLabelError(f"{text!r} is no class{f' (nearest: {near[0]!r})' if near else ''}")
 
     @property
     def known(self) -> str:
@@ -123,9 +122,7 @@ def indices(texts: Iterable[str], classes: ClassNames, where: str) -> dict[str, 
         try:
             found[text] = classes.index(text)
         except UnknownLabelError as error:
-            near = get_close_matches(text, classes.names, 1, 0.6)
-            refused.append(f"{error}{f' (nearest: {near[0]!r})' if near and 'no class' in str(error) else ''}")
+            refused.append(str(error))
     if refused:
-        more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-        raise UsageError(f"{where}: {', '.join(refused[:SHOWN])}{more}.\nName each class by {classes.known}.")
+        raise UsageError(f"{where}: {some(refused)}.\nName each class by {classes.known}.")
     return found
