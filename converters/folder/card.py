@@ -37,6 +37,8 @@ def render(plan: Plan, source: GoogleView, report: Report | None, version: str) 
         report=report,
         source=source,
         file=printable(PurePath(source.path).name),
+        code=markdown.code,
+        cell=markdown.cell,
         version=version,
         metadata=_metadata(plan, report),
         input=plan.preprocessing.in_words,

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -330,6 +331,14 @@ def test_published_card_names_its_repository_and_every_link_of_it_leads_somewher
     assert run("--check", snapshot / "parity.json", "--against", "BiT-digits", command=verify).exit_code == 0
     assert run(*words, command=convert).exit_code == 0
     assert len([*tmp_path.glob("models--me--digits/snapshots/*")]) == 1
+
+
+def test_the_checkpoint_s_name_is_code_whatever_is_in_it(source, tmp_path):
+    shutil.copy(source, tmp_path / "a`b|c_d.npz")
+    run("--checkpoint", tmp_path / "a`b|c_d.npz", "--output", tmp_path / "model", "--no-verify")
+    text = card(tmp_path / "model")
+    assert "checkpoint ``a`b|c_d.npz``, converted" in text
+    assert "| source | ``a`b\\|c_d.npz``, npz, sha256" in text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

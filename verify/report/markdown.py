@@ -43,8 +43,8 @@ def summary(report: Report) -> str:
         name=reader_name,
         figure=partial(figure_text, form=".2g"),
         plain=_plain,
-        code=_code,
-        cell=lambda text: _code(text).replace("|", r"\|"),
+        code=code,
+        cell=cell,
     )
 
 
@@ -63,11 +63,16 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text as code, between more backticks than are in it."""
     ticks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in (text[:1], text[-1:]) else ""
     return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def cell(text: str) -> str:
+    """The same in a table."""
+    return code(text).replace("|", r"\|")
 
 
 @cache
