@@ -33,7 +33,6 @@ from converters.options import ConvertOptions, PublishOptions
 from converters.placing import install, refuse_place, refuse_unwritable, workspace
 from converters.sources import GoogleView, open_checkpoint
 from converters.writers import model
-from converters.writers.weights import weight_files
 from verify import Report
 from verify.protocols import Progress
 from verify.reader_apart import ReaderProcess
@@ -119,7 +118,7 @@ def plan_of(source: GoogleView, variant: Variant | None, options: ConvertOptions
             "Choose --exact bits, which bit_ref reads, or --pool-padding zeros if the network was trained with them."
         )
     json_files(plan)  # refuses what the layout cannot hold
-    if plan.layout == "timm" and len(weight_files(plan)) > 1:
+    if plan.layout == "timm" and len(model.weight_files(plan)) > 1:
         raise UsageError(f"{plan.name}: timm reads one file of weights alone. Raise or leave out --max-shard-size.")
     return plan
 
@@ -304,7 +303,7 @@ def _departures(place: Path, plan: Plan, source: GoogleView, report: Report) -> 
     texts = {name: json_text(content) for name, content in json_files(plan).items()}
     if report.release == VERSION:
         texts[CARD] = card.render(plan, source, report, VERSION)
-    missing = [name for name in (*texts, *weight_files(plan)) if not (place / name).is_file()]
+    missing = [name for name in (*texts, *model.weight_files(plan)) if not (place / name).is_file()]
     found = [f"{name} is missing" for name in missing]
     present = {name: text for name, text in texts.items() if name not in missing}
     found += [f"{name} is another" for name, text in present.items() if (place / name).read_bytes() != text.encode()]

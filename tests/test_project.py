@@ -230,7 +230,7 @@ CHANGED_OUTSIDE = {
     "converters.redaction": "an exception",
     "converters.release.engine": "where a job is",
     "converters.release.pool": "where a job is",
-    "converters.writers.weights": "a member of an archive, as zipfile wants it",
+    "converters.writers.model": "a member of an archive, as zipfile wants it",
     "verify.forward": "evidence, which grows while the oracle walks",
     "verify.oracles.numpy.oracle": "another oracle of the same class",
     "verify.pixels": "an array of NumPy's",
