@@ -31,12 +31,13 @@ TEMPORARY = re.compile(rf"bit-(convert|verify)-{RANDOM}")
 
 
 def refuse_place(place: Path, force: bool) -> None:
-    """Raises UsageError for what can never be replaced by a folder, ``force`` or not."""
+    """Raises UsageError for what can never be replaced by a folder, ``force`` or not; an empty one needs no force."""
     if _is_no_folder(place):
         raise UsageError(f"{place}: is not a folder. Choose another with --output.")
     if os.path.ismount(place):
         raise UsageError(f"{place}: is a mount point, which cannot be replaced. Choose a folder in it with --output.")
-    if force and any(here.resolve().is_relative_to(place.resolve()) for here in _needed_folders()):
+    is_replaced = force or _is_empty(place)
+    if is_replaced and any(here.resolve().is_relative_to(place.resolve()) for here in _needed_folders()):
         raise UsageError(f"{place}: holds the working or home directory and is not replaced. Choose another --output.")
     if force and (repository := _repository_in(place)) is not None:
         raise UsageError(
@@ -49,6 +50,13 @@ def _is_no_folder(place: Path) -> bool:
     try:
         return not stat.S_ISDIR(place.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+
+
+def _is_empty(place: Path) -> bool:
+    try:
+        return not any(place.iterdir())
+    except OSError:
         return False
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +139,12 @@ def test_an_error_of_something_else_is_none_of_the_temporary_folder_s():
         assert caught.value is error
     with pytest.raises(UsageError, match=r"cannot be written: .*TMPDIR"):
         work(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+def test_an_empty_working_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (Path(), tmp_path):
+        with pytest.raises(UsageError, match="holds the working or home directory"):
+            refuse_place(place, force=False)
+    (tmp_path / "file").touch()
+    refuse_place(tmp_path, force=False)  # what it holds may be the very result
