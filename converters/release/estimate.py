@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 CGROUP = Path("/sys/fs/cgroup")
 
+MOST_FILES = 10_000
+"""Files of a folder that are counted: a checkpoint has some, and a home that is given by mistake has a million."""
 REQUESTS = 9
 """Requests to the Hub for a model that is not there yet; 1 for one that is."""
 TAG_REQUESTS, PULL_REQUEST_REQUESTS, BRANCH_REQUESTS = 3, 1, 2
@@ -252,7 +255,7 @@ def bytes_of(place: Path) -> int:
     with suppress(OSError):
         if place.is_file():
             return place.stat().st_size
-        return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in islice(place.rglob("*"), MOST_FILES) if path.is_file())
     return 0
 
 

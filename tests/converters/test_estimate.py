@@ -115,6 +115,19 @@ def test_a_checkpoint_of_a_path_is_here_and_one_of_an_address_unknown(tmp_path):
     assert (found.memory, found.seconds) == (memory_of(5, verify=True), seconds_of(5, verify=True))
 
 
+def test_a_folder_that_is_no_checkpoint_is_not_counted_to_its_end(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"12")
+    looked_at = []
+
+    def endless(folder, pattern):
+        while len(looked_at) < 10**6:
+            looked_at.append(folder)
+            yield folder / "file"
+
+    monkeypatch.setattr(Path, "rglob", endless)
+    assert estimates.bytes_of(tmp_path) == 2 * len(looked_at) <= 20_000
+
+
 def test_a_folder_hub_takes_disk_and_no_requests(tmp_path):
     plain, copied = jobs_of("BiT-S-R50x1"), jobs_of("BiT-S-R50x1", PublishOptions(namespace="me", hub=tmp_path / "hub"))
     weights = weights_of(find_one("BiT-S-R50x1").network)
