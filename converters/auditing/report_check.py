@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.amounts import counted
 from converters.auditing.audits import refuse_own_source
 from converters.auditing.target import Folder
 from converters.catalogue.variants import Variant
@@ -54,7 +55,7 @@ class Check:
 
     @property
     def what(self) -> str:
-        folder = f", {self.files} files and {self.tensors} tensors" if self.files else ""
+        folder = f", {counted(self.files, 'file')} and {counted(self.tensors, 'tensor')}" if self.files else ""
         return "figures and digest" + folder + (", the checkpoint" if self.against_source else "")
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from converters.auditing.report_check import check
+from converters.auditing.report_check import Check, check
 from converters.cli.commands import verify
 from converters.errors import ParityError
 from converters.sources import open_checkpoint
@@ -277,3 +277,11 @@ def test_a_held_folder_with_a_file_that_a_loader_follows_is_something_else_until
     assert "holds something else: adapter_config.json" in said
     assert run("--checkpoint", checkpoint, "--output", folder, "--quiet", "--force").exit_code == 0
     assert not (folder / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "what"), [(1, ", 1 file and 306 tensors"), (4, ", 4 files and 306 tensors"), (0, "")]
+)
+def test_what_a_report_was_held_against_is_counted(honest, files, what):
+    report = check(honest / "parity.json", None).report
+    assert Check(report, files, 306, False).what == "figures and digest" + what
