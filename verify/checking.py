@@ -24,6 +24,7 @@ def contradictions(report: Report) -> list[str]:
         *_own_constants(report),
         *_oracles(report),
         *_evaluated(report),
+        *_source(report),
         *_digests(report),
     ]
     if report.passed:
@@ -185,7 +186,7 @@ def _evaluated(report: Report) -> Iterator[str]:
         yield f"the evaluation counts {' and '.join(f'{s.top1} and {s.top5}' for s in sides)} of {found.images} images"
     if not 0 <= found.other_pixels <= found.images or not 0 < found.classes <= found.images:
         yield f"the evaluation is of {found.classes} classes and {found.other_pixels} other pixels"
-    if not 0 <= len(found.unreadable_files) <= found.unreadable:
+    if not min(1, found.unreadable) <= len(found.unreadable_files) <= found.unreadable:
         yield f"the evaluation names {len(found.unreadable_files)} of {found.unreadable} unreadable files"
     if (found.target is None) != (found.same is None) or (found.target is None) != bool(found.reason):
         yield "the evaluation has figures of a target that was not run"
@@ -209,6 +210,10 @@ def _compared(found: EvaluationReport, target: AccuracyReport, same: int) -> Ite
     right = [image.label in (image.source_class, image.target_class) for image in found.changed]
     if abs(found.source.top1 - target.top1) > others - len(right) + sum(right):
         yield "the evaluation's changed images do not make its accuracies"
+
+
+def _source(report: Report) -> Iterator[str]:
+    yield from (f"the source has no {key}" for key in ("file", "format") if not report.source.get(key))
 
 
 def _digests(report: Report) -> Iterator[str]:

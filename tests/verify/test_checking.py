@@ -137,6 +137,9 @@ def evaluated(**changes):
         (evaluated(classes=0), "the evaluation is of 0 classes"),
         (evaluated(other_pixels=9), "demands the same classes of other values or pixels"),
         (evaluated(unreadable_files=["b/2.png"]), "names 1 of 0 unreadable files"),
+        (evaluated(unreadable=2), "names 0 of 2 unreadable files"),
+        (set_path("source", {"sha256": "ab" * 32, "format": "npz"}), "the source has no file"),
+        (set_path("source", {"sha256": "ab" * 32, "file": "tiny.npz"}), "the source has no format"),
         (evaluated(sha256="none"), "'none' is no sha256"),
         (
             evaluated(changed=[EVALUATION["changed"][0] | {"label": 2}]),
