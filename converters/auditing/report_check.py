@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 
 from converters.amounts import counted
@@ -92,7 +93,7 @@ def check(
     its own source.
     """
     report = read_report(parity)
-    if folder is None and any((parity.parent / name).is_file() for name in report.files):
+    if folder is None and any(isfile(parity.parent / name) for name in report.files):
         folder = parity.parent
     found = contradictions(report)
     if source is not None:
@@ -131,7 +132,7 @@ def _file_lines(report: Report, folder: Path) -> list[str]:
 
     def found(name: str) -> str | None:
         path = folder / names.get(name, name)
-        return sha256(path) if Path(name).name == name and path.is_file() else None
+        return sha256(path) if Path(name).name == name and isfile(path) else None
 
     unknown = sorted(set(names) - set(report.files))
     return [*changed_files(report, found), *(f"{name} is not in the report" for name in unknown)]

@@ -279,6 +279,15 @@ def test_a_held_folder_with_a_file_that_a_loader_follows_is_something_else_until
     assert not (folder / "adapter_config.json").exists()
 
 
+def test_a_file_of_a_name_that_none_can_have_is_missing(folder):
+    content = json.loads((folder / "parity.json").read_text())
+    content["files"] = {"x" * 300: "ab" * 32, **content["files"]}
+    content["digest"] = content_digest(content)
+    (folder / "parity.json").write_text(json.dumps(content))
+    with pytest.raises(ParityError, match=f"{'x' * 300} is missing"):
+        check(folder / "parity.json", None)
+
+
 @pytest.mark.parametrize(
     ("files", "what"), [(1, ", 1 file and 306 tensors"), (4, ", 4 files and 306 tensors"), (0, "")]
 )

@@ -139,6 +139,7 @@ ALTERED = {
     "another digest": lambda c: c["subject"][1]["digest"].update(sha256="0" * 64),
     "a file less": lambda c: c["subject"].pop(1),
     "a renamed file": lambda c: c["subject"][1].update(name="weights.bin"),
+    "a file of a name that none can have": lambda c: c["subject"][1].update(name="x" * 300),
     "a file twice": lambda c: c["subject"].append(c["subject"][1]),
     "no subject": lambda c: c.update(subject=None),
     "another source": lambda c: definition(c)["resolvedDependencies"][0]["digest"].update(sha256="0"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import version
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _inspect_provenance(notes: Notes, folder: Path, plan: Plan, weights: Weights
     for name in pickles:  # which bit-convert never writes: its tensors are compared, as in any other folder
         notes.unknown(f"{PROVENANCE} {short_name(name)}", "not a file of the conversion")
     there = {name: digest(folder / name) for name in recorded if name not in pickles}
-    gone = {name: sha for name, sha in said.files.items() if name not in there and not (folder / name).exists()}
+    gone = {name: sha for name, sha in said.files.items() if name not in there and not exists(folder / name)}
     files = gone | there  # whether a file may be missing, the loader decides
     origin = _origin(folder, said.sha256, sha256)
     found = provenance.differences(content, files, origin, provenance.options_of(plan.storage, plan.pool_padding))
