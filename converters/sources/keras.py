@@ -25,6 +25,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class KerasReader(TensorFile):
         super().__init__(path)
         self._size = path.stat().st_size
         self._opened = ExitStack()
+        self.dropped: dict[str, str] = {}
         try:
             with reading(self.path, "the file"):
                 self._file = self._open_file(path)
@@ -97,8 +99,7 @@ class KerasReader(TensorFile):
             self._refuse_bomb([dataset for *_, dataset in found.values()])
             arrange = arranged if self.format == KerasReader.format else numbered
             names, self._made = arrange(found, self.path)
-            if self._made:
-                self.dropped = {**self.dropped, **MADE}
+            self.dropped |= MADE if self._made else {}
             self._datasets = {names[place]: dataset for place, (*_, dataset) in found.items() if place in names}
             self.shapes = {name: tuple(dataset.shape) for name, dataset in self._datasets.items()} | self._made
             if self.format != KerasReader.format:
@@ -121,32 +122,31 @@ class KerasReader(TensorFile):
         return as_float32(values, self.path, name)
 
     def _weights(self) -> Iterator[tuple[str, str, Any]]:
-        """(layer, weight, dataset) in the order in which Keras loads them."""
+        """(layer, weight, dataset) in the order in which Keras loads them, without a training's state."""
         root = self._file
         if MODEL_WEIGHTS in root:
             root = self._follow(root, MODEL_WEIGHTS)
             if OPTIMIZER_WEIGHTS in self._file:
-                self.dropped = {OPTIMIZER_WEIGHTS: "the optimiser's state, not the network's"}
-        if not any(name.startswith("layer_names") for name in root.attrs):
-            yield from self._numbered_weights(root)
-            return
-        count = 0
+                self.dropped[OPTIMIZER_WEIGHTS] = "the optimiser's state, not the network's"
+        is_named = any(name.startswith("layer_names") for name in root.attrs)
+        for count, (layer, weight, dataset) in enumerate((self._named if is_named else self._numbered)(root)):
+            if count >= MAX_TENSORS:
+                raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
+            if self._is_state(dataset) and not words(weight, self.scheme):
+                self.dropped[f"{layer}/{weight}"] = NO_WEIGHT
+            else:
+                yield layer, weight, self._dataset(dataset, f"{layer}/{weight}")
+
+    def _named(self, root: Any) -> Iterator[tuple[str, str, Any]]:
+        """Those of a file that lists them."""
         layers = self._names(root, "layer_names")
         for layer in [*layers, *([TOP_LEVEL] if TOP_LEVEL in root and TOP_LEVEL not in layers else [])]:
             group = self._follow(root, layer)
             if not isinstance(group, _h5py().Group):
                 raise ValueError(f"{layer} is no layer")
-            for weight in self._names(group, "weight_names"):
-                count += 1
-                if count > MAX_TENSORS:
-                    raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
-                dataset = self._follow(group, weight)
-                if self._is_state(dataset) and not words(weight, self.scheme):
-                    self.dropped = {**self.dropped, f"{layer}/{weight}": NO_WEIGHT}
-                else:
-                    yield layer, weight, self._dataset(dataset, f"{layer}/{weight}")
+            yield from ((layer, weight, self._follow(group, weight)) for weight in self._names(group, "weight_names"))
 
-    def _numbered_weights(self, root: Any) -> Iterator[tuple[str, str, Any]]:
+    def _numbered(self, root: Any) -> Iterator[tuple[str, str, Any]]:
         """Those of the later formats: the variables of each layer in their order."""
         self.format = "keras-v3"
         layers = list(self._layers(root, "", set()))
@@ -155,14 +155,12 @@ class KerasReader(TensorFile):
                 f"{self.path}: an HDF5 file without layer_names: not Keras weights, or those of Keras 3.\n"
                 f"Looked for {self.looked_for} of tf.keras; it holds {', '.join(sorted(root)[:3]) or 'nothing'}."
             )
-        if sum(len(variables) for _, variables in layers) > MAX_TENSORS:
-            raise CheckpointError(f"{self.path}: more than {MAX_TENSORS} tensors, more than any BiT has.")
+        self.dropped |= {name: "the training's state, not the network's" for name in TRAINING if name in root}
         for layer, variables in layers:
-            for number in sorted(variables, key=lambda name: (len(name), name)):
+            for number in sorted(islice(variables, MAX_TENSORS + 1), key=lambda name: (len(name), name)):
                 variable = self._follow(variables, number)
-                if isinstance(variable, _h5py().Dataset) and not self._is_state(variable):
-                    yield layer, number, self._dataset(variable, f"{layer}/{number}")
-        self.dropped = {name: "the training's state, not the network's" for name in TRAINING if name in root}
+                if isinstance(variable, _h5py().Dataset):
+                    yield layer, number, variable
 
     @staticmethod
     def _is_state(dataset: Any) -> bool:

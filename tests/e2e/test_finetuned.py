@@ -455,6 +455,9 @@ def test_numbered_variables_are_told_by_their_order_or_refused(trunk, tmp_path) 
     path = WAYS[".weights.h5"](model, tmp_path)
     same(path, trunk | head_of(model))
     with h5py.File(path, "a") as file:
+        file["layers/random_flip/vars/0"] = np.arange(3)
+    assert "layers/random_flip/0" in same(path, trunk | head_of(model))
+    with h5py.File(path, "a") as file:
         variables = file["layers/keras_layer/vars"]
         norms = [name for name in variables if variables[name].ndim == 1]
         for beta, gamma in zip(*[iter(sorted(norms, key=int))] * 2, strict=True):
