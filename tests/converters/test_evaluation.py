@@ -23,7 +23,7 @@ from PIL import Image
 
 import converters
 from converters import UsageError
-from converters.auditing.evaluation.classes import ClassNames, UnknownLabelError
+from converters.auditing.evaluation.classes import ClassNames, UnknownLabelError, indices
 from converters.auditing.evaluation.datasets import listing
 from converters.auditing.evaluation.images import opened
 from converters.auditing.evaluation.run import Evaluation
@@ -232,6 +232,15 @@ def test_a_folder_without_classes_is_refused(place, tmp_path):
 )
 def test_imagenets_classes_are_known_by_id_lemma_and_index(label, index):
     assert imagenet().index(label) == index
+
+
+def test_of_many_labels_that_are_no_class_a_few_are_looked_for(monkeypatch):
+    asked = []
+    index = ClassNames.index
+    monkeypatch.setattr(ClassNames, "index", lambda self, text: (asked.append(text), index(self, text))[1])
+    with pytest.raises(UsageError, match=r"^x: 'a0' is no class, 'a1' is no class, 'a2' is no class and more\.\nName"):
+        indices((f"a{number}" for number in range(1000)), digits(), "x")
+    assert len(asked) == 4
 
 
 def test_a_lemma_of_two_classes_is_refused():

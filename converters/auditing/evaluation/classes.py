@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from converters.amounts import some
 from converters.auditing.inspection.label_fields import (
     fits,
     in_order,
@@ -25,6 +24,9 @@ from converters.catalogue.labels import Label, id2label, labels
 from converters.errors import UsageError
 from converters.files import CONFIG, read_json
 from converters.folder.plan import Plan
+
+SHOWN = 3
+"""Labels that an error names."""
 
 
 class ClassNames:
@@ -123,6 +125,9 @@ def indices(texts: Iterable[str], classes: ClassNames, where: str) -> dict[str, 
             found[text] = classes.index(text)
         except UnknownLabelError as error:
             refused.append(str(error))
+            if len(refused) > SHOWN:  # each is held against every class: of 21,843, half a second
+                break
     if refused:
-        raise UsageError(f"{where}: {some(refused)}.\nName each class by {classes.known}.")
+        more = " and more" if len(refused) > SHOWN else ""
+        raise UsageError(f"{where}: {', '.join(refused[:SHOWN])}{more}.\nName each class by {classes.known}.")
     return found
