@@ -30,7 +30,7 @@ from common import Goals, apart, machine, print_table
 from safetensors.numpy import load_file, save_file
 
 from converters.mapping.architecture import Architecture
-from converters.mapping.names import GOOGLE, Kind, parameters
+from converters.mapping.names import GOOGLE, TensorKind, parameters
 
 CONVERT = "from converters.cli import convert; convert()"
 VERIFY = "from converters.cli.commands import verify; verify()"
@@ -63,7 +63,7 @@ YARDSTICKS = {
 }
 CONVERSION = 2.2
 """Times the import of PyTorch that a verified conversion of R50x1 with 21,843 classes may take."""
-STD = {Kind.KERNEL: 1e-2, Kind.HEAD_KERNEL: 2e-2}
+STD = {TensorKind.KERNEL: 1e-2, TensorKind.HEAD_KERNEL: 2e-2}
 
 
 class Cost(NamedTuple):
@@ -159,7 +159,7 @@ def write_checkpoint(path: Path, architecture: Architecture) -> None:
     for parameter in parameters(architecture):
         noise = random.standard_normal(parameter.shape, dtype=np.float32)
         values = noise * np.float32(STD.get(parameter.kind, 0.1))
-        tensors[parameter.names[GOOGLE]] = values + np.float32(parameter.kind is Kind.SCALE)
+        tensors[parameter.names[GOOGLE]] = values + np.float32(parameter.kind is TensorKind.SCALE)
     np.savez(path, **tensors)
 
 

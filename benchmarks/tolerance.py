@@ -103,21 +103,21 @@ def draw(seed: int) -> Network:
 
 
 def _values(architecture: Any, random: np.random.Generator) -> tuple[Tensors, str]:
-    from converters.mapping.names import GOOGLE, Kind, parameters
+    from converters.mapping.names import GOOGLE, TensorKind, parameters
 
     spread, each = 10 ** random.uniform(-5, np.log10(0.3)), bool(random.random() < 0.5)
     centre, tails, trained = random.random() < 0.3, random.random() < 0.3, random.random() < 0.5
     tensors = {}
     for parameter in parameters(architecture):
         noise = random.standard_normal(parameter.shape, dtype=np.float32)
-        if parameter.kind is Kind.KERNEL:
+        if parameter.kind is TensorKind.KERNEL:
             std = spread * (10 ** random.uniform(-0.5, 0.5) if each else 1)
             values = noise * std if not tails else random.standard_t(4, parameter.shape) * std
             values = values + (random.normal(0, std) if centre else 0)
-        elif parameter.kind is Kind.SCALE:
+        elif parameter.kind is TensorKind.SCALE:
             values = np.abs(noise) * random.uniform(0.2, 2) if trained else 1 + 0.2 * noise
             values = values * (random.random(parameter.shape) > 0.1) if trained else values
-        elif parameter.kind is Kind.HEAD_KERNEL:
+        elif parameter.kind is TensorKind.HEAD_KERNEL:
             values = noise * 0.02
         else:
             values = noise * (0.5 if trained else 0.1) - (0.3 if trained else 0)
@@ -332,10 +332,12 @@ def _own(head: tuple[Array, Array], features: Array) -> Any:
 
 def _head(network: Network) -> tuple[Array, Array]:
     """The source's kernel, (features, classes), and bias in float64."""
-    from converters.mapping.names import GOOGLE, Kind, infer, parameters
+    from converters.mapping.names import GOOGLE, TensorKind, infer, parameters
 
     names = {p.kind: p.names[GOOGLE] for p in parameters(infer(network.shapes, GOOGLE, network.path))}
-    kernel, bias = (network.tensors[names[kind]].astype(np.float64) for kind in (Kind.HEAD_KERNEL, Kind.HEAD_BIAS))
+    kernel, bias = (
+        network.tensors[names[kind]].astype(np.float64) for kind in (TensorKind.HEAD_KERNEL, TensorKind.HEAD_BIAS)
+    )
     return kernel.reshape(kernel.shape[-2:]), bias
 
 

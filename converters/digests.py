@@ -26,7 +26,7 @@ LARGE = 10 << 20
 SETTLED = 0.1
 """Seconds that a file must have been left alone before it is read: a clock of the file system ticks more often."""
 
-State = tuple[int, int, int, int] | None
+FileState = tuple[int, int, int, int] | None
 """Inode, size, times of modification and of change in nanoseconds."""
 
 _IGNORED: ContextVar[bool] = ContextVar("ignored", default=False)
@@ -37,7 +37,7 @@ class _Record:
     """Everything that is remembered of one folder."""
 
     folder: str = ""
-    files: dict[str, tuple[State, str]] = field(default_factory=dict)
+    files: dict[str, tuple[FileState, str]] = field(default_factory=dict)
     """Name → the state in which it was read, sha256."""
     compared: str = ""
     """The result that the whole folder was found to hold."""
@@ -56,18 +56,18 @@ def known_sha256(path: Path, stopped: Event | None = None) -> str:
     return digest
 
 
-def remembered_sha256(path: Path, state: State) -> str:
+def remembered_sha256(path: Path, state: FileState) -> str:
     """The sha256 of a file in this state, where it was read in it before; empty otherwise."""
     before, digest = _load(path.parent).files.get(path.name) or (None, "")
     return digest if before == state else ""
 
 
-def remember_file(path: Path, digest: str, before: State) -> None:
+def remember_file(path: Path, digest: str, before: FileState) -> None:
     """The file has this digest, if it is still in the state in which it was ``before`` it was read."""
     remember(path.parent, {path.name: digest}, {path.name: before})
 
 
-def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str, State]) -> None:
+def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str, FileState]) -> None:
     """The files of ``folder``, made just now, have these digests where they are in these ``states``. The small ones are
     not remembered: to read them again takes less time than it takes until a file counts as left alone."""
     large = {name: state for name, state in states.items() if state is not None and state[1] > LARGE}
@@ -78,7 +78,7 @@ def remember_made(folder: Path, digests: Mapping[str, str], states: Mapping[str,
 
 
 def remember(
-    folder: Path, digests: Mapping[str, str], states: Mapping[str, State], compared: str | None = None
+    folder: Path, digests: Mapping[str, str], states: Mapping[str, FileState], compared: str | None = None
 ) -> None:
     """The files of ``folder`` have these digests where they are in these ``states``, and the whole of it holds the
     result ``compared``; None leaves what is remembered of that.
@@ -119,25 +119,25 @@ def result_name(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
+def states_of(folder: Path, names: Iterable[str]) -> dict[str, FileState]:
     """The states of files that are to be read."""
     return {name: state_of(folder / name) for name in names}
 
 
-def private_states_of(folder: Path, names: Iterable[str]) -> dict[str, State]:
+def private_states_of(folder: Path, names: Iterable[str]) -> dict[str, FileState]:
     """The states of files that nobody else writes to, since they are not in their place yet, or it is locked: their age
     does not matter."""
     return {name: _state(folder / name) for name in names}
 
 
-def state_of(file: Path | int) -> State:
+def state_of(file: Path | int) -> FileState:
     """The state of a file, by its path or number, by which another content is noticed; None of one that was changed
     just now."""
     state = _state(file)
     return None if state is None or abs(time.time() - state[3] / 1e9) < SETTLED else state
 
 
-def _state(file: Path | int) -> State:
+def _state(file: Path | int) -> FileState:
     try:
         found = os.stat(file)
     except OSError:

@@ -28,7 +28,7 @@ from converters.folder.plan import Plan
 from converters.folder.stored_weights import Weights, open_weights
 from converters.mapping.dtypes import DTYPES, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, STANDARDIZATION_EPSILON, TRANSFORMERS, Exact, Layout
-from converters.mapping.names import GOOGLE, Kind, Parameter, nearest, parameters
+from converters.mapping.names import GOOGLE, Parameter, TensorKind, nearest, parameters
 from converters.mapping.storage import Storage
 from converters.placing import temporary_folder
 from converters.sources import GoogleView
@@ -127,7 +127,7 @@ class Folder:
             values = widened(self.weights.read(name), self.dtype)
             return float(np.median(values.reshape(len(values), -1).std(axis=1)))
 
-        kernels = (self.form.parameter_name(p) for p in self._wanted if p.kind is Kind.KERNEL)
+        kernels = (self.form.parameter_name(p) for p in self._wanted if p.kind is TensorKind.KERNEL)
         return min((spread(name) for name in kernels if name in self.weights.shapes), default=0.0)
 
     @cached_property
@@ -194,7 +194,7 @@ class Folder:
 
     def _holds_larger_kernels(self) -> bool:
         """Whether the first kernel is stored as ``logits`` would have it, and not as the source has it."""
-        row = next(parameter for parameter in self._wanted if parameter.kind is Kind.KERNEL)
+        row = next(parameter for parameter in self._wanted if parameter.kind is TensorKind.KERNEL)
         name, values = self.form.parameter_name(row), self.source.read(row.names[GOOGLE])
         if name not in self.weights.shapes:
             return False

@@ -24,7 +24,7 @@ from converters.errors import BitConvertError, ParityError, UsageError
 from converters.options import AuditOptions
 from converters.placing import refuse_unwritable
 from converters.release.estimate import memory_of, weights_of
-from converters.release.job import AuditJob, Result
+from converters.release.job import AuditJob, JobResult
 from converters.release.plan import with_places
 
 WORST = ("failed", "error", "inconclusive", "passed")
@@ -51,7 +51,7 @@ def audit_all(jobs: Sequence[AuditJob], report_folder: Path, count: int, output:
         variant_of(against)
     watch = Watch(jobs, shown=not output.quiet, verbose=output.verbose)
     engine = local_engine(jobs, count, watch, _memory, debug=output.debug)
-    results: list[Result] = []
+    results: list[JobResult] = []
     with closing(watch):
         engine.run(results.append)
     stopped = engine.stopped if engine.is_interrupted else None
@@ -64,21 +64,23 @@ def _memory(job: AuditJob) -> int:
     return memory_of(weights_of(variant.network) if variant else 0, verify=True)
 
 
-def _rank(result: Result) -> tuple[int, int]:
+def _rank(result: JobResult) -> tuple[int, int]:
     return WORST.index(_verdict(result)), result.number
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: JobResult) -> str:
     return "error" if result.audit is None else str(result.audit.verdict)
 
 
-def _status(result: Result) -> int:
+def _status(result: JobResult) -> int:
     if result.error is not None:
         return result.error.exit_status
     return 0 if result.audit else ParityError.exit_status
 
 
-def _say(results: Sequence[Result], jobs: Sequence[AuditJob], output: Output, stopped: BitConvertError | None) -> int:
+def _say(
+    results: Sequence[JobResult], jobs: Sequence[AuditJob], output: Output, stopped: BitConvertError | None
+) -> int:
     """Says what became of each, the worst first."""
     status = stopped.exit_status if stopped else _status(results[0])
     if output.as_json:
@@ -94,7 +96,7 @@ def _say(results: Sequence[Result], jobs: Sequence[AuditJob], output: Output, st
     return status
 
 
-def _entry(result: Result, job: AuditJob) -> dict[str, Any]:
+def _entry(result: JobResult, job: AuditJob) -> dict[str, Any]:
     entry: dict[str, Any] = {"target": result.name, "exit_status": _status(result), "verdict": _verdict(result)}
     if result.error is not None:
         return entry | {"error": str(result.error)}

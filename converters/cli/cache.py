@@ -51,7 +51,7 @@ def cache(action: str, older_than: float | None, everything: bool, **options: An
                 rows = upkeep.verified(progress)
         else:
             rows = upkeep.kept()
-    damaged = [row for row in rows if row.state is upkeep.State.DAMAGED and action == "verify"]
+    damaged = [row for row in rows if row.state is upkeep.DownloadState.DAMAGED and action == "verify"]
     status = CheckpointError.exit_status if damaged else 0
     if output.as_json:
         entries = [asdict(row) | {"folder": str(row.folder), "changed": round(row.changed, 3)} for row in rows]

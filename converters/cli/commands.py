@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Place(click.Path):
+class PathType(click.Path):
     """A path as ``pathlib.Path``, which would take a tenth of the time of ``--help`` to import."""
 
     def coerce_path_result(self, value: str | os.PathLike[str]) -> Any:
@@ -30,9 +30,9 @@ class Place(click.Path):
         return Path(value)
 
 
-FOLDER = Place(file_okay=False)
-EXISTING_FILE = Place(exists=True, dir_okay=False)
-EXISTING_FOLDER = Place(exists=True, file_okay=False)
+FOLDER = PathType(file_okay=False)
+EXISTING_FILE = PathType(exists=True, dir_okay=False)
+EXISTING_FOLDER = PathType(exists=True, file_okay=False)
 
 
 class Size(click.ParamType[int]):
@@ -238,7 +238,7 @@ def _cache() -> click.Command:
 @RUN("--discard", is_flag=True, help="Remove each download and folder once it is published.")
 @RUN(
     "--events",
-    type=Place(dir_okay=False),
+    type=PathType(dir_okay=False),
     metavar="FILE",
     help="Add a line of JSON to this file for whatever happens, when it happens.",
 )
@@ -267,10 +267,10 @@ def convert(name_or_path: str | None, list_only: bool, token: str | None, **opti
         options = with_source(name_or_path, options)
     if options["plan"] is not None:
         options["typed"] = _typed(options, "release")
-    from converters.cli.runs import Run, convert_all
+    from converters.cli.runs import RunOptions, convert_all
 
     with using(token), guarded_libraries(), terminable():
-        return convert_all(Run.of(options))
+        return convert_all(RunOptions.of(options))
 
 
 def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
@@ -348,7 +348,7 @@ def _typed(options: Mapping[str, Any], tables: str) -> dict[str, Any]:
 )
 @VERIFICATION(
     "--dataset",
-    type=Place(exists=True),
+    type=PathType(exists=True),
     metavar="DIR_OR_CSV",
     help="Labelled images, a sub-folder for each class or a CSV of paths and labels: how many of them Google's "
     "arithmetic and the folder get right, and where they differ.",

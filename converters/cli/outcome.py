@@ -19,7 +19,7 @@ from converters.cli.output import say, say_json_list, say_styled
 from converters.cli.progress import Output, shown
 from converters.errors import BitConvertError
 from converters.failures import failure_of
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 
 if TYPE_CHECKING:
     from converters.release.estimate import Estimate
@@ -35,7 +35,7 @@ class Outcome:
         self._entries: list[bytes] = []
         self._status = 0
 
-    def add(self, result: Result) -> None:
+    def add(self, result: JobResult) -> None:
         """A model has come to its end."""
         self._states[result.state] += 1
         self._status = self._status or result.exit_status
@@ -85,7 +85,7 @@ class Collections:
         self._private = {job.collection for job in jobs if job.publish and job.publish.private}
         self._found: dict[tuple[str, str], list[str]] = {}
 
-    def add(self, result: Result) -> None:
+    def add(self, result: JobResult) -> None:
         collection = self._jobs[result.number].collection
         if collection is not None and result.publication is not None:
             owner = result.publication.repo_id.partition("/")[0]
@@ -127,7 +127,7 @@ def _say_estimate(estimate: Estimate) -> None:
         say(f"{name.ljust(widest)}  {text}")
 
 
-def _say(result: Result, alone: bool) -> None:
+def _say(result: JobResult, alone: bool) -> None:
     if result.error is not None:
         say(f"bit-convert: {result.error}", err=True)
     elif result.plan:

@@ -34,7 +34,7 @@ from converters.redaction import printable
 from converters.release.discarding import Shared
 from converters.release.engine import Engine
 from converters.release.estimate import estimate, memory_expected, weights_of
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from converters.release.one import release_one, share_gates
 from converters.release.plan import read_plan
 from converters.release.shard import Shard
@@ -44,7 +44,7 @@ from verify.oracles.numpy.threads import cores
 
 
 @dataclass(frozen=True)
-class Run:
+class RunOptions:
     """The options of ``bit-convert``, grouped by who uses them."""
 
     variant: str | None
@@ -62,7 +62,7 @@ class Run:
     shard: Shard | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Run:
+    def of(cls, options: Mapping[str, Any]) -> RunOptions:
         """Raises UsageError where options contradict each other."""
         parts = {
             "how": taken(ConvertOptions, options),
@@ -91,7 +91,7 @@ class Run:
             raise UsageError("--discard removes what was published. Add --push.")
 
 
-def convert_all(run: Run) -> int:
+def convert_all(run: RunOptions) -> int:
     """Does all that the options ask for; returns the exit status."""
     every = _jobs(run)
     jobs = run.shard.part(every, _weight) if run.shard else every
@@ -111,7 +111,7 @@ def convert_all(run: Run) -> int:
         return _released(jobs, run, outcome, watch)
 
 
-def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
+def _watch(jobs: list[Job], run: RunOptions, folder: Path) -> Watch:
     """Whoever watches: a run over several models, or over what a glob or plan names, leaves a record in ``folder``."""
     many, output = len(jobs) > 1, run.shown
     named = run.plan is not None or (run.variant is not None and variants.is_glob(run.variant))
@@ -126,11 +126,11 @@ def _watch(jobs: list[Job], run: Run, folder: Path) -> Watch:
     )
 
 
-def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
+def _released(jobs: list[Job], run: RunOptions, outcome: Outcome, watch: Watch) -> int:
     collections = Collections(jobs, run.shown, run.publish.patience)
     shared = Shared(jobs)
 
-    def add(result: Result) -> None:
+    def add(result: JobResult) -> None:
         for each in (watch, outcome, collections, shared):
             each.add(result)
 
@@ -144,18 +144,18 @@ def _released(jobs: list[Job], run: Run, outcome: Outcome, watch: Watch) -> int:
         return outcome.end(engine.stopped, collections=() if engine.is_interrupted else collections.gather())
 
 
-def _alone(job: Job, run: Run, watch: Watch) -> Result:
+def _alone(job: Job, run: RunOptions, watch: Watch) -> JobResult:
     """The one job, in this process, which waits for whatever has to be waited for."""
     tell = say_traceback if run.shown.debug else None
     job = replace(job, request=replace(job.request, apart=True))
     with shown(job.name, run.shown) as bar:
         result = release_one(job, watch.alone(job, bar), bars=not run.shown.quiet, tell=tell)
-    assert isinstance(result, Result), "it waits"
+    assert isinstance(result, JobResult), "it waits"
     watch.ended_alone(job, result)
     return result
 
 
-def _engine(jobs: list[Job], run: Run, watch: Watch) -> Engine:
+def _engine(jobs: list[Job], run: RunOptions, watch: Watch) -> Engine:
     if run.release.scheduler is not None:
         from converters.release.cluster import Cluster
 
@@ -230,7 +230,7 @@ def check(parity: Path, target: str | None, against: str | None, options: AuditO
     return 0 if report else ParityError.exit_status
 
 
-def _jobs(run: Run) -> list[Job]:
+def _jobs(run: RunOptions) -> list[Job]:
     command = command_line("bit-convert")
     if run.plan is not None:
         planned = read_plan(run.plan, run.typed, command)
@@ -250,13 +250,13 @@ def _weight(job: Job) -> int:
     return weights_of(job.request.variant.network) if job.request.variant else 0
 
 
-def _planned(job: Job, run: Run) -> Result:
+def _planned(job: Job, run: RunOptions) -> JobResult:
     try:
-        return Result(job.name, State.PLANNED, plan=_plan(job))
+        return JobResult(job.name, State.PLANNED, plan=_plan(job))
     except Exception as error:
         if run.shown.debug:
             say_traceback()
-        return Result(job.name, State.FAILED, error=failure_of(error))
+        return JobResult(job.name, State.FAILED, error=failure_of(error))
 
 
 def _plan(job: Job) -> dict[str, str]:

@@ -23,9 +23,9 @@ from converters.cli.progress import BYTES, LONGEST
 from converters.redaction import printable
 from converters.release.engine import Engine
 from converters.release.events import Event, Listener
-from converters.release.job import Job, Result, State, Work
+from converters.release.job import Job, JobResult, State, Work
 from converters.release.shard import Shard
-from converters.release.worker import Steps, here
+from converters.release.worker import AttemptProgress, here
 from verify.protocols import Progress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Watch:
             for listener in self._listeners:
                 listener(event)
 
-    def add(self, result: Result) -> None:
+    def add(self, result: JobResult) -> None:
         """A job has come to its end."""
         if self._record is not None:
             self._record.add(result.number, result)
@@ -102,11 +102,11 @@ class Watch:
     def steps(self, number: int, attempt: int, job: Work) -> Iterator[Progress]:
         """The progress of an attempt in this process, as events. Inside, what libraries print is lost."""
         with redirect_stdout(StringIO()):
-            yield Steps(self, job.name, attempt, number)
+            yield AttemptProgress(self, job.name, attempt, number)
 
     def alone(self, job: Job, progress: Progress) -> Progress:
         """The same of the only job of a run, beside what shows its progress."""
-        steps = Steps(self, job.name, 1)
+        steps = AttemptProgress(self, job.name, 1)
 
         def both(what: str, done: int, total: int) -> None:
             progress(what, done, total)
@@ -115,7 +115,7 @@ class Watch:
         self(Event(job.name, "started", host=here()))
         return both
 
-    def ended_alone(self, job: Job, result: Result) -> None:
+    def ended_alone(self, job: Job, result: JobResult) -> None:
         """The only job has come to its end."""
         self(Event(job.name, result.state, result.seconds, error=str(result.error or ""), host=here()))
 

@@ -54,7 +54,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """The current version in a slot, as entry.json tells it."""
 
     sha256: Sha256
@@ -109,7 +109,7 @@ class Slot:
         with held:
             yield
 
-    def whole(self) -> tuple[Path, Entry] | None:
+    def whole(self) -> tuple[Path, CacheEntry] | None:
         """The current version's file; None unless it is there, all of it, as it was when it was checked."""
         recorded = self.entry()
         if recorded is None:
@@ -123,9 +123,9 @@ class Slot:
             return None
         return None
 
-    def entry(self) -> tuple[Path, Entry] | None:
+    def entry(self) -> tuple[Path, CacheEntry] | None:
         """The current version's place and what is recorded of it, whether or not it is there."""
-        entry = read_record(self._entry, Entry)
+        entry = read_record(self._entry, CacheEntry)
         return None if entry is None else (self._place(entry), entry)
 
     @property
@@ -170,7 +170,7 @@ class Slot:
     def finish(self, version: Version, digest: str, origin: str) -> Path:
         """Makes the partial file, which was checked and has the sha256 ``digest``, the current version."""
         found = self.partial.stat()
-        entry = Entry(digest, found.st_size, found.st_mtime_ns, version.etag, version.modified, origin)
+        entry = CacheEntry(digest, found.st_size, found.st_mtime_ns, version.etag, version.modified, origin)
         place = self._place(entry)
         place.parent.mkdir(exist_ok=True)
         fsync(self.partial)
@@ -189,11 +189,11 @@ class Slot:
             f"{self.folder.parent}: the cache cannot be used: {reason}. Set {VARIABLE} to another folder."
         )
 
-    def _place(self, entry: Entry) -> Path:
+    def _place(self, entry: CacheEntry) -> Path:
         return self.folder / entry.sha256[:DIGITS] / self.name
 
 
-def _save(path: Path, record: Version | Entry) -> None:
+def _save(path: Path, record: Version | CacheEntry) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_bytes(msgspec.json.encode(record))
     fsync(temporary)

@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from converters.download.addresses import fetchable, is_offline, mirrored, without_credentials
 from converters.download.answers import led_on, length, mark
-from converters.download.cache import Entry, Slot, Version
+from converters.download.cache import CacheEntry, Slot, Version
 from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
 from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
 from converters.files import PIECE, VARIABLE
@@ -401,7 +401,7 @@ def _usable(slot: Slot, size: int | None, offline: bool) -> Path | None:
     return whole[0] if offline or size is not None else None
 
 
-def _is_current(server: _Server, entry: Entry) -> bool:
+def _is_current(server: _Server, entry: CacheEntry) -> bool:
     """Whether the server still has this version; said to be so where it cannot be asked, or cannot know it."""
     if entry.origin not in ("", server.shown):  # a mirror's, or the other way round
         return True

@@ -24,7 +24,7 @@ BUSY = 0.2
 """Seconds after which a slot that another process has is left alone."""
 
 
-class State(StrEnum):
+class DownloadState(StrEnum):
     """The state of a download."""
 
     WHOLE = "whole"
@@ -42,7 +42,7 @@ class Kept:
 
     name: str
     folder: Path
-    state: State
+    state: DownloadState
     bytes: int
     """All that it takes on disk, older versions included."""
     changed: float
@@ -83,7 +83,7 @@ def prune(older_than: float | None = None, everything: bool = False) -> list[Kep
             if row is None:
                 continue
             is_old = everything or (older_than is not None and row.days >= older_than)
-            if is_old or row.state in (State.DAMAGED, State.EMPTY):
+            if is_old or row.state in (DownloadState.DAMAGED, DownloadState.EMPTY):
                 slot.clear()
                 gone.append(row)
             elif (freed := slot.drop_older()) > 0:
@@ -109,9 +109,9 @@ def _row(slot: Slot, whole: bool) -> Kept | None:
     """The row of a slot; None where it has gone meanwhile."""
     recorded = slot.entry()
     if recorded is not None:
-        state = State.WHOLE if whole else State.DAMAGED
+        state = DownloadState.WHOLE if whole else DownloadState.DAMAGED
     else:
-        state = State.PARTIAL if slot.done else State.EMPTY
+        state = DownloadState.PARTIAL if slot.done else DownloadState.EMPTY
     files = [*_files(slot)]
     try:
         changed = max(file.st_mtime for file in files or [slot.folder.lstat()])

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from converters.errors import DefectError
-from converters.mapping.names import SCHEMES, Kind, Parameter, Shape
+from converters.mapping.names import SCHEMES, Parameter, Shape, TensorKind
 from converters.mapping.tiles import Array, outputs_first, outputs_last
 
 Exact = Literal["bits", "logits"]
@@ -88,8 +88,8 @@ class Layout:
     """
 
     name: str
-    forms: Mapping[Kind, Form]
-    also: Mapping[Kind, Form] = field(default_factory=dict)
+    forms: Mapping[TensorKind, Form]
+    also: Mapping[TensorKind, Form] = field(default_factory=dict)
 
     def parameter_name(self, parameter: Parameter) -> str:
         return parameter.names[self.name]
@@ -97,7 +97,7 @@ class Layout:
     def shape(self, parameter: Parameter) -> Shape:
         return self.forms[parameter.kind].shape(parameter.shape)
 
-    def google_shape(self, kind: Kind, stored: Shape) -> Shape:
+    def google_shape(self, kind: TensorKind, stored: Shape) -> Shape:
         """The shape in Google's layout of a stored tensor; the stored one itself where no form has it."""
         form = self._form(kind, stored)
         return form.google_shape(stored) if form else stored
@@ -106,7 +106,7 @@ class Layout:
         """Returns the stored array of a source tensor: C-contiguous, of the source's dtype."""
         return scaled(self.forms[parameter.kind].stored(array), parameter.kind, exact)
 
-    def restore(self, kind: Kind, array: Array, exact: Exact = "bits") -> Array:
+    def restore(self, kind: TensorKind, array: Array, exact: Exact = "bits") -> Array:
         """Returns the source's array of a stored tensor: C-contiguous, of the stored dtype.
 
         The bits are the source's; those of a kernel stored by ``logits`` within one unit in the last place, since a
@@ -117,24 +117,24 @@ class Layout:
         if form is None:
             raise ValueError(f"no {kind.value} of the {self.name} layout has the shape {array.shape}")
         back = np.ascontiguousarray(form.restore(array))
-        if exact == "logits" and kind is Kind.KERNEL:
+        if exact == "logits" and kind is TensorKind.KERNEL:
             back = back / back.dtype.type(KERNEL_FACTOR[exact])
         return back
 
-    def is_googles(self, kind: Kind) -> bool:
+    def is_googles(self, kind: TensorKind) -> bool:
         """Whether the values lie in the order of Google's layout."""
         return all(form.axes == tuple(sorted(form.axes)) for form in (self.forms[kind], *self._also(kind)))
 
-    def _form(self, kind: Kind, stored: Shape) -> Form | None:
+    def _form(self, kind: TensorKind, stored: Shape) -> Form | None:
         return next((form for form in (self.forms[kind], *self._also(kind)) if form.fits(stored)), None)
 
-    def _also(self, kind: Kind) -> list[Form]:
+    def _also(self, kind: TensorKind) -> list[Form]:
         return [self.also[kind]] if kind in self.also else []
 
 
-def scaled(values: Array, kind: Kind, exact: Exact, out: Array | None = None) -> Array:
+def scaled(values: Array, kind: TensorKind, exact: Exact, out: Array | None = None) -> Array:
     """The source's values, or of kernels by ``logits`` ten times those, in ``out`` where it is given."""
-    if exact == "bits" or kind is not Kind.KERNEL:
+    if exact == "bits" or kind is not TensorKind.KERNEL:
         return values
     with np.errstate(over="ignore"):  # an overflow becomes inf, which no verification passes
         multiplied: Array = np.multiply(values, values.dtype.type(KERNEL_FACTOR[exact]), out=out)
@@ -146,26 +146,26 @@ _IO, _OI = Form((2, 3), drop=2), Form((3, 2), drop=2)
 _VECTOR = Form((0,))
 
 
-def _forms(kernel: Form, head: Form, norm: Form = _VECTOR) -> dict[Kind, Form]:
+def _forms(kernel: Form, head: Form, norm: Form = _VECTOR) -> dict[TensorKind, Form]:
     return {
-        Kind.KERNEL: kernel,
-        Kind.SCALE: norm,
-        Kind.BIAS: norm,
-        Kind.HEAD_KERNEL: head,
-        Kind.HEAD_BIAS: _VECTOR,
+        TensorKind.KERNEL: kernel,
+        TensorKind.SCALE: norm,
+        TensorKind.BIAS: norm,
+        TensorKind.HEAD_KERNEL: head,
+        TensorKind.HEAD_BIAS: _VECTOR,
     }
 
 
-TRANSFORMERS = Layout("transformers", _forms(_OIHW, _OI), {Kind.HEAD_KERNEL: _OIHW})
-TIMM = Layout("timm", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
-ORIGINAL = Layout("original", _forms(_OIHW, _OIHW), {Kind.HEAD_KERNEL: _OI})
-NPZ = Layout("npz", _forms(_HWIO, _HWIO), {Kind.HEAD_KERNEL: _IO})
-KERAS = Layout("keras", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
-TF2 = Layout("tf2", _forms(_HWIO, _IO), {Kind.HEAD_KERNEL: _HWIO})
+TRANSFORMERS = Layout("transformers", _forms(_OIHW, _OI), {TensorKind.HEAD_KERNEL: _OIHW})
+TIMM = Layout("timm", _forms(_OIHW, _OIHW), {TensorKind.HEAD_KERNEL: _OI})
+ORIGINAL = Layout("original", _forms(_OIHW, _OIHW), {TensorKind.HEAD_KERNEL: _OI})
+NPZ = Layout("npz", _forms(_HWIO, _HWIO), {TensorKind.HEAD_KERNEL: _IO})
+KERAS = Layout("keras", _forms(_HWIO, _IO), {TensorKind.HEAD_KERNEL: _HWIO})
+TF2 = Layout("tf2", _forms(_HWIO, _IO), {TensorKind.HEAD_KERNEL: _HWIO})
 BIG_VISION = Layout(
     "big_vision",
     _forms(_HWIO, _IO, Form((0,), lift=3)),
-    {Kind.SCALE: _VECTOR, Kind.BIAS: _VECTOR, Kind.HEAD_KERNEL: _HWIO},
+    {TensorKind.SCALE: _VECTOR, TensorKind.BIAS: _VECTOR, TensorKind.HEAD_KERNEL: _HWIO},
 )
 
 LAYOUTS = {layout.name: layout for layout in (TRANSFORMERS, TIMM, ORIGINAL, NPZ)}

@@ -23,7 +23,7 @@ from converters.errors import CheckpointError, DefectError
 from converters.mapping.architecture import GROUPS, Architecture
 
 
-class Kind(Enum):
+class TensorKind(Enum):
     """The kind of a tensor; layouts transform and shape by kind."""
 
     KERNEL = "standardised kernel"
@@ -38,12 +38,12 @@ Dims = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
-class Row:
+class NameRow:
     """One line of the table. ``shape`` is in Google's layout (HWIO); its symbols are the dimensions of
     ``_dimensions``."""
 
     canonical: str
-    kind: Kind
+    kind: TensorKind
     shape: Dims
 
 
@@ -123,29 +123,29 @@ def _filled(template: str, block: int, unit: int, bit: str = "bit.") -> str:
 
 
 # fmt: off
-ROOT = (Row("root/conv/kernel", Kind.KERNEL, (7, 7, 3, "root")),)
+ROOT = (NameRow("root/conv/kernel", TensorKind.KERNEL, (7, 7, 3, "root")),)
 UNIT = tuple(
-    Row("block{block}/unit{unit:02d}/" + name, kind, shape)
+    NameRow("block{block}/unit{unit:02d}/" + name, kind, shape)
     for name, kind, shape in (
-        ("a/norm/scale",     Kind.SCALE,  ("in",)),
-        ("a/norm/bias",      Kind.BIAS,   ("in",)),
-        ("a/conv/kernel",    Kind.KERNEL, (1, 1, "in", "mid")),
-        ("proj/conv/kernel", Kind.KERNEL, (1, 1, "in", "out")),
-        ("b/norm/scale",     Kind.SCALE,  ("mid",)),
-        ("b/norm/bias",      Kind.BIAS,   ("mid",)),
-        ("b/conv/kernel",    Kind.KERNEL, (3, 3, "mid", "mid")),
-        ("c/norm/scale",     Kind.SCALE,  ("mid",)),
-        ("c/norm/bias",      Kind.BIAS,   ("mid",)),
-        ("c/conv/kernel",    Kind.KERNEL, (1, 1, "mid", "out")),
+        ("a/norm/scale",     TensorKind.SCALE,  ("in",)),
+        ("a/norm/bias",      TensorKind.BIAS,   ("in",)),
+        ("a/conv/kernel",    TensorKind.KERNEL, (1, 1, "in", "mid")),
+        ("proj/conv/kernel", TensorKind.KERNEL, (1, 1, "in", "out")),
+        ("b/norm/scale",     TensorKind.SCALE,  ("mid",)),
+        ("b/norm/bias",      TensorKind.BIAS,   ("mid",)),
+        ("b/conv/kernel",    TensorKind.KERNEL, (3, 3, "mid", "mid")),
+        ("c/norm/scale",     TensorKind.SCALE,  ("mid",)),
+        ("c/norm/bias",      TensorKind.BIAS,   ("mid",)),
+        ("c/conv/kernel",    TensorKind.KERNEL, (1, 1, "mid", "out")),
     )
 )
 NORM = (
-    Row("norm/scale", Kind.SCALE, ("features",)),
-    Row("norm/bias", Kind.BIAS, ("features",)),
+    NameRow("norm/scale", TensorKind.SCALE, ("features",)),
+    NameRow("norm/bias", TensorKind.BIAS, ("features",)),
 )
 HEAD = (
-    Row("head/kernel", Kind.HEAD_KERNEL, (1, 1, "features", "classes")),
-    Row("head/bias", Kind.HEAD_BIAS, ("classes",)),
+    NameRow("head/kernel", TensorKind.HEAD_KERNEL, (1, 1, "features", "classes")),
+    NameRow("head/bias", TensorKind.HEAD_BIAS, ("classes",)),
 )
 ROWS = ROOT + UNIT + NORM + HEAD
 PROJECTION = "proj/"
@@ -308,7 +308,7 @@ class Parameter:
     """One tensor of a network: canonical name, kind, shape in Google's layout, and its name in each scheme."""
 
     canonical: str
-    kind: Kind
+    kind: TensorKind
     shape: Shape
     names: Mapping[str, str]
 
@@ -320,7 +320,7 @@ class Match:
     scheme: str
     names: Mapping[str, str]
     """Name in the file → name in the table, exact; for an unknown tensor its own name."""
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, TensorKind]
     """Name in the file → kind, of the known ones."""
     dropped: Mapping[str, str]
     """Name in the file → why that tensor is left out."""
@@ -435,7 +435,7 @@ def infer(shapes: Mapping[str, Shape], scheme: str, where: str) -> Architecture:
     as such. Raises CheckpointError, naming ``where``, with all missing, unexpected and misshapen tensors together.
     """
     known = {name: known for name, known in _known(scheme).items() if name in shapes}
-    if not any(block and row.kind is Kind.KERNEL for row, block, _ in known.values()):
+    if not any(block and row.kind is TensorKind.KERNEL for row, block, _ in known.values()):
         looked_for = some([_template(0, scheme), _template(3, scheme)])
         raise CheckpointError(
             f"{where}: not a BiT checkpoint: none of its {len(shapes)} tensors ({some(list(shapes))}) is a unit's "
@@ -513,12 +513,12 @@ def _dimensions(architecture: Architecture, block: int, unit: int) -> dict[str, 
 
 def _expand(
     units: Sequence[int], head: bool, columns: Sequence[Column] = COLUMNS
-) -> Iterator[tuple[Row, int, int, tuple[str, ...]]]:
+) -> Iterator[tuple[NameRow, int, int, tuple[str, ...]]]:
     """(row, block, unit, names) in file order; block and unit are 0 outside the blocks."""
     rows = list(zip(ROWS, zip(*(column.templates for column in columns), strict=True), strict=True))
     inner = slice(len(ROOT), len(ROOT + UNIT))
 
-    def fill(part: slice, block: int = 0, unit: int = 0) -> Iterator[tuple[Row, int, int, tuple[str, ...]]]:
+    def fill(part: slice, block: int = 0, unit: int = 0) -> Iterator[tuple[NameRow, int, int, tuple[str, ...]]]:
         for row, templates in rows[part]:
             if unit <= 1 or PROJECTION not in row.canonical:
                 names = (_filled(template, block, unit, "bit." if head else "") for template in templates)
@@ -537,7 +537,7 @@ def _column(scheme: str) -> Column:
 
 
 @cache
-def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
+def _known(scheme: str) -> dict[str, tuple[NameRow, int, int]]:
     """Every name that a scheme can give, with a head and without."""
     if not any("{bit}" in template for template in _column(scheme).templates):
         return _every(scheme, True)
@@ -545,7 +545,7 @@ def _known(scheme: str) -> dict[str, tuple[Row, int, int]]:
 
 
 @cache
-def _every(scheme: str, head: bool) -> dict[str, tuple[Row, int, int]]:
+def _every(scheme: str, head: bool) -> dict[str, tuple[NameRow, int, int]]:
     """Every name that a scheme can give with a head, or without one."""
     expanded = _expand([MAX_UNITS] * MAX_BLOCKS, head, [_column(scheme)])
     return {name: (row, block, unit) for row, block, unit, (name,) in expanded}

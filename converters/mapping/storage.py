@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.mapping.dtypes import DTYPES, round_to, widened
 from converters.mapping.layouts import LAYOUTS, NPZ, Exact, Layout, scaled
-from converters.mapping.names import GOOGLE, Kind, Parameter, Shape
+from converters.mapping.names import GOOGLE, Parameter, Shape, TensorKind
 from converters.mapping.tiles import Array, Tile, same_bits
 
 
@@ -88,7 +88,7 @@ class Storage:
         """The dtype before rounding, in Google's layout: float32; of kernels stored ten times as large, float64, in
         which the division by ten leaves no trace."""
         values = widened(replace(self, layout=NPZ.name).values(parameter, google), self.dtype)
-        if self.exact == "logits" and parameter.kind is Kind.KERNEL:
+        if self.exact == "logits" and parameter.kind is TensorKind.KERNEL:
             values = values.astype(np.float64)
         return NPZ.restore(parameter.kind, values, self.exact)
 

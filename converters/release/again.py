@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from converters.options import AuditOptions
 from converters.redaction import printable_values
-from converters.release.job import Job, Result
+from converters.release.job import Job, JobResult
 
 SPELT = {"oracles": "--oracle", "runners": "--runner", "verify": "--no-verify"}
 """Options whose field is called otherwise."""
@@ -35,7 +35,7 @@ def again(job: Job, *more: str) -> str:
     return _line([*words, *((flag,) for flag in more)])
 
 
-def audit(job: Job, result: Result) -> str:
+def audit(job: Job, result: JobResult) -> str:
     """The command that audits what was published, or else the folder; empty where there is neither."""
     publication = result.publication
     if publication is not None and job.publish is not None and job.publish.hub is None:

@@ -19,8 +19,8 @@ from converters.errors import HubError, Scope, UsageError
 from converters.failures import interruptible
 from converters.redaction import one_line, printable
 from converters.release.events import Event, Listener
-from converters.release.job import Later, Result, Work
-from converters.release.worker import Steps
+from converters.release.job import JobResult, Later, Work
+from converters.release.worker import AttemptProgress
 from converters.release.workers import Lost, Outcome
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Cluster:
     def _outcome(self, number: int) -> Outcome:
         future = self._running[number].future
         try:
-            outcome: Result | Later = future.result(timeout=CONNECT)
+            outcome: JobResult | Later = future.result(timeout=CONNECT)
         except Exception as error:  # of the worker's process, of its Python, of the connection
             return self._lost(number, one_line(f"{type(error).__name__}: {error}", 200))
         del self._running[number]
@@ -159,7 +159,7 @@ class Cluster:
             self._listen(Event(**event[1]["event"]))
 
 
-def attempted(number: int, attempt: int, job: Work, topic: str) -> Result | Later:
+def attempted(number: int, attempt: int, job: Work, topic: str) -> JobResult | Later:
     """Makes an attempt, on a worker."""
     from distributed import get_worker
 
@@ -169,4 +169,4 @@ def attempted(number: int, attempt: int, job: Work, topic: str) -> Result | Late
         get_worker().log_event(topic, {"event": asdict(event)})
 
     share_gates()
-    return release_one(job, Steps(tell, job.name, attempt, number), waits=False)
+    return release_one(job, AttemptProgress(tell, job.name, attempt, number), waits=False)

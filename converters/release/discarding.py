@@ -18,7 +18,7 @@ from converters.digests import result_name
 from converters.download.locations import downloads, remove_downloads
 from converters.files import cache_folder, read_record, write_whole
 from converters.hub.guard import Publication, is_there
-from converters.release.job import Job, Result
+from converters.release.job import Job, JobResult
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Shared:
         """The jobs, each of which knows whether it may remove its download itself."""
         self._left = {source: count for source, count in counts.items() if count > 1}
 
-    def add(self, result: Result) -> None:
+    def add(self, result: JobResult) -> None:
         """A job has come to its end; the download of one that failed stays for the next run."""
         job = self.jobs[result.number]
         if job.shares_download and result.error is None:

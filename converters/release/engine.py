@@ -17,7 +17,7 @@ from typing import Any
 from converters.errors import BitConvertError, HubError, Scope, UsageError, with_status
 from converters.failures import ENDED, Terminated, deaf, deferred, ended_by, interruptible
 from converters.release.events import Event, Listener
-from converters.release.job import Later, Result, State, Work
+from converters.release.job import JobResult, Later, State, Work
 from converters.release.workers import Lost, Outcome, Workers
 
 RETRIES = 3
@@ -70,7 +70,7 @@ class Engine:
         """Whether Ctrl-C or SIGTERM ended the run."""
         return self.stopped is not None and self.stopped.exit_status in ENDED
 
-    def run(self, add: Callable[[Result], object]) -> None:
+    def run(self, add: Callable[[JobResult], object]) -> None:
         """Gives ``add`` the result of each job, and stops the workers; after Ctrl-C and SIGTERM, too."""
         try:
             with deferred():
@@ -83,7 +83,7 @@ class Engine:
         finally:
             self.workers.stop()
 
-    def results(self) -> Iterator[Result]:
+    def results(self) -> Iterator[JobResult]:
         """The result of each job, in the order in which they end."""
         tasks = [Task(number, job, self.memory(job)) for number, job in enumerate(self.jobs)]
         self._waiting = sorted(tasks, key=lambda task: -task.memory)
@@ -97,7 +97,7 @@ class Engine:
                 with interruptible():
                     self.sleep(min(LOOK, max(0.0, min(task.ready for task in self._waiting) - self.now())))
 
-    def abandon(self, error: BitConvertError) -> Iterator[Result]:
+    def abandon(self, error: BitConvertError) -> Iterator[JobResult]:
         """Stops the workers; what has no result gets one that says that it was not tried."""
         self.workers.stop()
         self._waiting += self._running.values()
@@ -105,7 +105,7 @@ class Engine:
         self.stopped = error
         yield from self._not_tried()
 
-    def _admit(self) -> Iterator[Result]:
+    def _admit(self) -> Iterator[JobResult]:
         """Begins what can be begun now; the largest first that fits, and one in any case."""
         if self.stopped is None:
             try:
@@ -132,17 +132,17 @@ class Engine:
         self._tell(task, "started")
         self.workers.begin(task.number, task.attempt, task.job)
 
-    def _end(self, task: Task, outcome: Outcome) -> Iterator[Result]:
-        if isinstance(outcome, Result):
+    def _end(self, task: Task, outcome: Outcome) -> Iterator[JobResult]:
+        if isinstance(outcome, JobResult):
             yield from self._judge(task, outcome)
         elif isinstance(outcome, Later):
             yield from self._put_back(task, outcome)
         elif task.failures < RETRIES:
             self._try_again(task, outcome.why, 0.0)
         else:
-            yield self._result(task, Result(task.job.name, State.FAILED, error=_given_up(task, outcome)))
+            yield self._result(task, JobResult(task.job.name, State.FAILED, error=_given_up(task, outcome)))
 
-    def _judge(self, task: Task, result: Result) -> Iterator[Result]:
+    def _judge(self, task: Task, result: JobResult) -> Iterator[JobResult]:
         """Finds what a result means for the run."""
         error = result.error
         if error is None:
@@ -154,14 +154,14 @@ class Engine:
             self.stopped = self.stopped or error
         yield self._result(task, result)
 
-    def _put_back(self, task: Task, later: Later) -> Iterator[Result]:
+    def _put_back(self, task: Task, later: Later) -> Iterator[JobResult]:
         """It goes behind the others; where a server asks for it, only for as long as patience lasts."""
         now = self.now()
         if later.asked:
             self._asked_since = now if self._asked_since is None else self._asked_since
             if now + later.seconds - self._asked_since > self.patience:
                 error = HubError(f"{task.job.name}: gave up, --patience is over: {later.reason}", Scope.PASSING)
-                yield self._result(task, Result(task.job.name, State.FAILED, error=error))
+                yield self._result(task, JobResult(task.job.name, State.FAILED, error=error))
                 return
         task.ready = now + later.seconds
         task.attempt -= not later.asked
@@ -174,16 +174,16 @@ class Engine:
         self._waiting.append(task)
         self._tell(task, "retried", self.now() - task.begun, why)
 
-    def _not_tried(self) -> Iterator[Result]:
+    def _not_tried(self) -> Iterator[JobResult]:
         assert self.stopped is not None, "the run has ended"
         error = self.stopped
         for task in sorted(self._waiting, key=lambda task: task.number):
             message = f"{task.job.name}: not tried: {str(error).splitlines()[0]}"
             why = with_status(error.exit_status, message, error.scope)
-            yield self._result(task, Result(task.job.name, State.NOT_TRIED, error=why))
+            yield self._result(task, JobResult(task.job.name, State.NOT_TRIED, error=why))
         self._waiting.clear()
 
-    def _result(self, task: Task, result: Result) -> Result:
+    def _result(self, task: Task, result: JobResult) -> JobResult:
         self._tell(task, result.state, result.seconds, str(result.error or ""))
         return replace(result, number=task.number)
 

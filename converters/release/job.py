@@ -109,7 +109,7 @@ Asked = tuple[int, int, Work]
 
 
 @dataclass(frozen=True)
-class Result:
+class JobResult:
     """The outcome of a job."""
 
     name: str

@@ -37,7 +37,7 @@ Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Document:
+class LocatedToml:
     """The content of a file, and where it stands."""
 
     path: Path
@@ -54,7 +54,7 @@ class Document:
         return UsageError(f"{self.path}:{self.line(*place)}: {message}")
 
 
-def read(path: Path) -> Document:
+def read(path: Path) -> LocatedToml:
     """Raises UsageError, with the line, for a file that is missing, too large or no TOML."""
     try:
         with reading(path, "the plan", "Give a TOML file with --plan."):
@@ -64,7 +64,7 @@ def read(path: Path) -> Document:
             if len(content) > MAX_BYTES:
                 raise UsageError(f"{path}: is larger than {MAX_BYTES >> 10} KB, which no plan is.")
             text = content.decode("utf-8").replace("\r\n", "\n")
-            return Document(path, _parsed(path, text), _lines(text))
+            return LocatedToml(path, _parsed(path, text), _lines(text))
     except CheckpointError as error:
         raise UsageError(str(error)) from error
 

@@ -17,7 +17,7 @@ from converters.files import cache_folder
 from converters.redaction import printable
 from converters.release import discarding
 from converters.release.again import audited_by
-from converters.release.job import AuditJob, Job, Later, Result, State, Work
+from converters.release.job import AuditJob, Job, JobResult, Later, State, Work
 from verify.protocols import Progress
 
 IN_PLACE = 5.0
@@ -32,7 +32,7 @@ class Busy(Exception):
 
 def release_one(
     job: Work, progress: Progress, *, waits: bool = True, bars: bool = False, tell: Callable[[], None] | None = None
-) -> Result | Later:
+) -> JobResult | Later:
     """Converts, verifies and publishes one checkpoint. Called again after it was stopped anywhere, it goes on.
 
     Whatever goes wrong is the result's error: nothing is raised but what ends the process (Ctrl-C, SIGTERM). Where
@@ -65,7 +65,7 @@ def share_gates() -> None:
     gates.share(cache_folder() / "gates")
 
 
-def _audited(job: AuditJob, progress: Progress) -> Result:
+def _audited(job: AuditJob, progress: Progress) -> JobResult:
     """A target's audit, as ``bit-verify`` makes it; whatever its verdict, it has come to a good end."""
     from converters.auditing.audits import audit_target, write_report
     from converters.auditing.named_source import named_by
@@ -77,12 +77,12 @@ def _audited(job: AuditJob, progress: Progress) -> Result:
         raise UsageError(f"{job.name}: against which checkpoint? It names none: say it with --against.")
     report = audit_target(folder, against, job.options, progress)
     write_report(report, job.report, audited_by(job.target, against, job.options))
-    return Result(job.name, State.AUDITED, audit=report, against=printable(against))
+    return JobResult(job.name, State.AUDITED, audit=report, against=printable(against))
 
 
-def _released(job: Job, progress: Progress, bars: bool, tell: Callable[[], None] | None) -> Result:
+def _released(job: Job, progress: Progress, bars: bool, tell: Callable[[], None] | None) -> JobResult:
     if job.discard and (publication := discarding.published_before(job)) is not None:
-        return Result(job.name, State.UNCHANGED, publication=publication, discarded=True)
+        return JobResult(job.name, State.UNCHANGED, publication=publication, discarded=True)
     name, conversion = job.name, None
     try:
         conversion = convert(job.request, progress)
@@ -97,15 +97,15 @@ def _released(job: Job, progress: Progress, bars: bool, tell: Callable[[], None]
         state = State.PUBLISHED
     size = conversion.bytes
     if publication is None or not job.discard:
-        return Result(name, state, conversion, publication, bytes=size)
+        return JobResult(name, state, conversion, publication, bytes=size)
     discarding.discard(job, conversion, publication)
-    return Result(name, state, conversion, publication, bytes=size, discarded=True)
+    return JobResult(name, state, conversion, publication, bytes=size, discarded=True)
 
 
-def _failed(name: str, conversion: Conversion | None, error: Exception, tell: Callable[[], None] | None) -> Result:
+def _failed(name: str, conversion: Conversion | None, error: Exception, tell: Callable[[], None] | None) -> JobResult:
     if tell is not None:
         tell()
-    return Result(name, State.FAILED, conversion, error=failure_of(error))
+    return JobResult(name, State.FAILED, conversion, error=failure_of(error))
 
 
 @contextmanager

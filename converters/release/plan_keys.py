@@ -14,7 +14,7 @@ from typing import Any
 from converters.errors import UsageError
 from converters.options import AuditOptions, ConvertOptions, PublishOptions, as_path, as_size
 from converters.redaction import remember
-from converters.release.located_toml import Document, Place
+from converters.release.located_toml import LocatedToml, Place
 
 Kind = Callable[[Any], Any]
 """Takes a value of TOML to an option's; raises UsageError for one of another type."""
@@ -103,7 +103,7 @@ Tables = list[tuple[Place, Mapping[str, Any]]]
 """The place of each, and what it says itself, each key's value an option's."""
 
 
-def checked(document: Document, name: str) -> tuple[Mapping[str, Any], Tables]:
+def checked(document: LocatedToml, name: str) -> tuple[Mapping[str, Any], Tables]:
     """The defaults that concern the tables called ``name``, RELEASES or AUDITS, and these tables.
 
     Raises UsageError for a table or a key that no plan has, and for a value of another type, wherever it stands.
@@ -119,7 +119,7 @@ def checked(document: Document, name: str) -> tuple[Mapping[str, Any], Tables]:
     return {key: value for key, value in values.items() if key in KEYS[name]}, found[name]
 
 
-def _tables(document: Document, name: str) -> Tables:
+def _tables(document: LocatedToml, name: str) -> Tables:
     tables = document.content.get(name, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise document.error((name,), f"{name}: is no array of tables. Write [[{name}]].")
@@ -128,7 +128,7 @@ def _tables(document: Document, name: str) -> Tables:
 
 
 def _values(
-    document: Document, place: Place, content: Mapping[str, Any], known: Mapping[str, Kind]
+    document: LocatedToml, place: Place, content: Mapping[str, Any], known: Mapping[str, Kind]
 ) -> Mapping[str, Any]:
     values = {}
     for key, value in content.items():
@@ -140,7 +140,7 @@ def _values(
     return values
 
 
-def _refuse_unknown(document: Document, place: Place, known: Iterable[str]) -> None:
+def _refuse_unknown(document: LocatedToml, place: Place, known: Iterable[str]) -> None:
     key = str(place[-1])
     if key not in known:
         raise document.error(place, f"{key}: no such key. {nearest(key.replace('-', '_'), known)}")

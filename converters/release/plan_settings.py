@@ -16,7 +16,7 @@ from typing import Any
 
 from converters.catalogue.variants import Variant, find, find_one
 from converters.errors import UsageError
-from converters.release.located_toml import Document, Place, read
+from converters.release.located_toml import LocatedToml, Place, read
 from converters.release.plan_keys import DEFAULTS, WORDS, checked, nearest
 
 TEMPLATES = ("output", "repo_id", "revision", "tag", "collection", "target")
@@ -43,7 +43,7 @@ def settings_of(path: Path, name: str, typed: Mapping[str, Any] | None, wanted: 
 class Settings:
     """The options of one table; ``settings[key]`` is None for what none of the levels says."""
 
-    document: Document
+    document: LocatedToml
     place: Place
     own: Mapping[str, Any]
     typed: Mapping[str, Any]

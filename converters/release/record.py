@@ -24,7 +24,7 @@ from converters.errors import INTERRUPTED, BitConvertError
 from converters.files import fsync, read_json
 from converters.redaction import one_line, printable
 from converters.release.events import Event
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from converters.release.rows import BEGUN, Content, Key, Row, after, ended, newest, not_tried, read_rows, waiting
 from converters.release.shard import Shard
 
@@ -69,7 +69,7 @@ class Record:
             self._own[event.number] = after(self._own[event.number], event)
             self._write_soon()
 
-    def add(self, number: int, result: Result) -> None:
+    def add(self, number: int, result: JobResult) -> None:
         """Notes what came of the job of this number."""
         with self._lock:
             before = self._own[number]

@@ -1,6 +1,6 @@
 """The content of release.json: a row a model, totals, and how rows of several runs become one list.
 
-Job, Event, Result → ``Row``;  rows → ``Content`` → release.json, release.html
+Job, Event, JobResult → ``Row``;  rows → ``Content`` → release.json, release.html
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from converters.files import PARITY, PARITY_PAGE
 from converters.redaction import printable_values
 from converters.release.again import again, audit, is_ours
 from converters.release.events import Event
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from verify.typed import converted
 
 SCHEMA: Literal[1] = 1
@@ -177,7 +177,7 @@ def not_tried(row: Row, before: Row | None, exit_status: int) -> Row:
     return _replaced(row, state="not tried", exit_status=exit_status, step="", updated=time.time())
 
 
-def ended(before: Row, job: Job, result: Result, folder: Path, earlier: Row | None = None) -> Row:
+def ended(before: Row, job: Job, result: JobResult, folder: Path, earlier: Row | None = None) -> Row:
     """The row of a job that has ended; figures of what was there already are those of an ``earlier`` run's row."""
     conversion, error = result.conversion, result.error
     report = conversion.report if conversion else None
@@ -253,7 +253,7 @@ def _checked(name: str, value: Any) -> Any:
     return "" if name == "next" and not is_ours(value) else value
 
 
-def _next(job: Job, result: Result) -> str:
+def _next(job: Job, result: JobResult) -> str:
     if result.state in (State.FAILED, State.NOT_TRIED):
         return again(job, *(["--debug"] if isinstance(result.error, DefectError) else []))
     return audit(job, result)

@@ -49,11 +49,11 @@ def _work(connection: Connection, jobs: SimpleQueue[Asked | None], debug: bool) 
     share_gates()
     while (asked := jobs.get()) is not None:
         number, attempt, job = asked
-        steps = Steps(connection.send, job.name, attempt, number)
+        steps = AttemptProgress(connection.send, job.name, attempt, number)
         connection.send(release_one(job, steps, waits=False, tell=_say_traceback if debug else None))
 
 
-class Steps:
+class AttemptProgress:
     """The progress of an attempt, as events: when a step begins, now and then while it takes long, when it ends.
 
     The end of the last step is that of the attempt.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from converters.failures import interruptible
-from converters.release.job import Asked, Later, Result, Work
+from converters.release.job import Asked, JobResult, Later, Work
 from converters.release.one import release_one
 from converters.release.sharing import Runs, use_threads
 from verify.oracles.numpy.threads import cores, threads
@@ -22,7 +22,7 @@ class Lost:
     why: str
 
 
-Outcome = Result | Later | Lost
+Outcome = JobResult | Later | Lost
 
 
 class Workers(Protocol):

@@ -22,7 +22,7 @@ from converters.files import TORCH_INDEX, TORCH_WEIGHTS, is_macos_metadata
 from converters.reading import reading
 from converters.sources.npz import is_torch_archive
 from converters.sources.shards import SIZES, ByteOrder, ShardedSource, StoredTensor, span
-from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Storage, Tensor, shown
+from converters.sources.torch_pickle import MAX_PICKLE, Forbidden, Reading, Tensor, TorchStorage, shown
 from converters.sources.training import state_dict
 from converters.sources.zips import data_start, open_zip
 
@@ -38,7 +38,7 @@ COUNT = struct.Struct("<q")
 
 
 @dataclass(frozen=True)
-class Content:
+class TorchContent:
     """A file's pickled value, where the values of each storage begin, by its key, and their byte order."""
 
     value: Any
@@ -94,7 +94,7 @@ def _refusing_more(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _stored(file: Path, tensor: Tensor, content: Content) -> StoredTensor:
+def _stored(file: Path, tensor: Tensor, content: TorchContent) -> StoredTensor:
     dtype = tensor.storage.dtype
     start = content.starts[tensor.storage.key] + tensor.offset * SIZES[dtype]
     return StoredTensor(file, dtype, tensor.shape, start, tensor.strides, content.order)
@@ -110,7 +110,7 @@ def _refuse_claims(tensors: Mapping[str, Tensor], size: int) -> None:
             raise ValueError(f"{name[:120]} is larger than its storage")
 
 
-def _archive(file: Path, size: int) -> Content:
+def _archive(file: Path, size: int) -> TorchContent:
     with open_zip(file) as archive:
         members = {m.filename: m for m in archive.infolist() if not is_macos_metadata(m.filename)}
         _refuse_packed(archive, size)
@@ -132,7 +132,7 @@ def _archive(file: Path, size: int) -> Content:
                 if member is None or member.file_size < _bytes(storage):
                     raise ValueError(f"the values of its storage {key[:40]} are missing or cut short")
                 starts[key] = data_start(stream.fileno(), member)
-    return Content(value, starts, BYTE_ORDERS[order])
+    return TorchContent(value, starts, BYTE_ORDERS[order])
 
 
 def _refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
@@ -145,7 +145,7 @@ def _refuse_packed(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"its member {damaged[:120]} does not agree with its CRC")
 
 
-def _legacy(file: Path, size: int) -> Content:
+def _legacy(file: Path, size: int) -> TorchContent:
     """magic number, version, the writer's platform, the value, the storages' keys; then the storages, in that order."""
     with file.open("rb") as stream:
         pickles = Reading(stream.read(MAX_PICKLE))
@@ -162,8 +162,8 @@ def _legacy(file: Path, size: int) -> Content:
             place = starts[key] + _bytes(storage)
         if place != size or starts.keys() != pickles.storages.keys():
             raise ValueError(f"its values end at {place}, the file at {size}")
-    return Content(value, starts, BYTE_ORDERS[b"little"])
+    return TorchContent(value, starts, BYTE_ORDERS[b"little"])
 
 
-def _bytes(storage: Storage) -> int:
+def _bytes(storage: TorchStorage) -> int:
     return storage.count * SIZES[storage.dtype]

@@ -33,7 +33,7 @@ STORAGES = {
 
 
 @dataclass(frozen=True)
-class Storage:
+class TorchStorage:
     """A run of values that tensors are views of: its key in the file, dtype and number of values."""
 
     key: str
@@ -45,7 +45,7 @@ class Storage:
 class Tensor:
     """A view of a storage; offset and strides count values."""
 
-    storage: Storage
+    storage: TorchStorage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -63,7 +63,7 @@ OPAQUE = object()
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-    if not isinstance(storage, Storage) or not len(shape) == len(strides) <= MAX_RANK:
+    if not isinstance(storage, TorchStorage) or not len(shape) == len(strides) <= MAX_RANK:
         raise ValueError("a tensor without a stride for each dimension")
     if not all(map(_is_number, (offset, *shape, *strides))):
         raise ValueError("a tensor of odd numbers")
@@ -147,7 +147,7 @@ class Reading:
             raise ValueError(f"a pickle of {len(content)} bytes, more than any network has")
         self._stream = io.BytesIO(content)
         self._left = MAX_INSTRUCTIONS
-        self.storages: dict[str, Storage] = {}
+        self.storages: dict[str, TorchStorage] = {}
         """Those that were met, by key."""
 
     @property
@@ -259,7 +259,7 @@ def _extend(target: Any, items: list[Any]) -> None:
     target.extend(items)
 
 
-def _storage(identity: Any) -> Storage:
+def _storage(identity: Any) -> TorchStorage:
     """Reads a persistent id: ``("storage", class, key, device, number of values)``, in old files with a view more."""
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
         what = identity[0] if isinstance(identity, tuple) and identity else identity
@@ -269,4 +269,4 @@ def _storage(identity: Any) -> Storage:
     whole = view in ([], [None])
     if not whole or name not in STORAGES or not isinstance(key, str) or not _is_number(count):
         raise ValueError("a storage of an unknown kind")
-    return Storage(key, STORAGES[name], count)
+    return TorchStorage(key, STORAGES[name], count)

@@ -12,7 +12,7 @@ from converters.folder.plan import Plan
 from converters.hub.guard import Publication
 from converters.mapping.storage import Storage
 from converters.options import ConvertOptions, PublishOptions
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 
 REFUSED = "https://huggingface.co/me/x: the Hub refused the commit: 403 Forbidden.\nGive a token that may write."
 
@@ -29,16 +29,16 @@ def called(name: str, output: Path) -> Job:
     return Job(Request(variant, None, output, ConvertOptions()))
 
 
-def published(job: Job, changed: bool = True) -> Result:
+def published(job: Job, changed: bool = True) -> JobResult:
     repository = f"me/{job.name.replace('/', '-')}"
     publication = Publication(repository, "main", "a" * 40, f"https://huggingface.co/{repository}", changed)
     state = State.PUBLISHED if changed else State.UNCHANGED
     conversion = _conversion(job)
-    return Result(job.name, state, conversion, publication, seconds=31.25, bytes=conversion.bytes)
+    return JobResult(job.name, state, conversion, publication, seconds=31.25, bytes=conversion.bytes)
 
 
-def failed(job: Job, error: BitConvertError | None = None) -> Result:
-    return Result(job.name, State.FAILED, error=error or HubError(REFUSED), seconds=2.5)
+def failed(job: Job, error: BitConvertError | None = None) -> JobResult:
+    return JobResult(job.name, State.FAILED, error=error or HubError(REFUSED), seconds=2.5)
 
 
 def _conversion(job: Job) -> Conversion:

@@ -121,7 +121,7 @@ def test_a_download_that_waits_for_pruning_goes_on_after_it(cache):
         time.sleep(0.3)
         slot.clear()
     working.join()
-    assert [row.state for row in upkeep.kept()] == [upkeep.State.EMPTY]
+    assert [row.state for row in upkeep.kept()] == [upkeep.DownloadState.EMPTY]
     assert slot.partial.exists()
 
 

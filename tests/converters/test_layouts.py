@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import BY_SCHEME, LAYOUTS, STANDARDIZATION_EPSILON, Form, Layout
-from converters.mapping.names import Kind, Parameter, parameters
+from converters.mapping.names import Parameter, TensorKind, parameters
 from tests.checkpoints import make_checkpoint
 
 SMALL = Architecture(units=(2, 1), root_width=32, widths=(64, 96), classes=5)
@@ -60,7 +60,7 @@ def test_logits_store_float32_of_ten_times_the_kernel_and_nothing_else(layout: L
     for parameter in parameters(SMALL):
         source = tensors[parameter.names["npz"]]
         bits, logits = (layout.store(parameter, source, exact) for exact in ("bits", "logits"))
-        factor = 10.0 if parameter.kind is Kind.KERNEL else 1.0
+        factor = 10.0 if parameter.kind is TensorKind.KERNEL else 1.0
         np.testing.assert_array_equal(logits, (bits.astype(np.float64) * factor).astype(np.float32), strict=True)
 
 
@@ -71,11 +71,13 @@ def test_overflowing_kernels_become_inf_without_a_warning(layout: Layout) -> Non
 
 
 @pytest.mark.parametrize("layout", BY_SCHEME.values(), ids=BY_SCHEME)
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", TensorKind)
 @settings(max_examples=30)
 @given(data=st.data())
-def test_every_form_has_an_inverse_that_gives_the_bits_back(layout: Layout, kind: Kind, data: st.DataObject) -> None:
-    rank = 4 if kind in (Kind.KERNEL, Kind.HEAD_KERNEL) else 1
+def test_every_form_has_an_inverse_that_gives_the_bits_back(
+    layout: Layout, kind: TensorKind, data: st.DataObject
+) -> None:
+    rank = 4 if kind in (TensorKind.KERNEL, TensorKind.HEAD_KERNEL) else 1
     sides = data.draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank))
     for form in (layout.forms[kind], layout.also.get(kind, layout.forms[kind])):
         shape = (1,) * form.drop + tuple(sides[form.drop :])
@@ -89,24 +91,24 @@ def test_every_form_has_an_inverse_that_gives_the_bits_back(layout: Layout, kind
 @pytest.mark.parametrize(
     ("scheme", "kind", "shape", "google"),
     [
-        ("big_vision", Kind.SCALE, (1, 1, 1, 64), (64,)),
-        ("big_vision", Kind.BIAS, (64,), (64,)),
-        ("big_vision", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
-        ("npz", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
-        ("keras", Kind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
-        ("transformers", Kind.HEAD_KERNEL, (10, 64), (1, 1, 64, 10)),
-        ("timm", Kind.HEAD_KERNEL, (10, 64, 1, 1), (1, 1, 64, 10)),
-        ("original", Kind.KERNEL, (10, 64, 3, 5), (3, 5, 64, 10)),
+        ("big_vision", TensorKind.SCALE, (1, 1, 1, 64), (64,)),
+        ("big_vision", TensorKind.BIAS, (64,), (64,)),
+        ("big_vision", TensorKind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("npz", TensorKind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("keras", TensorKind.HEAD_KERNEL, (64, 10), (1, 1, 64, 10)),
+        ("transformers", TensorKind.HEAD_KERNEL, (10, 64), (1, 1, 64, 10)),
+        ("timm", TensorKind.HEAD_KERNEL, (10, 64, 1, 1), (1, 1, 64, 10)),
+        ("original", TensorKind.KERNEL, (10, 64, 3, 5), (3, 5, 64, 10)),
     ],
 )
-def test_stored_shapes_are_seen_as_google_s(scheme: str, kind: Kind, shape: tuple, google: tuple) -> None:
+def test_stored_shapes_are_seen_as_google_s(scheme: str, kind: TensorKind, shape: tuple, google: tuple) -> None:
     assert BY_SCHEME[scheme].google_shape(kind, shape) == google
 
 
 def test_a_shape_of_no_form_stays_and_is_not_restored() -> None:
-    assert BY_SCHEME["big_vision"].google_shape(Kind.SCALE, (2, 1, 1, 64)) == (2, 1, 1, 64)
+    assert BY_SCHEME["big_vision"].google_shape(TensorKind.SCALE, (2, 1, 1, 64)) == (2, 1, 1, 64)
     with pytest.raises(ValueError, match="norm scale of the big_vision layout has the shape"):
-        BY_SCHEME["big_vision"].restore(Kind.SCALE, np.ones((2, 1, 1, 64), np.float32))
+        BY_SCHEME["big_vision"].restore(TensorKind.SCALE, np.ones((2, 1, 1, 64), np.float32))
 
 
 @every_layout
@@ -115,7 +117,7 @@ def test_logits_are_restored_within_one_unit_in_the_last_place(layout: Layout, t
         source = tensors[parameter.names["npz"]]
         back = layout.restore(parameter.kind, layout.store(parameter, source, "logits"), "logits")
         assert (np.abs(back - source) <= np.spacing(np.abs(source))).all()
-        if parameter.kind is not Kind.KERNEL:
+        if parameter.kind is not TensorKind.KERNEL:
             assert back.tobytes() == source.tobytes()
 
 
@@ -136,7 +138,7 @@ def test_kernels_larger_than_a_tile_come_back(shape: tuple[int, ...], dtype: typ
 def test_both_exactnesses_are_one_function_of_the_kernel() -> None:
     """(10w - 10m) / sqrt(100v + 1e-8) is (w - m) / sqrt(v + 1e-10)."""
     kernel = np.random.default_rng(0).normal(0, 1e-4, (3, 3, 8, 4))
-    root = Parameter("root/conv/kernel", Kind.KERNEL, kernel.shape, {})
+    root = Parameter("root/conv/kernel", TensorKind.KERNEL, kernel.shape, {})
 
     def standardised(exact: str) -> np.ndarray:
         stored = LAYOUTS["transformers"].store(root, kernel, exact)

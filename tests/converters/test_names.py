@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from converters.errors import CheckpointError
 from converters.mapping.architecture import Architecture
 from converters.mapping.layouts import LAYOUTS
-from converters.mapping.names import COLUMNS, SCHEMES, Kind, infer, match, nearest, parameters, unnumbered
+from converters.mapping.names import COLUMNS, SCHEMES, TensorKind, infer, match, nearest, parameters, unnumbered
 from tests.checkpoints import make_checkpoint, tensor_shapes
 from tests.converters.sources.writers import to_big_vision, torch_names
 
@@ -253,11 +253,11 @@ def test_every_scheme_names_every_parameter_once(architecture: Architecture) -> 
 
 def test_kinds_follow_from_the_tensors_role() -> None:
     kinds = {
-        Kind.KERNEL: "standardized_conv2d/kernel",
-        Kind.SCALE: "gamma",
-        Kind.BIAS: "beta",
-        Kind.HEAD_KERNEL: "head/conv2d/kernel",
-        Kind.HEAD_BIAS: "head/conv2d/bias",
+        TensorKind.KERNEL: "standardized_conv2d/kernel",
+        TensorKind.SCALE: "gamma",
+        TensorKind.BIAS: "beta",
+        TensorKind.HEAD_KERNEL: "head/conv2d/kernel",
+        TensorKind.HEAD_BIAS: "head/conv2d/bias",
     }
     for row in parameters(SMALL):
         assert row.names["npz"].endswith(kinds[row.kind])

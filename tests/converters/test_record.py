@@ -16,14 +16,14 @@ import msgspec
 import pytest
 
 from converters.cli.commands import convert
-from converters.cli.runs import Run
+from converters.cli.runs import RunOptions
 from converters.conversion import Request
 from converters.errors import BitConvertError, DefectError, HubError, UsageError
 from converters.options import ConvertOptions, PublishOptions
 from converters.release import record as records
 from converters.release.again import again, audit, is_ours
 from converters.release.events import Event
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from converters.release.log import EventLog
 from converters.release.record import Record
 from converters.release.rows import Content, Row
@@ -238,7 +238,7 @@ def test_what_was_not_tried_is_so_whoever_says_it(tmp_path):
     todo = jobs(tmp_path, 2)
     record = Record(tmp_path, todo, silent)
     full = HubError("the disk is full")
-    record.add(0, Result(todo[0].name, State.NOT_TRIED, error=full))
+    record.add(0, JobResult(todo[0].name, State.NOT_TRIED, error=full))
     record.close(2)
     assert [(row["state"], row["exit_status"]) for row in record_of(tmp_path)["models"]] == [
         ("not tried", 4),
@@ -412,7 +412,7 @@ def test_the_command_to_do_it_again_means_the_same_job(how, to, tmp_path):
     program, *words = shlex.split(again(job, "--debug"))
     assert program == "bit-convert"
     options = convert.make_context(program, words).params
-    run = Run.of({**options, "variant": options["name_or_path"]})
+    run = RunOptions.of({**options, "variant": options["name_or_path"]})
     assert run.variant == job.name
     assert (run.output, run.push, run.how) == (tmp_path / "a b", to is not None, how)
     assert run.publish == (to or PublishOptions())

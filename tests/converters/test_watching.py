@@ -29,7 +29,7 @@ from converters.release.job import State
 from converters.release.record import Record
 from converters.release.schemas import SCHEMAS
 from converters.release.schemas.document import Document
-from converters.release.worker import Steps
+from converters.release.worker import AttemptProgress
 from tests.command_line import run
 from tests.converters.releases import jobs
 from verify import Report
@@ -102,7 +102,7 @@ def test_lines_tell_the_time_and_why_something_is_done_again():
 
 def test_steps_begin_and_end_as_events_whatever_tensor_they_are_at():
     sent: list[Event] = []
-    steps = Steps(sent.append, "a", 2)
+    steps = AttemptProgress(sent.append, "a", 2)
     for what in ("writing a.b", "writing c.d", "verifying NumPy float64, image 1 of 2", "publishing"):
         steps(what, 0, 1)
     assert [(event.step, event.seconds is None, event.attempt) for event in sent] == [

@@ -442,7 +442,7 @@ def read_answer(folder: Path) -> None:
     version = http._version(response)
     http._continued(response, version, 10)
     retry.asked_wait(response.headers)
-    for kind, name in ((cache.Version, "partial.json"), (cache.Entry, "entry.json")):
+    for kind, name in ((cache.Version, "partial.json"), (cache.CacheEntry, "entry.json")):
         files.read_record(folder / name, kind)
 
 

@@ -1,4 +1,4 @@
-"""The types of the document that ``bit-convert --json`` prints; ``Result.to_json`` makes an entry.
+"""The types of the document that ``bit-convert --json`` prints; ``JobResult.to_json`` makes an entry.
 
 Keys that are not required are left out where there is nothing to say.
 """

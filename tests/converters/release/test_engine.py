@@ -16,7 +16,7 @@ from converters.failures import Terminated, interruptible
 from converters.options import ConvertOptions
 from converters.release.engine import RETRIES, Engine
 from converters.release.events import Event
-from converters.release.job import Job, Later, Result, State
+from converters.release.job import Job, JobResult, Later, State
 from converters.release.workers import Lost, Outcome
 
 Script = Callable[[Job, int], Outcome]
@@ -27,12 +27,12 @@ def jobs(number: int) -> list[Job]:
     return [Job(Request(None, Path(f"c{index}"), Path(f"m{index}"), ConvertOptions())) for index in range(number)]
 
 
-def done(job: Job, state: State = State.CONVERTED) -> Result:
-    return Result(job.name, state)
+def done(job: Job, state: State = State.CONVERTED) -> JobResult:
+    return JobResult(job.name, state)
 
 
-def failed(job: Job, error: Exception) -> Result:
-    return Result(job.name, State.FAILED, error=error)
+def failed(job: Job, error: Exception) -> JobResult:
+    return JobResult(job.name, State.FAILED, error=error)
 
 
 class Clock:
@@ -88,7 +88,7 @@ class Run:
         assert len({result.name for result in self.results}) == len(self.results), "one result a job"
         return {result.name: result.state for result in self.results}
 
-    def result(self, name: str) -> Result:
+    def result(self, name: str) -> JobResult:
         return next(result for result in self.results if result.name == name)
 
 
@@ -244,7 +244,7 @@ def test_a_run_that_a_signal_ends_gives_every_result_and_stops_the_workers(end, 
             raise end
         return done(job)
 
-    clock, results = Clock(), list[Result]()
+    clock, results = Clock(), list[JobResult]()
     workers = Scripted(script, clock)
     engine = Engine(jobs(5), workers, lambda _: None, now=clock)
     engine.run(results.append)
@@ -254,9 +254,9 @@ def test_a_run_that_a_signal_ends_gives_every_result_and_stops_the_workers(end, 
 
 
 def test_a_signal_waits_until_the_result_that_is_there_was_taken():
-    results: list[Result] = []
+    results: list[JobResult] = []
 
-    def take(result: Result) -> None:
+    def take(result: JobResult) -> None:
         if not results:
             os.kill(os.getpid(), signal.SIGINT)
         results.append(result)

@@ -23,7 +23,7 @@ from converters.options import ConvertOptions, PublishOptions
 from converters.release import pool as pools
 from converters.release.engine import Engine
 from converters.release.events import Event
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from converters.release.one import release_one
 from converters.release.pool import Pool
 from tests import processes
@@ -50,7 +50,7 @@ def jobs_of(root: Path) -> list[Job]:
     ]
 
 
-def run(jobs: list[Job], count: int, *, disturb=lambda pool: None) -> list[Result]:
+def run(jobs: list[Job], count: int, *, disturb=lambda pool: None) -> list[JobResult]:
     events: list[Event] = []
     pool = Pool(count, events.append)
     over = threading.Event()
@@ -88,7 +88,7 @@ def test_processes_make_what_one_process_makes(root, tmp_path_factory):
     alone = tmp_path_factory.mktemp("alone")
     for job, path in zip(jobs_of(root), sorted(root.glob("*.npz")), strict=True):
         request = Request(None, path, alone / path.stem, ConvertOptions())
-        assert isinstance(release_one(Job(request), lambda *_: None), Result)
+        assert isinstance(release_one(Job(request), lambda *_: None), JobResult)
         for name in ("model.safetensors", "config.json", "preprocessor_config.json"):
             assert (alone / path.stem / name).read_bytes() == (job.request.output / name).read_bytes()
     again = run(jobs_of(root), 2)

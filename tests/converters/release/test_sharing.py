@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from converters.conversion import Request
 from converters.options import ConvertOptions
 from converters.release import workers
-from converters.release.job import Job, Result, State
+from converters.release.job import Job, JobResult, State
 from converters.release.sharing import THREADS, Runs
 from converters.release.workers import Here
 from tests.checkpoints import make_checkpoint
@@ -51,7 +51,7 @@ def threads_of(here: Here, place: Path) -> tuple[str, set[int], int]:
     np.savez(place / "c.npz", **make_checkpoint((1,), 32, 5, mids=(32,)))
     here.begin(0, 1, Job(Request(None, place / "c.npz", place / "model", ConvertOptions(verify=False))))
     [(_, result)] = here.ended(None)
-    assert isinstance(result, Result)
+    assert isinstance(result, JobResult)
     assert result.state in (State.CONVERTED, State.UNCHANGED)
     return found[0]
 

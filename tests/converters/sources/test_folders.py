@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from converters.errors import CheckpointError
-from converters.mapping.names import Kind, parameters
+from converters.mapping.names import TensorKind, parameters
 from converters.sources import open_checkpoint, open_source
 from tests.checkpoints import make_checkpoint
 from tests.converters.sources import writers
@@ -124,7 +124,7 @@ def test_logits_are_divided_by_ten_and_lose_at_most_one_unit_in_the_last_place(f
     kinds = {row.names["npz"]: row.kind for row in parameters(source.architecture)}
     exact = total = 0
     for name, value in tensors.items():
-        if kinds[name] is not Kind.KERNEL:
+        if kinds[name] is not TensorKind.KERNEL:
             assert got[name].tobytes() == value.tobytes(), name
             continue
         assert (np.abs(got[name] - value) <= np.spacing(np.abs(value))).all(), name
