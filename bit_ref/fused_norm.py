@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from bit_ref.kernel_cache import is_tracing
+from bit_ref.kernel_cache import is_tracing, is_transforming
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
@@ -69,7 +69,7 @@ def _fits(norm: nn.GroupNorm, x: Tensor) -> bool:
 
 def _is_transformed() -> bool:
     """Whether a transform of ``torch.func`` or forward-mode differentiation is at work, which see no kernel of ours."""
-    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+    return is_transforming() or forward_ad._current_level >= 0
 
 
 @cache

@@ -144,10 +144,16 @@ def is_tracing() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func`` is running the model: ``vmap`` knows no memory format but the usual one."""
+    return not torch.compiler.is_compiling() and bool(torch._C._are_functorch_transforms_active())
+
+
 def _memory_format(x: Tensor) -> torch.memory_format:
     """That of x on a GPU, where a kernel in another would be copied at each call."""
-    is_last = x.is_cuda and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if is_last else torch.contiguous_format
+    if not x.is_cuda or x.is_contiguous() or is_transforming():
+        return torch.contiguous_format
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
 
 
 def _usual_format(weight: Tensor) -> torch.memory_format:

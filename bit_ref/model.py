@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from bit_ref.config import BitConfig
 from bit_ref.fused_norm import group_norm_relu
-from bit_ref.kernel_cache import CachedKernel, is_tracing
+from bit_ref.kernel_cache import CachedKernel, is_tracing, is_transforming
 from bit_ref.loss import classification_loss
 from bit_ref.outputs import (
     BackboneOutput,
@@ -128,8 +128,7 @@ class BitEmbeddings(nn.Module):
                 "the config in their channel dimension, the second one"
             )
         # The same values; with three channels, and for the maxima, PyTorch is twice as fast in channels_last.
-        # Called like this, what is no tensor is a TypeError, as in transformers.
-        x = self.convolution(Tensor.contiguous(pixel_values, memory_format=torch.channels_last))
+        x = self.convolution(_channels_last(pixel_values))
         x = self.pad(x)
         pooled: Tensor = self.pooler(x)
         return pooled
@@ -161,7 +160,7 @@ class BitUnit(nn.Module):
         residual = self.conv1(residual)
         residual = self.conv2(self.norm2(residual))
         residual = self.drop_path(self.conv3(self.norm3(residual)))
-        in_place = not (torch.is_grad_enabled() or is_tracing())
+        in_place = not (torch.is_grad_enabled() or is_tracing() or is_transforming())
         out: Tensor = residual.add_(shortcut) if in_place else residual + shortcut
         return out
 
@@ -367,7 +366,7 @@ class MaxPool(nn.Module):
         if self.padding is not None:
             x = pad_like_tensorflow(x, 3, 2, self.padding)
         # the same maxima; for channels_last PyTorch computes many at once
-        return _contiguous(functional.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2))
+        return _contiguous(functional.max_pool2d(_channels_last(x), 3, 2))
 
 
 class DropPath(nn.Module):
@@ -404,6 +403,11 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     """Rounds a width as stock libraries do: to a multiple of ``divisor``, and to nine tenths or more. BiT's stay."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, where that format is known. What is no tensor is a TypeError, as in transformers."""
+    return x if is_transforming() else Tensor.contiguous(x, memory_format=torch.channels_last)
 
 
 def _contiguous(x: Tensor) -> Tensor:

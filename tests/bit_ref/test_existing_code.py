@@ -283,6 +283,43 @@ def test_wrappers_of_pytorch(lib):
     assert same(values(nn.DataParallel(model)), {f"module.{name}": value for name, value in values(model).items()})
 
 
+def test_vectorised_over_images(lib):
+    model = make(lib).requires_grad_(False)
+    found = torch.func.vmap(lambda image: model(image[None]).logits[0])(pixels())
+    torch.testing.assert_close(found, model(pixels()).logits)
+
+
+def test_gradients_of_each_image(lib):
+    model = make(lib)
+
+    def loss(parameters, image, label):
+        return torch.func.functional_call(model, parameters, (image[None],), {"labels": label[None]}).loss
+
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, pixels(), LABELS)
+    model(pixels(), labels=LABELS).loss.backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name].mean(0), parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("part", ["", "downsample", "classifier"])
+def test_ensemble_that_differs_in_a_part(lib, part):
+    models = [make(lib), make(lib)]
+    randomize(models[1], 1)
+    names = [name for name in values(models[0]) if part in name]
+    parameters = {name: torch.stack([values(model)[name] for model in models]) for name in names}
+    images = pixels()
+
+    def logits(parameters):
+        return torch.func.functional_call(models[0], parameters, (images,)).logits
+
+    with torch.no_grad():
+        found = torch.func.vmap(logits)(parameters)
+        for number, each in enumerate(found):
+            models[0].load_state_dict({name: parameter[number] for name, parameter in parameters.items()}, strict=False)
+            torch.testing.assert_close(each, models[0](images).logits, atol=1e-4, rtol=1e-4)
+
+
 def test_distributed_data_parallel(lib, tmp_path):
     import torch.distributed
 
