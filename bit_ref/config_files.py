@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bit_ref.hub import Place, PushToHub, make_folder, read_json, to_json, write_text
+from bit_ref.hub import Place, PushToHub, make_folder, read_json, require_hub_options, to_json, write_text
 
 CONFIG_FILE = "config.json"
 
@@ -100,6 +100,7 @@ class ConfigFiles(PushToHub):
         **hub_options: Any,
     ) -> None:
         """Write ``config.json`` into the folder, which is made where needed."""
+        require_hub_options(hub_options)
         folder = make_folder(save_directory)
         write_text(folder / CONFIG_FILE, self.to_json_string())
         self._saved(folder, push_to_hub, repo_id, hub_options)

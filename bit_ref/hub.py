@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -140,6 +140,12 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def require_hub_options(options: Mapping[str, Any]) -> None:
+    """Raises TypeError for an argument of ``save_pretrained`` that is none, before anything is written."""
+    if unknown := options.keys() - HUB_OPTIONS:
+        raise TypeError(f"save_pretrained got unexpected arguments: {', '.join(sorted(unknown))}")
+
+
 def write_text(file: Path, text: str) -> None:
     """The file appears whole or not at all."""
     temporary = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
@@ -190,10 +196,9 @@ class PushToHub:
                 create_pr=create_pr,
             )
 
-    def _saved(self, folder: Path, push_to_hub: bool, repo_id: str | None, hub_options: dict[str, Any]) -> Self:
-        """The end of every ``save_pretrained``: published as well, where asked for."""
+    def _saved(
+        self, folder: Path, push_to_hub: bool, repo_id: str | None, hub_options: dict[str, Any], **save_options: Any
+    ) -> None:
+        """The end of every ``save_pretrained``: published as well, where asked for, with the same ``save_options``."""
         if push_to_hub:
-            self.push_to_hub(repo_id or folder.resolve().name, **hub_options)
-        elif unknown := hub_options.keys() - HUB_OPTIONS:
-            raise TypeError(f"save_pretrained got unexpected arguments: {', '.join(sorted(unknown))}")
-        return self
+            self.push_to_hub(repo_id or folder.resolve().name, **hub_options, **save_options)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from bit_ref.hub import Place, PushToHub, make_folder, read_json, to_json, write_text
+from bit_ref.hub import Place, PushToHub, make_folder, read_json, require_hub_options, to_json, write_text
 from bit_ref.image_transforms import as_array, pad, process
 from bit_ref.pictures import load_image
 
@@ -284,6 +284,7 @@ class BitImageProcessor(PushToHub):
         **hub_options: Any,
     ) -> list[str]:
         """Write ``preprocessor_config.json`` into the folder, which is made where needed; its path is returned."""
+        require_hub_options(hub_options)
         folder = make_folder(save_directory)
         write_text(folder / PROCESSOR_FILE, self.to_json_string())
         self._saved(folder, push_to_hub, repo_id, hub_options)

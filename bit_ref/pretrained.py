@@ -19,7 +19,7 @@ from torch import Tensor
 from bit_ref.arguments import SAVING, SAVING_WITHOUT_EFFECT, chosen_device, renamed, settle
 from bit_ref.config import BitConfig
 from bit_ref.config_files import CONFIG_FILE
-from bit_ref.hub import Place, PushToHub, make_folder, read_json, write_text
+from bit_ref.hub import Place, PushToHub, make_folder, read_json, require_hub_options, write_text
 from bit_ref.interface import ModelInterface
 from bit_ref.kernel_cache import serve_compiled
 from bit_ref.stock import warn_of_stock_training
@@ -225,12 +225,15 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
         are for ``push_to_hub=True``.
         """
         settle(hub_options, SAVING, SAVING_WITHOUT_EFFECT)
+        require_hub_options(hub_options)
         if not is_main_process:
             return
         folder = make_folder(save_directory)
-        write_weights(folder, self.state_dict() if state_dict is None else state_dict, max_shard_size, variant)
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        write_weights(folder, state_dict, max_shard_size, variant)
         write_text(folder / CONFIG_FILE, self.config_to_save().to_json_string())
-        self._saved(folder, push_to_hub, repo_id, hub_options)
+        weights = {"state_dict": state_dict, "max_shard_size": max_shard_size, "variant": variant}
+        self._saved(folder, push_to_hub, repo_id, hub_options, **weights)
 
     def config_to_save(self) -> BitConfig:
         """A copy of the config that says what the model is: its class and its dtype."""

@@ -82,6 +82,22 @@ def test_save_can_push_to_a_branch_with_the_token_of_the_environment(hub, python
 
 
 @pytest.mark.slow
+def test_what_is_saved_is_what_is_published(hub, python, tmp_path):
+    """Its weights may be others than the model's own."""
+    program = f"""
+model = bit_ref.BitModel(bit_ref.BitConfig(**SMALL))
+weights = {{name: value * 2 for name, value in model.state_dict().items()}}
+options = {{"state_dict": weights, "max_shard_size": 100_000, "variant": "twice"}}
+model.save_pretrained({str(tmp_path / "bit")!r}, push_to_hub=True, **options)
+"""
+    python(program, HF_TOKEN=TOKEN)
+    saved = {file.name: file.read_bytes() for file in (tmp_path / "bit").iterdir()}
+    pushed = {name: entry.content for name, entry in hub.repositories["me/bit"].tree().items()}
+    assert pushed.keys() - {".gitattributes"} == saved.keys() > {"model.safetensors.index.twice.json"}
+    assert all(pushed[name] == content for name, content in saved.items())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": 100_000}], ids=["whole", "shards"])
 def test_loads_from_the_hub_and_then_from_its_cache(options, hub, python, tmp_path):
     published(hub, tmp_path, **options)

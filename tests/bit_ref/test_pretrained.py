@@ -354,8 +354,15 @@ def test_saving_refuses_what_it_does_not_write(tmp_path):
 def test_only_the_main_process_saves(tmp_path):
     make().save_pretrained(tmp_path, is_main_process=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("publish", [False, True])
+@pytest.mark.parametrize("kind", ["BitConfig", "BitImageProcessor", "BitForImageClassification"])
+def test_unknown_argument_of_saving_leaves_nothing(kind, publish, tmp_path):
+    saved = make() if kind == "BitForImageClassification" else getattr(bit_ref, kind)()
     with pytest.raises(TypeError, match="unexpected arguments: tokn"):
-        make().save_pretrained(tmp_path, tokn="x")
+        saved.save_pretrained(tmp_path, push_to_hub=publish, tokn="x")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
