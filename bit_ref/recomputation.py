@@ -47,8 +47,10 @@ class ActivationCheckpointing(nn.Module):
         """Compute every ``every_n_layers``-th unit again; ``offload`` keeps what is kept of it in the host's memory.
 
         ``activation_checkpointing_kwargs`` are those of ``torch.utils.checkpoint.checkpoint``, of which
-        ``use_reentrant`` is False where it is not given.
+        ``use_reentrant`` is False where it is not given. Raises ValueError for an ``every_n_layers`` below 1.
         """
+        if every_n_layers < 1:
+            raise ValueError(f"every_n_layers={every_n_layers} is less than 1, which is every unit")
         options = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         function = partial(_checkpoint_on_host if offload else checkpoint, **options)
         number = 0

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from bit_ref import BitConfig, BitForImageClassification, SaveConfigCallback
+from bit_ref import BitConfig, BitForImageClassification, BitModel, SaveConfigCallback
 from bit_ref.model import BitUnit
 from tests.bit_ref.support import SMALL, images, randomize
 
@@ -74,6 +74,14 @@ def test_nothing_is_computed_again_without_a_gradient(monkeypatch):
     with torch.no_grad():
         model.train()(images())
     assert len(ran) == 8
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_no_unit_at_all_is_refused(every):
+    model = BitModel(BitConfig(**SMALL))
+    with pytest.raises(ValueError, match=f"every_n_layers={every} is less than 1"):
+        model.activation_checkpointing_enable(every_n_layers=every)
+    assert not model.is_activation_checkpointing
 
 
 def test_frozen_root_under_reentrant_checkpoints():
