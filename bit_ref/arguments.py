@@ -112,7 +112,7 @@ def chosen_device(device_map: Any, max_memory: Mapping[Any, int | str] | None, s
         devices = {str(device) for device in device_map.values()}
         if len(devices) != 1 or "disk" in devices:
             raise ValueError(f"device_map={dict(device_map)}: {_ONE_DEVICE}")
-        (device_map,) = set(device_map.values())
+        device_map = next(iter(device_map.values()))
     if device_map in AUTOMATIC:
         return _with_room(max_memory or {}, size)
     try:

@@ -52,8 +52,8 @@ class Place:
 
         Raises ValueError for ``proxies`` where they would be needed, since huggingface_hub takes none.
         """
-        own = [key for key in cls.__dataclass_fields__ if key != "name" and key in options]
-        place = cls(os.fspath(name), **{key: options.pop(key) for key in own})
+        own = {key: options.pop(key) for key in cls.__dataclass_fields__ if key != "name" and key in options}
+        place = cls(os.fspath(name), **{key: value for key, value in own.items() if value is not None})
         if options.pop("proxies", None) and not place.is_local:
             raise ValueError("proxies= is not followed by huggingface_hub: set HTTPS_PROXY in the environment instead")
         return place

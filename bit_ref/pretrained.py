@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypedDict, overload
 
@@ -146,7 +146,7 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
     def _assign(self, stored: Mapping[str, Tensor], place: str, ignore_mismatched_sizes: bool) -> LoadingInfo:
         """Give a model on the meta device the tensors of a folder, or random ones where that is allowed."""
         own = self.state_dict()
-        stored = self._renamed(stored)
+        stored = self._renamed(stored, place)
         missing, unexpected = own.keys() - stored.keys(), stored.keys() - own.keys()
         mismatched = {name for name in own.keys() & stored.keys() if own[name].shape != stored[name].shape}
         has_head = any(name.startswith(self.head_prefix) for name in own)
@@ -195,16 +195,16 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
     def _load(self, tensors: Mapping[str, Tensor]) -> None:
         self.load_state_dict(tensors, strict=False, assign=True)
 
-    def _renamed(self, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _renamed(self, stored: Mapping[str, Tensor], place: str) -> Mapping[str, Tensor]:
         """The tensors of a model with a head under the names of one without, and the other way round."""
         prefix = self.base_model_prefix + "."
         has_prefix = any(name.startswith(prefix) for name in stored)
         wants_prefix = self._has_base()
         if has_prefix and not wants_prefix:
-            return {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+            return _under_new_names(stored, lambda name: name.removeprefix(prefix), place)
         if wants_prefix and not has_prefix:
             return {n if n.startswith(self.head_prefix) else prefix + n: tensor for n, tensor in stored.items()}
-        return dict(stored)
+        return stored
 
     def save_pretrained(
         self,
@@ -286,19 +286,35 @@ class _Stored:
         else:
             assert self.place is not None
             stored = read_weights(self.place, self.variant)
-        return {renamed(name, self.key_mapping): tensor for name, tensor in stored.items()}
+        return _under_new_names(stored, lambda name: renamed(name, self.key_mapping), str(self))
+
+
+def _under_new_names(stored: Mapping[str, Tensor], rename: Callable[[str], str], place: str) -> dict[str, Tensor]:
+    """Raises RuntimeError where two tensors would have one name, of which one would be lost."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        new = rename(name)
+        if new in tensors:
+            raise RuntimeError(f"more than one tensor of {place} is named {new}")
+        tensors[new] = tensor
+    return tensors
 
 
 def _choose_dtype(asked: str | torch.dtype | None, config: BitConfig, stored: Mapping[str, Tensor]) -> torch.dtype:
+    """Raises ValueError for a data type that no model can have."""
     if isinstance(asked, torch.dtype):
-        return asked
-    if asked is not None and asked != "auto":
+        dtype = asked
+    elif asked is not None and asked != "auto":
         named = getattr(torch, asked, None)
         if not isinstance(named, torch.dtype):
             raise ValueError(f"dtype={asked} is neither auto nor a data type of PyTorch")
-        return named
-    floating = (tensor.dtype for tensor in stored.values() if tensor.is_floating_point())
-    return config.dtype or next(floating, torch.get_default_dtype())
+        dtype = named
+    else:
+        floating = (tensor.dtype for tensor in stored.values() if tensor.is_floating_point())
+        dtype = config.dtype or next(floating, torch.get_default_dtype())
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype={dtype}: a model computes in floating point, such as torch.float32")
+    return dtype
 
 
 def _listed(names: set[str]) -> str:

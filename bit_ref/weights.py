@@ -29,11 +29,14 @@ def read_weights(place: Place, variant: str | None = None) -> dict[str, Tensor]:
     whole = _named(WEIGHTS_FILE, variant)
     first = place.find(whole, _named(INDEX_FILE, variant))
     stored: dict[str, Tensor] = {}
-    for file in [first] if first.name == whole else _shards(place, first):
+    for file in [first] if first.name == whole else _shards(place.pinned(first), first):
         try:
-            stored.update(load_file(file))
+            tensors = load_file(file)
         except (SafetensorError, ValueError) as error:
             raise OSError(f"{file.name} of {place} is not readable, fetch it again: {error}") from error
+        if twice := sorted(stored.keys() & tensors.keys()):
+            raise OSError(f"{file.name} of {place} has {', '.join(twice)}, which another file of weights has, too")
+        stored.update(tensors)
     return stored
 
 

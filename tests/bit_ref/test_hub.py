@@ -153,6 +153,22 @@ def test_all_files_are_of_one_commit(hub, python, tmp_path):
     assert "model.safetensors" not in repository.tree()
 
 
+@pytest.mark.slow
+def test_all_shards_are_of_one_commit(hub, python, tmp_path):
+    """The branch moves on between the index and the first of them, for a model whose config is given."""
+    published(hub, tmp_path, max_shard_size=100_000)
+    repository = hub.repositories["me/bit"]
+
+    def move_on(request) -> None:
+        if request.kind == "resolve" and "model-00001-of" in request.path:
+            repository.commit("main", {".gitattributes": repository.tree()[".gitattributes"]}, "emptied", "me")
+
+    hub.on_request = move_on
+    program = 'bit_ref.BitForImageClassification.from_pretrained("me/bit", config=bit_ref.BitConfig(**SMALL))'
+    assert python(f"print({program}.num_labels)") == "5"
+    assert repository.tree().keys() == {".gitattributes"}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("me/nothing", "me/nothing"), ("me/empty", "me/empty has no config.json"), ("a/b/c", "a/b/c is neither a folder")],

@@ -118,6 +118,15 @@ def test_unknown_dtype_is_refused(folder):
         BitForImageClassification.from_pretrained(folder, dtype="float33")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "complex64", torch.bool], ids=str)
+def test_dtype_that_computes_no_network_is_refused_as_by_transformers(dtype, folder):
+    for library in (transformers, bit_ref):
+        with pytest.raises(ValueError, match=r"floating.point"):
+            library.BitModel.from_pretrained(folder, dtype=dtype)
+        with pytest.raises(ValueError, match=r"floating.point"):
+            library.BitModel._from_config(library.BitConfig(**SMALL), dtype=dtype)
+
+
 @pytest.mark.parametrize("kind", [BitModel, BitBackbone])
 def test_models_without_a_head_leave_it_in_the_folder(kind, folder, caplog):
     model, info = kind.from_pretrained(folder, output_loading_info=True)
@@ -186,6 +195,23 @@ def test_every_tensor_that_does_not_fit_is_named_at_once(folder):
         "not of floating point: bit.embedder.convolution.weight; "
         "of another shape (ignore_mismatched_sizes=True initialises them): bit.norm.bias is 2×3, the model's 256"
     )
+
+
+@pytest.mark.parametrize("kind", [BitModel, BitForImageClassification])
+def test_two_tensors_with_one_name_are_refused(kind, folder):
+    with pytest.raises(RuntimeError, match=r"more than one tensor of .*model is named bit\.norm\.bias"):
+        kind.from_pretrained(folder, key_mapping={r"norm\.weight": "norm.bias"})
+    edit(folder, lambda tensors: tensors.update({"norm.weight": tensors["bit.norm.weight"] + 1}))
+    with pytest.raises(RuntimeError, match=r"model.* norm\.weight"):
+        kind.from_pretrained(folder)
+
+
+def test_tensor_in_two_shards_is_refused(tmp_path):
+    make().save_pretrained(tmp_path, max_shard_size=100_000)
+    first, second = sorted(tmp_path.glob("model-*.safetensors"))[:2]
+    save_file({**load_file(first), **load_file(second)}, second)
+    with pytest.raises(OSError, match=rf"{second.name} of .* has bit\..*, which another file of weights has, too"):
+        BitForImageClassification.from_pretrained(tmp_path)
 
 
 def test_half_a_head_is_no_headless_folder(folder):
@@ -259,6 +285,8 @@ def test_arguments_that_mean_nothing_here_are_taken(folder):
     model = BitModel.from_pretrained(folder, torch_dtype=torch.float64, device_map="meta", **options)
     assert (model.dtype, model.device) == (torch.float64, torch.device("meta"))
     assert BitModel.from_pretrained(folder, device_map="auto").device.type in ("cpu", "cuda")
+    device_map = {"embedder": "cpu", "encoder": torch.device("cpu")}
+    assert BitModel.from_pretrained(folder, device_map=device_map).device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -381,6 +409,9 @@ def test_files_have_the_permissions_that_the_umask_leaves(tmp_path, mask, mode):
 
 def test_subfolder(folder):
     assert equal(BitModel.from_pretrained(folder.parent, subfolder="model"), BitModel.from_pretrained(folder))
+    BitImageProcessor().save_pretrained(folder)
+    for kind in (BitModel, BitConfig, BitImageProcessor):
+        kind.from_pretrained(folder, subfolder=None, force_download=None, local_files_only=None)
 
 
 def test_file_in_the_way_of_a_folder(tmp_path):
