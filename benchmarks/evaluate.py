@@ -26,7 +26,7 @@ from PIL import Image
 
 import converters
 from converters.auditing.evaluation.run import BATCH, BATCH_CUDA, Evaluation
-from converters.auditing.evaluation.workers import Workers
+from converters.auditing.evaluation.workers import ImageWorkers
 from converters.auditing.target import Folder, audit_readers
 from converters.mapping.architecture import Architecture
 from converters.sources import open_checkpoint
@@ -106,7 +106,7 @@ def forward_seconds(place: Path, device: str, with_oracle: bool) -> float:
     with open_checkpoint(place / "source.npz") as source, opened(place, source, device) as target:
         evaluation, reader = Evaluation(target, place / "images", device=device), target.readers[0]
         own, recipe = evaluation._recipes(reader)
-        with Workers(own, recipe) as workers:
+        with ImageWorkers(own, recipe) as workers:
             pixels = [each.source for each in workers.prepared(evaluation.listing.images, ahead=BATCH)]
         classifiers = [reader_classifier(reader)]
         if with_oracle:

@@ -81,7 +81,7 @@ def test_an_evaluation_and_the_forward_passes_beside_it_are_of_one_device(monkey
     monkeypatch.setattr(evaluate, "open_checkpoint", lambda path: nullcontext())
     monkeypatch.setattr(evaluate, "opened", lambda *_: nullcontext(SimpleNamespace(readers=[None])))
     monkeypatch.setattr(evaluate, "Evaluation", Evaluation)
-    monkeypatch.setattr(evaluate, "Workers", MagicMock())
+    monkeypatch.setattr(evaluate, "ImageWorkers", MagicMock())
     monkeypatch.setattr(evaluate, "NumpyOracle", oracle)
     evaluate.evaluate(tmp_path, "cuda")
     evaluate.forward_seconds(tmp_path, "cuda", with_oracle=True)

@@ -252,6 +252,16 @@ def test_objects_are_complete_when_they_are_made(package):
     assert changing == {module for module in CHANGED_OUTSIDE if module.split(".")[0] == package}
 
 
+def test_a_class_has_a_name_of_its_own():
+    """Whoever looks for it finds one; names that begin with an underscore are a module's own."""
+    places: dict[str, list[str]] = {}
+    for module in SOURCES:
+        for node in nodes(SOURCES[module]):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_has_the_name_of_what_its_package_exports(package):
     """Importing it would put the module in the other's place."""

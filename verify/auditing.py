@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from verify import compare, weights
 from verify.faults import RECORDS, Fault, Kind, causes
-from verify.forward import Evidence, Readings, Run, Walk, done, gather, run_reader, walk_length, withheld
+from verify.forward import Evidence, ReaderRun, Readings, Walk, done, gather, run_reader, walk_length, withheld
 from verify.images import Image, Images, default_images, separate
 from verify.measured import layer_reports, logit_reports, reader_report, top
 from verify.oracles.agreement import OracleRequest
@@ -83,7 +83,7 @@ class _Findings:
     """The results of the comparisons, and the faults that explain them."""
 
     stored: weights.Stored
-    runs: list[Run]
+    runs: list[ReaderRun]
     evidence: Evidence
     rounding: float | None
     expectations: list[Expectation]
@@ -130,7 +130,7 @@ def _examine(
 ) -> _Findings:
     pairs = _constants(target, settings.pool_padding)
 
-    def read(step: Callable[[str], None]) -> list[Run]:
+    def read(step: Callable[[str], None]) -> list[ReaderRun]:
         return [run_reader(reader, images, constants, target.misleading, step) for reader, constants in pairs]
 
     with _reading(target, read, step) as begun:
@@ -163,8 +163,8 @@ def _importing(target: Target) -> Iterator[None]:
 
 @contextmanager
 def _reading(
-    target: Target, read: Callable[[Callable[[str], None]], list[Run]], step: Steps
-) -> Iterator[Callable[[], Future[list[Run]]]]:
+    target: Target, read: Callable[[Callable[[str], None]], list[ReaderRun]], step: Steps
+) -> Iterator[Callable[[], Future[list[ReaderRun]]]]:
     """Gives a function for the runs of readers. Where each has a process of its own, they run from now on; otherwise
     when it is called, and it returns when they have ended."""
     if not all(isinstance(reader, ReaderApart) for reader in target.readers):
@@ -242,7 +242,7 @@ def _faults(
     images: Sequence[Image],
     stored: weights.Stored,
     expectations: Sequence[Expectation],
-    runs: Sequence[Run],
+    runs: Sequence[ReaderRun],
     evidence: Evidence,
     step: Steps,
 ) -> list[Fault]:
@@ -262,7 +262,7 @@ def _faults(
 
 
 def _computed_faults(
-    source: Source, images: Sequence[Image], stored: weights.Stored, run: Run, step: Steps
+    source: Source, images: Sequence[Image], stored: weights.Stored, run: ReaderRun, step: Steps
 ) -> list[Fault]:
     alone = [comparison for comparison in run.comparisons if comparison.batch == 1]
     if not run.error and all(comparison.passed for comparison in alone):

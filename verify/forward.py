@@ -45,7 +45,7 @@ it computes is among those compared."""
 
 
 @dataclass
-class Run:
+class ReaderRun:
     """One reader's outputs, per image and without the batch axis, and what comparing them gave."""
 
     name: str
@@ -114,14 +114,14 @@ def run_reader(
     arithmetic: Arithmetic,
     misleading: str,
     step: Callable[[str], None],
-) -> Run:
+) -> ReaderRun:
     """Every image through one reader by itself, and again in the batch that it came in.
 
     What the reader raises is kept, without the path of this machine; what ``step`` raises is raised. A library is not
     given a folder that is ``misleading``.
     """
     library = reader if isinstance(reader, LibraryReader) else None
-    run = Run(reader.name, reader.unit, arithmetic, library.largest if library else math.inf)
+    run = ReaderRun(reader.name, reader.unit, arithmetic, library.largest if library else math.inf)
     if why := withheld(reader, misleading):
         run.installed, run.error = False, f"it {why}"
         return run
@@ -208,9 +208,9 @@ class Walk:
     device: str = "cpu"
 
 
-def done(runs: list[Run]) -> Future[list[Run]]:
+def done(runs: list[ReaderRun]) -> Future[list[ReaderRun]]:
     """Returns runs that have ended as those that may still be going on."""
-    future: Future[list[Run]] = Future()
+    future: Future[list[ReaderRun]] = Future()
     future.set_result(runs)
     return future
 
@@ -219,11 +219,11 @@ def done(runs: list[Run]) -> Future[list[Run]]:
 class Readings:
     """The runs of all readers, which may still be going on."""
 
-    runs: Future[list[Run]]
+    runs: Future[list[ReaderRun]]
     constants: Sequence[Arithmetic]
     """Those of the oracle that each is judged by."""
 
-    def complete(self, images: int) -> list[Run]:
+    def complete(self, images: int) -> list[ReaderRun]:
         """The runs that gave outputs for every image, when all have ended."""
         return [run for run in self.runs.result() if len(run.outputs) == images and not run.error]
 
@@ -306,7 +306,7 @@ def _floors_beside(layer: Layer, first: Layer, floors: tuple[float, float]) -> t
     return float(np.maximum(own[0], share * floors[0])), float(np.maximum(own[1], share * floors[1]))
 
 
-def _unknown(run: Run, known: Container[str]) -> list[Comparison]:
+def _unknown(run: ReaderRun, known: Container[str]) -> list[Comparison]:
     """Returns a comparison for each tensor of a reader that the checkpoint's network does not have."""
     return [
         compare.misshapen(name, image, values.shape, None, 0.0, 0.0)
@@ -371,7 +371,7 @@ def _note_features(layer: Layer, floor: float, excused: bool, evidence: Evidence
         )
 
 
-def _compare_layer(run: Run, layer: Layer, floors: tuple[float, float]) -> None:
+def _compare_layer(run: ReaderRun, layer: Layer, floors: tuple[float, float]) -> None:
     """Rule 1 on one layer of one image, by itself and in batches."""
     if math.isfinite(run.largest) and compare.peak(layer.truth) > run.largest / HEADROOM:
         run.beyond.add(layer.image)
@@ -410,7 +410,7 @@ class _Heads:
         deviations = self.runs[:, image] - self.truth[image]
         return compare.Logits(exact, exact + deviations, self.scales[row], self.propagated[image])
 
-    def own(self, index: int, image: int, run: Run) -> dict[int, compare.OwnLogits]:
+    def own(self, index: int, image: int, run: ReaderRun) -> dict[int, compare.OwnLogits]:
         """Returns batch → the logits from the run's own features, where it gives them."""
         keys = {batch: (index, image, batch) for batch, _ in run.results(image)}
         return {
@@ -426,7 +426,7 @@ class _Heads:
 
 
 def _heads(
-    oracle: NumpyOracle, features: Mapping[Arithmetic, Sequence[Array]], rounding: Array, runs: Sequence[Run]
+    oracle: NumpyOracle, features: Mapping[Arithmetic, Sequence[Array]], rounding: Array, runs: Sequence[ReaderRun]
 ) -> _Heads:
     truths = {(arithmetic, image): vector for arithmetic, all_ in features.items() for image, vector in enumerate(all_)}
     own = {
@@ -456,7 +456,7 @@ def _heads(
 def _compare_logits(
     heads: _Heads,
     constants: Sequence[Arithmetic],
-    runs: Sequence[Run],
+    runs: Sequence[ReaderRun],
     evidence: Evidence,
     others: Sequence[OracleAgreement],
 ) -> None:
@@ -476,7 +476,7 @@ def _compare_logits(
 
 
 def _compare_logits_of(
-    run: Run, image: int, logits: compare.Logits, projected: Mapping[int, compare.OwnLogits], truth: Array
+    run: ReaderRun, image: int, logits: compare.Logits, projected: Mapping[int, compare.OwnLogits], truth: Array
 ) -> None:
     """One reader's logits of one image, by itself and in batches; ``truth`` are those of the source's constants."""
     for batch, outputs in run.results(image):

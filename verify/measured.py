@@ -15,13 +15,13 @@ from verify.report.parity import LayerReport, LogitReport, ReaderReport, Role, f
 
 if TYPE_CHECKING:
     from verify.compare import Comparison
-    from verify.forward import Evidence, Run
+    from verify.forward import Evidence, ReaderRun
 
 PLOTTED = 100
 """Logits that a report keeps for a plot."""
 
 
-def reader_report(run: Run, role: Role, evidence: Evidence, real: Collection[int]) -> ReaderReport:
+def reader_report(run: ReaderRun, role: Role, evidence: Evidence, real: Collection[int]) -> ReaderReport:
     """Returns the verdict on one reader, with the reason and its figures; ``real`` are the images that are no noise."""
     failing = next((c for c in run.comparisons if not c.passed), None)
     verdict, reason = _verdict(run, failing, evidence)
@@ -42,7 +42,7 @@ def reader_report(run: Run, role: Role, evidence: Evidence, real: Collection[int
 
 
 def _verdict(
-    run: Run, failing: Comparison | None, evidence: Evidence
+    run: ReaderRun, failing: Comparison | None, evidence: Evidence
 ) -> tuple[Literal["passed", "failed", "inconclusive", "not run"], str]:
     if not run.installed:
         return "not run", run.error
@@ -85,7 +85,7 @@ def _layer_report(name: str, group: Sequence[Comparison], floors: Mapping[str, f
     )
 
 
-def logit_reports(run: Run) -> tuple[LogitReport, ...]:
+def logit_reports(run: ReaderRun) -> tuple[LogitReport, ...]:
     """Returns some classes of the first image, evenly spaced; none for a network without a head."""
     if run.logits is None:
         return ()

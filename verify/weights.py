@@ -22,7 +22,7 @@ from verify.report.parity import TensorCounts
 
 
 @dataclass(frozen=True)
-class StoredTensor:
+class ComparedTensor:
     """One parameter that was compared with its source tensor; the digests are those of the bytes in C order."""
 
     pair: Correspondence
@@ -41,12 +41,12 @@ class Stored:
     """The result of comparing a target's tensors with the source's."""
 
     tensors: TensorCounts
-    compared: tuple[StoredTensor, ...]
+    compared: tuple[ComparedTensor, ...]
     unmatched: tuple[Fault, ...]
     """Source tensors and target parameters without their one counterpart."""
 
     @property
-    def differing(self) -> list[StoredTensor]:
+    def differing(self) -> list[ComparedTensor]:
         """The tensors that do not hold, bit for bit, what they must."""
         return [each for each in self.compared if not each.exact]
 
@@ -97,14 +97,14 @@ def digest(tensor: Array) -> str:
     return hashlib.sha256(pattern.astype(pattern.dtype.newbyteorder("<"), copy=False).data).hexdigest()
 
 
-def _compared(pair: Correspondence, stored: Array, taken: Future[str]) -> StoredTensor:
+def _compared(pair: Correspondence, stored: Array, taken: Future[str]) -> ComparedTensor:
     holds = pair.holds(stored)
     found = taken.result()
     if holds:
-        return StoredTensor(pair, "", found, found)
+        return ComparedTensor(pair, "", found, found)
     expected = pair.expected()
     misfit = stored_misfit(expected, stored)
-    return StoredTensor(pair, misfit, found, digest(expected) if misfit else found)
+    return ComparedTensor(pair, misfit, found, digest(expected) if misfit else found)
 
 
 def _unmatched(kind: str, present: Iterable[str], counts: Counter[str], verb: str) -> list[Fault]:

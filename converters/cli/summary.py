@@ -17,7 +17,7 @@ from converters.folder.plan import Plan
 from converters.folder.snippet import loading_here, stock_remedy
 from converters.redaction import printable
 from verify.precision import error_in_words
-from verify.report.comparison import Comparison
+from verify.report.comparison import ReportComparison
 from verify.report.meaning import NOTHING, evaluation_lines, meaning
 from verify.report.parity import HeldOutReport, ReaderReport, Report
 
@@ -74,7 +74,7 @@ def render_report(report: Report, page: Path, replaced: str = "") -> str:
     return _text(console)
 
 
-def render_comparison(found: Comparison, page: Path) -> str:
+def render_comparison(found: ReportComparison, page: Path) -> str:
     """The text for two reports, of which ``page`` says more."""
     console = _console()
     table = Table(title="two reports", title_justify="left")

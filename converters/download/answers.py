@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Any
 
-from converters.download.retry import Patience, Refusal, Trouble
+from converters.download.retry import Patience, Refused, Trouble
 
 MAX_REDIRECTS = 20
 LONGEST_BODY = 64 << 20
@@ -27,7 +27,7 @@ def led_on(send: Callable[[Any], Any], request: Any, patience: Patience, follow:
     """The answer to a request, asked when that is due and in no other encoding, wherever it leads, its body still to be
     read.
 
-    The bodies of redirects are not read: they may be of any length, and come at any pace. Raises Refusal for redirects
+    The bodies of redirects are not read: they may be of any length, and come at any pace. Raises Refused for redirects
     without end, and for one from https to http.
     """
     patience.admit()
@@ -42,9 +42,9 @@ def led_on(send: Callable[[Any], Any], request: Any, patience: Patience, follow:
         answer.close()
         following = answer.next_request
         if (request.url.scheme, following.url.scheme) == ("https", "http"):
-            raise Refusal("leads from https to unprotected http. Fetch it by hand if you trust it")
+            raise Refused("leads from https to unprotected http. Fetch it by hand if you trust it")
         request = following
-    raise Refusal("redirects without end. Check the URL")
+    raise Refused("redirects without end. Check the URL")
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 from converters.download.addresses import fetchable, is_offline, mirrored, without_credentials
 from converters.download.answers import led_on, length, mark
 from converters.download.cache import CacheEntry, Slot, Version
-from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait, http_date
+from converters.download.retry import TRANSIENT, Pace, Patience, Refused, Trouble, asked_wait, http_date
 from converters.errors import BitConvertError, CheckpointError, HubError, Scope, UsageError
 from converters.files import PIECE, VARIABLE
 from converters.redaction import one_line, printable
@@ -143,7 +143,7 @@ class _Server:
                 yield answer
         except (BitConvertError, Trouble, OSError):
             raise
-        except Refusal as refusal:
+        except Refused as refusal:
             raise HubError(f"{self.shown}: {refusal}.") from refusal
         except httpx.InvalidURL as error:
             raise UsageError(f"{self.shown}: not a well-formed URL. Check it.") from error

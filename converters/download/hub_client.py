@@ -1,10 +1,10 @@
 """Requests to the Hub through huggingface_hub, with the rules of ``retry.py`` for what a failure means.
 
-    huggingface_hub → its HTTP client, inside ``guarded()`` → answer | Trouble (look, wait, ask again) | Refusal
+    huggingface_hub → its HTTP client, inside ``guarded()`` → answer | Trouble (look, wait, ask again) | Refused
 
 huggingface_hub retries some requests and not others, has no time-out for most, sleeps as long as a Retry-After says,
 reads bodies of any length, and cannot know whether a request whose answer was lost has been done. So a request of a
-thread that is inside ``guarded()`` ends in time, in an answer to go by, or in Trouble or Refusal, which huggingface_hub
+thread that is inside ``guarded()`` ends in time, in an answer to go by, or in Trouble or Refused, which huggingface_hub
 hands through; other threads' requests are as they always were. Xet's client is another, written in Rust, with retries
 of its own: of it only the errors are read.
 """
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from converters.download.addresses import endpoint, is_offline
 from converters.download.answers import led_on, whole
-from converters.download.retry import TRANSIENT, Pace, Patience, Refusal, Trouble, asked_wait
+from converters.download.retry import TRANSIENT, Pace, Patience, Refused, Trouble, asked_wait
 from converters.errors import BitConvertError
 from converters.redaction import one_line, remember_secret
 
@@ -49,16 +49,16 @@ def patience_with(pace: Pace, token: str | None = None) -> Patience:
 
 def client(token: str | None) -> HfApi:
     """Returns a client, for one pass of requests. The token is asked for each time: those of a login by browser are
-    short-lived. Raises Refusal offline, without a token, and for a token that can be none."""
+    short-lived. Raises Refused offline, without a token, and for a token that can be none."""
     from huggingface_hub import HfApi, get_token
 
     if is_offline():
-        raise Refusal("BIT_CONVERT_OFFLINE or HF_HUB_OFFLINE is set, so nothing is asked of the network")
+        raise Refused("BIT_CONVERT_OFFLINE or HF_HUB_OFFLINE is set, so nothing is asked of the network")
     token = token or get_token()
     if token is None:
-        raise Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
+        raise Refused("no token was found", HTTPStatus.UNAUTHORIZED)
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise Refusal("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
+        raise Refused("the token has characters that no token has", HTTPStatus.UNAUTHORIZED)
     remember_secret(token)
     return HfApi(endpoint=endpoint(), token=token, library_name="bit-convert")
 
@@ -67,7 +67,7 @@ def client(token: str | None) -> HfApi:
 def guarded(patience: Patience, sent: Callable[[str], None] = lambda path: None) -> Iterator[None]:
     """Inside, each request of this thread ends in time, and in an answer to go by.
 
-    What says nothing certain raises Trouble, 401 and 403 raise Refusal, before huggingface_hub retries or rewords them.
+    What says nothing certain raises Trouble, 401 and 403 raise Refused, before huggingface_hub retries or rewords them.
     ``sent`` is told the path of each upload that was taken. Threads that huggingface_hub starts are inside only where
     it is given ``guarded_bars``.
     """
@@ -142,7 +142,7 @@ def _http_error() -> type[Exception]:
     return HfHubHTTPError.__bases__[0]
 
 
-def meaning(error: Exception) -> Trouble | Refusal:
+def meaning(error: Exception) -> Trouble | Refused:
     """Returns what an exception of huggingface_hub says about the request, printable; raises an error of ours.
 
     One that it does not know of is taken for an answer that is none of a Hub's, whatever its reader stumbled over.
@@ -153,7 +153,7 @@ def meaning(error: Exception) -> Trouble | Refusal:
     return type(found)(one_line(found.problem), found.status, found.wait)
 
 
-def _meaning(error: Exception) -> Trouble | Refusal:
+def _meaning(error: Exception) -> Trouble | Refused:
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -163,7 +163,7 @@ def _meaning(error: Exception) -> Trouble | Refusal:
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, Trouble | Refusal):
+        if isinstance(cause, Trouble | Refused):
             return cause
         cause = cause.__cause__
     match error:
@@ -172,21 +172,21 @@ def _meaning(error: Exception) -> Trouble | Refusal:
         case HfHubHTTPError():
             status = error.response.status_code
             problem = f"{_status(status)}: {error.server_message or 'no reason given'}"
-            return Trouble(problem, status) if status in CONFLICT | TRANSIENT else Refusal(problem, status)
+            return Trouble(problem, status) if status in CONFLICT | TRANSIENT else Refused(problem, status)
         case OfflineModeIsEnabled():
-            return Refusal("HF_HUB_OFFLINE is set, so nothing is asked of the network")
+            return Refused("HF_HUB_OFFLINE is set, so nothing is asked of the network")
         case LocalTokenNotFoundError():
-            return Refusal("no token was found", HTTPStatus.UNAUTHORIZED)
+            return Refused("no token was found", HTTPStatus.UNAUTHORIZED)
         case ConnectionError() | PermissionError() | RuntimeError():
             return _xet(error)
         case OSError():
-            return Refusal(f"a local file cannot be read or written: {_first_line(error)}")
+            return Refused(f"a local file cannot be read or written: {_first_line(error)}")
         case ValueError() if "Invalid metadata in README.md" in str(error):
-            return Refusal(" ".join(str(error).split()))
+            return Refused(" ".join(str(error).split()))
         case _ if isinstance(error, _http_error()):
             return Trouble(f"{type(error).__name__}: {_first_line(error)}")
         case _ if type(error).__module__.startswith("huggingface_hub"):
-            return Refusal(_first_line(error))
+            return Refused(_first_line(error))
         case _:
             return Trouble(f"an answer that is not a Hub's ({type(error).__name__}: {_first_line(error)})")
 
@@ -194,7 +194,7 @@ def _meaning(error: Exception) -> Trouble | Refusal:
 def _judge(response: Any, asked: str) -> None:
     status = response.status_code
     if status in (401, 403):
-        raise Refusal(f"{_status(status)} at {asked}: {_said(response)}", status)
+        raise Refused(f"{_status(status)} at {asked}: {_said(response)}", status)
     # To this answer huggingface_hub's create_repo would ask again at once, without end.
     conflicting = status == 409 and asked.endswith("/api/repos/create") and "conflicting operation" in response.text
     if status in TRANSIENT or conflicting:
@@ -211,14 +211,14 @@ def _said(response: Any) -> str:
         return "no reason given"
 
 
-def _xet(error: BaseException) -> Trouble | Refusal:
+def _xet(error: BaseException) -> Trouble | Refused:
     """hf_xet raises builtin exceptions, and tells the status of a refusal only in their text."""
     problem = f"the transfer through Xet failed: {_first_line(error)}"
     refused = re.search(r"client error \((401|403|404)\b", problem)
     if refused is None:
         return Trouble(problem)
     hint = " (a Hub without Xet? HF_HUB_DISABLE_XET=1 uploads without it)" if refused[1] == "404" else ""
-    return Refusal(problem + hint, int(refused[1]))
+    return Refused(problem + hint, int(refused[1]))
 
 
 def _status(status: int) -> str:

@@ -1,6 +1,6 @@
 """The time for which a server is asked again: one rule for downloads and for the Hub.
 
-    attempt → ``Trouble`` → ``Patience.pause`` (wait, or give up) → attempt;  ``Refusal`` → no other attempt
+    attempt → ``Trouble`` → ``Patience.pause`` (wait, or give up) → attempt;  ``Refused`` → no other attempt
 
 Pauses grow until nothing has gone forward for ``Pace.silence`` seconds. A wait that the server asks for is no silence:
 it is waited for, and nothing is asked meanwhile by anybody with the same token (``gates``). tenacity and stamina count
@@ -81,7 +81,7 @@ class Trouble(_Failed):
     """No answer, or one that may be another next time; ``wait``: the seconds that the server asks to wait."""
 
 
-class Refusal(_Failed):
+class Refused(_Failed):
     """The server understood and said no; asking again is no use."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from converters.download.addresses import endpoint
 from converters.download.hub_client import guarded, guarded_bars, meaning, patience_with
-from converters.download.retry import Pace, Refusal
+from converters.download.retry import Pace, Refused
 from converters.errors import CheckpointError, HubError, Scope
 from converters.files import PARITY
 from verify.protocols import Progress
@@ -77,7 +77,7 @@ def _asked(
         except Exception as error:  # the client, its HTTP library and the system each have their own
             answer = meaning(error)
         failed = f"hf://{repo_id}: cannot be fetched: {answer.problem.rstrip('.')}."
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Refused):
             raise HubError(f"{failed}\n{CHECK_NAME}" if answer.status in (401, 403, 404) else failed)
         if found := held():
             LOG.warning("hf://%s: the Hub could not be asked (%s); the cached snapshot is used.", repo_id, answer)

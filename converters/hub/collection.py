@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from converters.download.addresses import endpoint
 from converters.download.hub_client import client, guarded, meaning, patience_with
-from converters.download.retry import Pace, Patience, Refusal
+from converters.download.retry import Pace, Patience, Refused
 from converters.errors import HubError, Scope
 from converters.redaction import printable
 
@@ -67,7 +67,7 @@ def gather(
                 return run.attempt(client(token))
             except Exception as error:
                 answer = meaning(error)
-            if isinstance(answer, Refusal):
+            if isinstance(answer, Refused):
                 remedy = REMEDIES.get(answer.status or 0, "")
                 raise HubError(f"{run.state}: {answer.problem.rstrip('.')}. {remedy}".rstrip())
             if not patient.pause(answer, run.say):

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from converters.amounts import counted
 from converters.download.addresses import endpoint
 from converters.download.hub_client import client, guarded, meaning, patience_with
-from converters.download.retry import Pace, Patience, Refusal, Trouble, wait_in_place
+from converters.download.retry import Pace, Patience, Refused, Trouble, wait_in_place
 from converters.errors import HubError, ParityError, Scope, UsageError
 from converters.files import CARD, PARITY, SIGNATURE, sha256
 from converters.hub.guard import (
@@ -144,7 +144,7 @@ class _Publishing:
     landed: Publication | None = None
     unchecked: bool = False
     """This run made that commit, and the Hub's checksums are still to be compared."""
-    refused: Refusal | None = None
+    refused: Refused | None = None
     """A refusal of the commit, kept while a look makes sure that it was not made."""
     taken: set[str] = field(default_factory=set)
     blob_ids: dict[str, str] = field(default_factory=dict)
@@ -479,7 +479,7 @@ class _Publishing:
             return "The repository is there, without this result."
         return "Nothing was published."
 
-    def _refusal(self, refusal: Refusal) -> HubError:
+    def _refusal(self, refusal: Refused) -> HubError:
         problem, remedy = refusal.problem.rstrip("."), REMEDIES.get(refusal.status or 0, "")
         scope = Scope.RUN if refusal.status in REFUSED_TOKEN else Scope.MODEL
         return HubError(f"{self.repo_id or self.name}: not published: {problem}. {remedy}".rstrip(), scope)

@@ -27,7 +27,7 @@ from converters.auditing.evaluation.classes import ClassNames, UnknownLabelError
 from converters.auditing.evaluation.datasets import listing
 from converters.auditing.evaluation.images import opened
 from converters.auditing.evaluation.run import Evaluation
-from converters.auditing.evaluation.workers import Workers
+from converters.auditing.evaluation.workers import ImageWorkers
 from converters.auditing.target import Folder, audit_readers
 from converters.catalogue.labels import id2label, labels
 from converters.catalogue.variants import find_one
@@ -380,14 +380,14 @@ def test_threads_that_open_images_leave_warnings_as_they_were(tmp_path, monkeypa
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the images that are opened."""
-    names, prepared = [], Workers.prepared
+    names, prepared = [], ImageWorkers.prepared
 
     def noted(self, images, ahead):
         images = list(images)
         names.extend(image.name for image in images)
         return prepared(self, images, ahead)
 
-    monkeypatch.setattr(Workers, "prepared", noted)
+    monkeypatch.setattr(ImageWorkers, "prepared", noted)
     return names
 
 

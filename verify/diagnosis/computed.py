@@ -34,11 +34,11 @@ from verify.diagnosis.changes import Spatial, identify
 from verify.diagnosis.head import head_faults
 from verify.diagnosis.right_steps import RightSteps, SharingOracle
 from verify.faults import Fault, Kind
-from verify.forward import Run
+from verify.forward import ReaderRun
 from verify.oracles.numpy import Arithmetic, NumpyOracle
 from verify.protocols import Correspondence, Layer, OracleError, Source
 from verify.steps import Steps
-from verify.weights import Stored, StoredTensor
+from verify.weights import ComparedTensor, Stored
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +100,7 @@ class _Found:
         return self.fault.kind, layer_of(self.pair.source) if permuted else self.fault.detail
 
 
-def _home(tensor: StoredTensor, homes: Mapping[str, Correspondence]) -> Correspondence | None:
+def _home(tensor: ComparedTensor, homes: Mapping[str, Correspondence]) -> Correspondence | None:
     """Returns the tensor whose values are stored in this one; None if there is none, or if all values are equal."""
     home = homes.get(tensor.stored_sha256)
     if home is None:
@@ -232,7 +232,12 @@ class _Explanation:
 
 
 def computed_faults(
-    oracle: NumpyOracle, source: Source, images: Sequence[Array], run: Run, stored_wrong: Sequence[str], step: Steps
+    oracle: NumpyOracle,
+    source: Source,
+    images: Sequence[Array],
+    run: ReaderRun,
+    stored_wrong: Sequence[str],
+    step: Steps,
 ) -> list[Fault]:
     """Returns the faults of what a reader computes from right tensors.
 
@@ -261,7 +266,7 @@ def _is_misshapen(comparison: compare.Comparison) -> bool:
     return math.isinf(comparison.error) and comparison.detail.startswith(("shape", "the "))
 
 
-def _wrong_layers(oracle: NumpyOracle, images: Sequence[Array], run: Run, step: Steps) -> Iterator[_WrongLayer]:
+def _wrong_layers(oracle: NumpyOracle, images: Sequence[Array], run: ReaderRun, step: Steps) -> Iterator[_WrongLayer]:
     """Each layer on the model's own input, first the stem on the images."""
     before = [np.asarray(image[0]) for image in images]
     step.expect(len(oracle.layer_names))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from verify.compare import U, in_words
 from verify.diagnosis.changes import REORDERINGS, REVALUATIONS, bfloat16, float16, reread
 from verify.faults import Fault, Kind
-from verify.forward import Run
+from verify.forward import ReaderRun
 from verify.oracles.numpy import NumpyOracle
 from verify.protocols import Source
 
@@ -114,7 +114,7 @@ class _Head:
         return values.shape == self.logits.shape and bool((np.abs(values - self.logits) <= self.limits).all())
 
 
-def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
+def head_faults(oracle: NumpyOracle, source: Source, run: ReaderRun) -> list[Fault]:
     """Returns the fault of the logits, given the model's own features; none where they are right."""
     worst = next((c for c in run.comparisons if c.name == "logits" and not c.passed), None)
     if worst is None or oracle.classes is None:
@@ -137,7 +137,7 @@ def head_faults(oracle: NumpyOracle, source: Source, run: Run) -> list[Fault]:
     return [Fault(kind, "logits", f"{count} of {head.logits.shape[1]} classes are wrong; {worst.detail}")]
 
 
-def _head(source: Source, run: Run) -> _Head:
+def _head(source: Source, run: ReaderRun) -> _Head:
     features = np.stack([outputs["features"].reshape(-1) for outputs in run.outputs]).astype(np.float64)
     logits = np.stack([outputs["logits"].reshape(-1) for outputs in run.outputs]).astype(np.float64)
     kernel = _kernel(source)

@@ -27,7 +27,7 @@ Pair = tuple[Report, Report]
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """One thing that both reports say, in words."""
 
     name: str
@@ -55,14 +55,14 @@ class FaultPair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ReportComparison:
     """Two reports, and what comes of holding one against the other."""
 
     reports: Pair
     titles: tuple[str, str]
     """The titles of the reports, which differ wherever the reports do."""
-    rows: tuple[Row, ...]
-    layers: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
+    layers: tuple[ComparedRow, ...]
     """The error of each tensor of the forward pass, in floors."""
     faults: tuple[FaultPair, ...]
     notes: tuple[str, ...]
@@ -92,13 +92,13 @@ class Comparison:
         }
 
 
-def compared(one: Report, other: Report) -> Comparison:
+def compared(one: Report, other: Report) -> ReportComparison:
     """Holds one report against another, of the same port or of two."""
     pair = one, other
-    return Comparison(pair, _titles(pair), tuple(_rows(pair)), _layers(pair), _faults(pair), tuple(_notes(pair)))
+    return ReportComparison(pair, _titles(pair), tuple(_rows(pair)), _layers(pair), _faults(pair), tuple(_notes(pair)))
 
 
-def render(comparison: Comparison, command: str) -> str:
+def render(comparison: ReportComparison, command: str) -> str:
     """The page; ``command`` is what repeats the comparison."""
     return page("verify.report", TEMPLATE, comparison=comparison, command=command, factor=FACTOR, nothing=NOTHING)
 
@@ -114,16 +114,16 @@ def _titles(pair: Pair) -> tuple[str, str]:
     return next((both for both in titles if both[0] != both[1]), titles[0])
 
 
-def _rows(pair: Pair) -> Iterator[Row]:
+def _rows(pair: Pair) -> Iterator[ComparedRow]:
     for name, told in _TOLD.items():
         texts = told(pair[0]), told(pair[1])
         if texts != (NOTHING, NOTHING):
-            yield Row(name, texts)
+            yield ComparedRow(name, texts)
     for name in dict.fromkeys(reader.name for report in pair for reader in report.readers):
-        yield Row(f"read by {name}", (_reader(pair[0], name), _reader(pair[1], name)))
+        yield ComparedRow(f"read by {name}", (_reader(pair[0], name), _reader(pair[1], name)))
     lines = [dict(evaluation_lines(report.evaluation)) if report.evaluation else {} for report in pair]
     for name in dict.fromkeys([*lines[0], *lines[1]]):
-        yield Row(name, (lines[0].get(name, NOTHING), lines[1].get(name, NOTHING)))
+        yield ComparedRow(name, (lines[0].get(name, NOTHING), lines[1].get(name, NOTHING)))
 
 
 def _reader(report: Report, name: str) -> str:
@@ -185,10 +185,10 @@ _TOLD: dict[str, Callable[[Report], str]] = {
 """The rows of the table, and how a report says them."""
 
 
-def _layers(pair: Pair) -> tuple[Row, ...]:
+def _layers(pair: Pair) -> tuple[ComparedRow, ...]:
     ratios = [{layer.name: figure_text(layer.ratio, ".3g") for layer in report.layers} for report in pair]
     names = dict.fromkeys([*ratios[0], *ratios[1]])
-    return tuple(Row(name, (ratios[0].get(name, NOTHING), ratios[1].get(name, NOTHING))) for name in names)
+    return tuple(ComparedRow(name, (ratios[0].get(name, NOTHING), ratios[1].get(name, NOTHING))) for name in names)
 
 
 def _faults(pair: Pair) -> tuple[FaultPair, ...]:

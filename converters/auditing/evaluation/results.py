@@ -31,7 +31,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Result:
+class ImageResult:
     """The prediction for an image, and what the image was."""
 
     prediction: Prediction
@@ -55,11 +55,11 @@ class Results:
         self._known = dict(filter(None, map(_parsed, content.split(b"\n"))))
         self._is_cut = bool(content) and not content.endswith(b"\n")
 
-    def of(self, identity: str) -> Result | None:
+    def of(self, identity: str) -> ImageResult | None:
         """The result for an image."""
         return self._known.get(identity)
 
-    def add(self, results: Iterable[tuple[str, Result]]) -> None:
+    def add(self, results: Iterable[tuple[str, ImageResult]]) -> None:
         """Keeps the results of images by their identities, at once and whole.
 
         Raises UsageError where the cache cannot be written.
@@ -95,9 +95,9 @@ def identity_of(image: LabelledImage) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _parsed(line: bytes) -> tuple[str, Result] | None:
+def _parsed(line: bytes) -> tuple[str, ImageResult] | None:
     """A line's identity and result; None of one that is not whole."""
     try:
-        return decoded(line, tuple[str, Result])
+        return decoded(line, tuple[str, ImageResult])
     except msgspec.MsgspecError:
         return None

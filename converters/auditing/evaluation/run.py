@@ -16,8 +16,8 @@ from typing import Any
 from converters.auditing.evaluation.classes import ClassNames
 from converters.auditing.evaluation.datasets import LabelledImage, Listing, listing
 from converters.auditing.evaluation.recipes import Recipe, folders_own, google
-from converters.auditing.evaluation.results import Result, Results, identity_of
-from converters.auditing.evaluation.workers import Prepared, Workers
+from converters.auditing.evaluation.results import ImageResult, Results, identity_of
+from converters.auditing.evaluation.workers import ImageWorkers, Prepared
 from converters.auditing.target import Folder
 from converters.errors import UsageError
 from converters.redaction import one_line
@@ -125,7 +125,7 @@ class Evaluation:
         progress(STEP, done, len(images))
         if not missing:
             return
-        with Workers(own, recipe, len(missing)) as workers:
+        with ImageWorkers(own, recipe, len(missing)) as workers:
             for batch in _batches(workers.prepared(missing, ahead=size + workers.count), size):
                 self._add(batch, sides)
                 done += len(batch)
@@ -156,14 +156,14 @@ class Evaluation:
         needed = [(each, array) for each, array in pairs if self._known(side, each.image) is None]
         found = classify(side.classifier, [array for _, array in needed])
         side.results.add(
-            (self._identities[each.image], Result(prediction, each.sha256, each.target is not None))
+            (self._identities[each.image], ImageResult(prediction, each.sha256, each.target is not None))
             for (each, _), prediction in zip(needed, found, strict=True)
         )
 
-    def _known(self, side: _Side, image: LabelledImage) -> Result | None:
+    def _known(self, side: _Side, image: LabelledImage) -> ImageResult | None:
         return side.results.of(self._identities[image])
 
-    def _result(self, side: _Side, image: LabelledImage) -> Result:
+    def _result(self, side: _Side, image: LabelledImage) -> ImageResult:
         """The result for an image that is still what it was. Raises UsageError for another."""
         found = self._known(side, image)
         if found is None or identity_of(image) != self._identities[image]:

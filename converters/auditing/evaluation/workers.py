@@ -58,7 +58,7 @@ class Prepared:
     """Why the folder's own recipe makes nothing of it."""
 
 
-class Workers:
+class ImageWorkers:
     """Open with ``with``. ``target`` is None where the folder's recipe is the source's, or there is none; ``images`` is
     how many there are to prepare."""
 

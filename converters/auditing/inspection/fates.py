@@ -52,7 +52,7 @@ def short_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """A type that a library accepts for a field: its name for messages, and a test of values."""
 
     name: str
@@ -68,18 +68,18 @@ def is_number(value: Any) -> bool:
     return (is_int(value) and abs(value) < 10**300) or (isinstance(value, float) and math.isfinite(value))
 
 
-ANYTHING = Kind("anything", lambda value: True)
-BOOLEAN = Kind("a boolean", lambda value: isinstance(value, bool))
+ANYTHING = FieldType("anything", lambda value: True)
+BOOLEAN = FieldType("a boolean", lambda value: isinstance(value, bool))
 KINDS = {
     kind.name: kind
     for kind in (
         ANYTHING,
         BOOLEAN,
-        Kind("a boolean or null", lambda value: value is None or isinstance(value, bool)),
-        Kind("a number", is_number),
-        Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
-        Kind("an integer or null", lambda value: value is None or is_int(value)),
-        Kind(
+        FieldType("a boolean or null", lambda value: value is None or isinstance(value, bool)),
+        FieldType("a number", is_number),
+        FieldType("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+        FieldType("an integer or null", lambda value: value is None or is_int(value)),
+        FieldType(
             "three integers or null",
             lambda value: value is None or (isinstance(value, list) and list(map(is_int, value)) == [True] * 3),
         ),
@@ -94,7 +94,7 @@ class NoEffect:
     library takes for it, since of anything else it cannot load the file."""
 
     reason: str
-    kind: Kind = ANYTHING
+    kind: FieldType = ANYTHING
     sample: Any = "bit-convert"
     """Another value than the usual one, that the tests load the library with."""
 
