@@ -7,6 +7,7 @@ Keys, defaults and rules are those of transformers, and two more, which stock li
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -90,7 +91,6 @@ class BitConfig(ConfigFiles):
         _require_sizes(output_stride=output_stride, width_factor=width_factor)
         _require_sizes(hidden_sizes=hidden_sizes, depths=depths)
         _require("num_labels", num_labels, num_labels is None or _is_size(num_labels, least=0))
-        _require("global_padding", global_padding, isinstance(global_padding, str | None))
         _require("hidden_act", hidden_act, isinstance(hidden_act, str))
         _require("drop_path_rate", drop_path_rate, isinstance(drop_path_rate, Real) and 0 <= drop_path_rate <= 1)
         _require("id2label", id2label, id2label is None or _are_labels(id2label))
@@ -101,7 +101,7 @@ class BitConfig(ConfigFiles):
         self.depths = list(depths)
         self.layer_type = layer_type
         self.hidden_act = hidden_act
-        self.global_padding = None if global_padding is None else global_padding.upper()
+        self.global_padding = global_padding
         self.num_groups = num_groups
         self.drop_path_rate = drop_path_rate
         self.embedding_dynamic_padding = embedding_dynamic_padding
@@ -137,9 +137,10 @@ class BitConfig(ConfigFiles):
             if hasattr(BitConfig, key):
                 raise ValueError(f"{key} cannot be a key of {CONFIG_FILE}: BitConfig has a method of that name")
             setattr(self, key, value)
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises ValueError for values that no BiT network can have, which may have been set since."""
         if self.layer_type not in self.layer_types:
             raise ValueError(f"layer_type={self.layer_type} is not one of {','.join(self.layer_types)}")
         if self.global_padding not in self.supported_padding:
@@ -147,8 +148,8 @@ class BitConfig(ConfigFiles):
         if self.pool_padding not in ("zeros", "-inf"):
             raise ValueError(f"pool_padding={self.pool_padding} is neither zeros nor -inf")
         epsilon = self.weight_standardization_eps
-        if not (isinstance(epsilon, Real) and epsilon >= 0):
-            raise ValueError(f"weight_standardization_eps={_short(epsilon)} is negative, or no number")
+        if not is_epsilon(epsilon):
+            raise ValueError(f"weight_standardization_eps={_short(epsilon)} is negative, infinite, or no number")
         if not self.depths or len(self.depths) != len(self.hidden_sizes):
             raise ValueError(f"depths={self.depths} and hidden_sizes={self.hidden_sizes} must have a value per stage")
         if sum(self.depths) > MOST_UNITS:
@@ -162,8 +163,20 @@ class BitConfig(ConfigFiles):
 
     @num_labels.setter
     def num_labels(self, num_labels: int) -> None:
+        _require("num_labels", num_labels, _is_size(num_labels, least=0))
         if num_labels != len(self.id2label):
             self.id2label, self.label2id = _numbered(num_labels)
+
+    @property
+    def global_padding(self) -> str | None:
+        """None or, in capitals whatever was given, "SAME" or "VALID"."""
+        padding: str | None = self.__dict__["global_padding"]
+        return padding
+
+    @global_padding.setter
+    def global_padding(self, padding: str | None) -> None:
+        _require("global_padding", padding, isinstance(padding, str | None))
+        self.__dict__["global_padding"] = None if padding is None else padding.upper()
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -322,6 +335,11 @@ class BitConfig(ConfigFiles):
         return isinstance(other, BitConfig) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def is_epsilon(value: Any) -> bool:
+    """Whether a value can be added to a kernel's variance: a finite number of 0 or more."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf  # type: ignore[operator]
 
 
 def _is_whole(value: Any) -> bool:

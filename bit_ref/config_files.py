@@ -67,7 +67,7 @@ class ConfigFiles(PushToHub):
         """
         for assignment in update_str.split(","):
             key, _, text = assignment.partition("=")
-            if key not in self.to_dict():
+            if not hasattr(self, key):
                 raise ValueError(f"key {key} isn't in the original config dict")
             setattr(self, key, _of_kind(getattr(self, key), key, text))
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bit_ref.config import BitConfig
+from bit_ref.config import BitConfig, is_epsilon
 from bit_ref.config_files import CONFIG_FILE
 from bit_ref.hub import Place, read_json
 
@@ -38,8 +38,9 @@ def use_config_epsilon(model: M, folder: str | os.PathLike[str] | None = None, *
     choose a file: ``revision``, ``subfolder``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
     The stored values do not change, and neither do learning rates. Models of bit_ref follow their config already.
 
-    Raises OSError where ``folder`` has no readable config.json, and ValueError where no epsilon is declared, where the
-    model has no such convolution, or where the config pads the max-pool with -inf, which stock libraries cannot do.
+    Raises OSError where ``folder`` has no readable config.json, and ValueError where no epsilon is declared, or none
+    that can be, where the model has no such convolution, or where the config pads the max-pool with -inf, which stock
+    libraries cannot do.
     """
     if folder is None and _is_of_bit_ref(model):
         return model
@@ -48,6 +49,8 @@ def use_config_epsilon(model: M, folder: str | os.PathLike[str] | None = None, *
         where = f"The config of this {type(model).__name__}" if folder is None else f"{CONFIG_FILE} of {folder}"
         remedy = "; give its folder as the second argument" if folder is None else ""
         raise ValueError(f"{where} declares no {_KEY}{remedy}")
+    if not is_epsilon(declared[_KEY]):
+        raise ValueError(f"{_KEY}={declared[_KEY]!r:.80} is negative, infinite, or no number")
     if declared.get("pool_padding", "zeros") != "zeros":
         raise ValueError("Its max-pool is padded with -inf, which no stock library does: use bit_ref")
     convolutions = standardised_convolutions(model)

@@ -109,6 +109,8 @@ def test_the_folder_says_it_where_the_model_has_no_config(tmp_path):
         (StockLike(), None, "The config of this StockLike declares no weight_standardization_eps; give its folder"),
         (StockLike(), {"model_type": "bit"}, "config.json of .* declares no weight_standardization_eps$"),
         (StockLike(), {"weight_standardization_eps": 1e-10, "pool_padding": "-inf"}, "-inf, which no stock library"),
+        (StockLike(), {"weight_standardization_eps": "1e-10"}, "='1e-10' is negative, infinite, or no number"),
+        (StockLike(), {"weight_standardization_eps": float("nan")}, "nan is negative, infinite, or no number"),
         (torch.nn.Conv2d(3, 8, 3), {"weight_standardization_eps": 1e-10}, "Conv2d has no weight-standardised"),
     ],
 )
