@@ -128,7 +128,14 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def to_json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+    return json.dumps(content, indent=2, sort_keys=True, default=_of_numpy) + "\n"
+
+
+def _of_numpy(value: Any) -> Any:
+    """The number or the lists that a number or an array of NumPy is in JSON."""
+    if not hasattr(value, "tolist"):
+        raise TypeError(f"{value!r:.80} cannot be written as JSON")
+    return value.tolist()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -226,11 +226,30 @@ class BitImageProcessor(PushToHub):
             return [self.fetch_images(each) for each in image_url_or_urls]
         return load_image(image_url_or_urls) if isinstance(image_url_or_urls, str) else image_url_or_urls
 
+    @overload
     @classmethod
-    def from_dict(cls, image_processor_dict: Mapping[str, Any], **kwargs: Any) -> Self:
-        """A processor of ``image_processor_dict`` in which ``kwargs`` replace what they name; others are ignored."""
+    def from_dict(
+        cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[True], **kwargs: Any
+    ) -> tuple[Self, dict[str, Any]]: ...
+
+    @overload
+    @classmethod
+    def from_dict(
+        cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: Literal[False] = False, **kwargs: Any
+    ) -> Self: ...
+
+    @classmethod
+    def from_dict(
+        cls, image_processor_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Self | tuple[Self, dict[str, Any]]:
+        """A processor of ``image_processor_dict`` in which ``kwargs`` replace what they name.
+
+        With ``return_unused_kwargs=True``, also the ``kwargs`` that no processor has; otherwise they are ignored.
+        """
         known = {*ImageOptions.__annotations__, *image_processor_dict}
-        return cls(**{**image_processor_dict, **{key: value for key, value in kwargs.items() if key in known}})
+        processor = cls(**{**image_processor_dict, **{key: value for key, value in kwargs.items() if key in known}})
+        unused = {key: value for key, value in kwargs.items() if key not in known}
+        return (processor, unused) if return_unused_kwargs else processor
 
     @classmethod
     def get_image_processor_dict(
@@ -272,8 +291,7 @@ class BitImageProcessor(PushToHub):
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Reads a processor from a folder, a JSON file or the Hub; arguments as ``BitConfig.from_pretrained``."""
         content, kwargs = cls.get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
-        processor = cls.from_dict(content, **kwargs)
-        unused = {key: value for key, value in kwargs.items() if not hasattr(processor, key)}
+        processor, unused = cls.from_dict(content, return_unused_kwargs=True, **kwargs)
         return (processor, unused) if return_unused_kwargs else processor
 
     def save_pretrained(

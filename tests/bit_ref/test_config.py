@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 import transformers
 
 import bit_ref
@@ -149,6 +151,8 @@ def test_errors_are_transformers(arguments, message):
         ({"out_features": [["stem"]]}, "name no stages"),
         ({"out_indices": [None]}, "name no stages"),
         ({"weight_standardization_eps": float("nan")}, "nan"),
+        ({"weight_standardization_eps": float("inf")}, "inf is negative, infinite, or no number"),
+        ({"weight_standardization_eps": True}, "True is negative, infinite, or no number"),
         ({"depths": [1, 2]}, "a value per stage"),
         ({"depths": [], "hidden_sizes": []}, "a value per stage"),
         ({"to_dict": 1}, "to_dict cannot be a key"),
@@ -199,3 +203,48 @@ def test_both_names_of_the_dtype():
     assert config.to_dict()["dtype"] == "float16"
     config.torch_dtype = "bfloat16"
     assert config.to_dict()["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("global_padding", "full", "Padding strategy FULL not supported"),
+        ("pool_padding", "inf", "neither zeros nor -inf"),
+        ("weight_standardization_eps", -1e-10, "negative"),
+        ("depths", [1], "a value per stage"),
+    ],
+)
+def test_what_is_set_later_is_looked_at_before_a_network_is_built(key, value, message):
+    config = BitConfig()
+    config.update({key: value})
+    with pytest.raises(ValueError, match=message):
+        bit_ref.BitModel(config)
+
+
+def test_padding_that_is_set_later_may_be_in_small_letters():
+    image = torch.randn(1, 3, 33, 50, generator=torch.Generator().manual_seed(0))
+    shapes = []
+    for library in (bit_ref, transformers):
+        config = library.BitConfig(embedding_size=32, hidden_sizes=[128, 256], depths=[1, 2])
+        config.global_padding = "same"
+        shapes.append(library.BitModel(config)(image).last_hidden_state.shape)
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ValueError, match="num_labels=-1"):
+        BitConfig().num_labels = -1
+
+
+def test_labels_are_counted_in_a_text_as_by_transformers():
+    for library in (bit_ref, transformers):
+        config = library.BitConfig()
+        config.update_from_string("num_labels=7")
+        assert len(config.id2label) == 7
+        with pytest.raises(ValueError, match="key nothing isn't in the original config dict"):
+            config.update_from_string("nothing=7")
+
+
+def test_numbers_of_numpy_are_written(tmp_path):
+    config = BitConfig(num_groups=np.int64(8), weight_standardization_eps=np.float32(0.5), note=np.arange(3))
+    config.save_pretrained(tmp_path)
+    assert BitConfig.from_pretrained(tmp_path).to_dict() == {**config.to_dict(), "note": [0, 1, 2]}
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        BitConfig(note={1, 2}).to_json_string()

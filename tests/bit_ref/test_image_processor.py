@@ -283,6 +283,21 @@ def test_arguments_replace_the_files_keys(tmp_path):
     assert rest.keys() >= {"nothing"}
 
 
+def test_arguments_that_no_processor_has_are_given_back():
+    for kind in (BitImageProcessor, BitImageProcessorPil):
+        processor, rest = kind.from_dict({"note": "old"}, return_unused_kwargs=True, do_resize=False, nothing=1)
+        assert (processor.note, processor.do_resize) == ("old", False)
+        assert rest["nothing"] == 1
+
+
+def test_arrays_of_numpy_are_written():
+    written = [
+        kind(image_mean=np.array([0.5, 0.25, 0.5])).to_json_string()
+        for kind in (BitImageProcessor, BitImageProcessorPil)
+    ]
+    assert json.loads(written[0]) == json.loads(written[1])
+
+
 def test_calls_do_not_change_the_processor():
     processor = BitImageProcessor()
     before = processor.to_json_string()
