@@ -36,23 +36,34 @@ def load_image(image: Source, timeout: float | None = None) -> PIL.Image.Image:
         return _upright(image)
     if not isinstance(image, (str, os.PathLike)):
         raise TypeError(f"a picture is a PIL image, a path, a URL or a base64 text, not {type(image)}")
-    with _opened(image, timeout) as opened:
-        return _upright(opened)
+    name, file = _located(image, timeout)
+    try:
+        with PIL.Image.open(file) as opened:
+            return _upright(opened)
+    except PIL.UnidentifiedImageError as error:
+        if name is None:
+            raise ValueError(_no_source(image)) from error
+        raise PIL.UnidentifiedImageError(f"{name} is no picture in a format that Pillow reads") from error
+    except Exception as error:  # Pillow's readers raise errors of many kinds for what is damaged, or too large
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise OSError(f"{name or 'the picture in base64'} cannot be read: {error or type(error).__name__}") from error
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
     return PIL.ImageOps.exif_transpose(picture).convert("RGB")
 
 
-def _opened(image: str | os.PathLike[str], timeout: float | None) -> PIL.Image.Image:
+def _located(image: str | os.PathLike[str], timeout: float | None) -> tuple[str | None, str | io.BytesIO]:
+    """The picture's name for a message, None for base64, and its file, or the content of one."""
     if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return PIL.Image.open(io.BytesIO(_fetched(image, timeout or PATIENCE)))
+        return _without_secrets(image), io.BytesIO(_fetched(image, timeout or PATIENCE))
     if os.path.isfile(image):  # which a text that is too long for a path is not, either
-        return PIL.Image.open(image)
+        return os.fspath(image), os.fspath(image)
     try:
-        return PIL.Image.open(io.BytesIO(_decoded(os.fspath(image))))
-    except (binascii.Error, ValueError, PIL.UnidentifiedImageError) as error:
-        raise ValueError(f"Incorrect image source: {_short(image)} is no image file, http(s) URL or base64") from error
+        return None, io.BytesIO(_decoded(os.fspath(image)))
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(_no_source(image)) from error
 
 
 def _decoded(text: str) -> bytes:
@@ -99,6 +110,7 @@ def _without_addresses(error: Exception) -> str:
     return text if text and "://" not in text else type(error).__name__
 
 
-def _short(source: str | os.PathLike[str]) -> str:
+def _no_source(source: str | os.PathLike[str]) -> str:
     text = os.fspath(source)
-    return text if len(text) <= 80 else text[:77] + "…"
+    text = text if len(text) <= 80 else text[:77] + "…"
+    return f"Incorrect image source: {text} is no image file, http(s) URL or base64"

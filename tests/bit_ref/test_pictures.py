@@ -83,6 +83,31 @@ def test_other_things_are_refused(tmp_path):
         load_image(tmp_path / "a.png")
 
 
+DAMAGED = {
+    "short": (file()[:-30], "cannot be read: image file is truncated"),
+    "huge": (b"P6 60000 60000 255\n", "cannot be read: Image size .* exceeds limit"),
+    "header": (b"P6 6k 6 255\n", "cannot be read: invalid literal"),
+    "page": (b"<html>", "is no picture in a format that Pillow reads"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_picture_is_an_os_error_that_names_it(kind, tmp_path):
+    content, message = DAMAGED[kind]
+    (tmp_path / "a.png").write_bytes(content)
+    with FileServer({"/a.png": content}) as server:
+        url = server.url("/a.png")
+        for source in (tmp_path / "a.png", url.replace("://", "://user:secret@")):
+            with pytest.raises(OSError, match=rf"/a\.png {message}") as raised:
+                load_image(source)
+            assert "secret" not in str(raised.value)
+            assert isinstance(raised.value, PIL.UnidentifiedImageError) == (kind == "page")
+    with pytest.raises(
+        ValueError if kind == "page" else OSError, match=r"Incorrect image source|the picture in base64"
+    ):
+        load_image(base64.b64encode(content).decode())
+
+
 def test_server_that_has_no_picture_is_named_without_secrets(monkeypatch):
     with FileServer({"/a.png": file(), "/large.png": bytes(3000)}) as server:
         address = server.url("/missing.png").replace("://", "://user:secret@") + "?token=secret"
