@@ -79,6 +79,8 @@ def process(array: Array, options: Mapping[str, Any]) -> Array:
 def _resized(shape: Sequence[int], size: Size) -> tuple[int, int]:
     """Height and width after resizing."""
     height, width = shape
+    if not (height and width):
+        raise ValueError(f"a picture of {height}×{width} pixels cannot be resized")
     if size.get("shortest_edge"):
         return _by_shortest_edge(height, width, size["shortest_edge"], size.get("longest_edge"))
     if size.get("max_height") and size.get("max_width"):

@@ -241,6 +241,16 @@ def test_accidents_of_transformers_are_value_errors(options, message):
         BitImageProcessor()(picture("RGB", 20, 30, 0), **options)
 
 
+EMPTY = [PIL.Image.new("RGB", (0, 5)), np.zeros((3, 5, 0)), torch.zeros(2, 3, 0, 5)]
+
+
+@pytest.mark.parametrize("size", [20, {"height": 20, "width": 20}, {"max_height": 20, "max_width": 20}], ids=str)
+@pytest.mark.parametrize("empty", EMPTY, ids=type)
+def test_picture_without_pixels_is_refused(empty, size):
+    with pytest.raises(ValueError, match=r"a picture of \d×\d pixels cannot be resized"):
+        BitImageProcessor()(empty, size=size)
+
+
 def test_images_that_differ_in_shape_are_no_tensor():
     images = [picture("RGB", 20, 30, 0), picture("RGB", 30, 20, 0)]
     for processor in (BitImageProcessorPil(), BitImageProcessor()):
