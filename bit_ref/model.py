@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module as hooks
 
 from bit_ref.config import BitConfig
 from bit_ref.fused_norm import group_norm_relu
@@ -160,9 +161,15 @@ class BitUnit(nn.Module):
         residual = self.conv1(residual)
         residual = self.conv2(self.norm2(residual))
         residual = self.drop_path(self.conv3(self.norm3(residual)))
-        in_place = not (torch.is_grad_enabled() or is_tracing() or is_transforming())
-        out: Tensor = residual.add_(shortcut) if in_place else residual + shortcut
+        out: Tensor = residual.add_(shortcut) if self._owns_residual() else residual + shortcut
         return out
+
+    def _owns_residual(self) -> bool:
+        """Whether nothing else may hold the residual: no graph, no transform, and no hook that was given it."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_tracing() or is_transforming():
+            return False
+        watched = any(layer._forward_hooks or layer._forward_pre_hooks for layer in (self.conv3, self.drop_path))
+        return not (watched or hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
 
 
 class Downsample(nn.Module):

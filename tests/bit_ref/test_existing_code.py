@@ -349,6 +349,28 @@ def test_hooks_see_what_layers_give(lib):
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_what_hooks_keep_stays_as_it_was(lib, everywhere):
+    model, seen = make(lib), []
+
+    def keep(module, inputs, output):
+        values = [value for value in (*inputs, output) if isinstance(value, torch.Tensor)]
+        seen.extend((value, value.clone()) for value in values)
+
+    if everywhere:
+        handles = [nn.modules.module.register_module_forward_hook(keep)]
+    else:
+        handles = [layer.register_forward_hook(keep) for layer in model.modules()]
+    try:
+        with torch.no_grad():
+            model(pixels())
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(seen) > 50
+    assert all(torch.equal(kept, as_it_was) for kept, as_it_was in seen)
+
+
 def test_frozen_trunk_and_another_head(lib):
     model = make(lib)
     for parameter in model.bit.parameters():
