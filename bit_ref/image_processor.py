@@ -87,7 +87,11 @@ class ImageOptions(TypedDict, total=False):
 
 
 class BatchFeature(UserDict[str, Any]):
-    """A dictionary whose values are attributes as well."""
+    """A dictionary whose values are attributes as well; with a ``tensor_type``, see ``convert_to_tensors``."""
+
+    def __init__(self, data: Mapping[str, Any] | None = None, tensor_type: str | None = None) -> None:
+        super().__init__(data)
+        self.convert_to_tensors(tensor_type)
 
     def __getattr__(self, name: str) -> Any:
         if name == "data" or name not in self.data:  # data itself is missing while a copy is made
@@ -195,7 +199,7 @@ class BitImageProcessor(PushToHub):
         pixel_values = [process(array, options) for array in pictures]
         if options["do_pad"]:
             pixel_values = pad(pixel_values, options["pad_size"])
-        return BatchFeature({"pixel_values": pixel_values}).convert_to_tensors(options["return_tensors"])
+        return BatchFeature({"pixel_values": pixel_values}, options["return_tensors"])
 
     def to_dict(self) -> dict[str, Any]:
         """The options that are set, and ``image_processor_type``."""

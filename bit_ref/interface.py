@@ -51,7 +51,8 @@ class ModelInterface(ActivationCheckpointing):
     @property
     def dummy_inputs(self) -> dict[str, Tensor]:
         """An input that the model takes, for tools that have to run it once; (3, channels, 64, 64)."""
-        return {self.main_input_name: torch.zeros(3, self.config.num_channels, 64, 64, device=self.device)}
+        pixels = torch.zeros(3, self.config.num_channels, 64, 64, device=self.device, dtype=self.dtype)
+        return {self.main_input_name: pixels}
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """The number of parameters; ``exclude_embeddings`` changes nothing, since BiT has none."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-from bit_ref import BitImageProcessor
+from bit_ref import BatchFeature, BitImageProcessor
 
 MODES = ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "LA", "PA", "La", "RGBa", "I", "F", "I;16"]
 SIDES = st.integers(1, 60)
@@ -326,6 +326,14 @@ def test_features_are_attributes_and_go_to_a_dtype():
         features.labels  # noqa: B018
     with pytest.raises(KeyError):
         features[0]
+
+
+def test_features_are_made_as_those_of_transformers():
+    for kind in (BatchFeature, transformers.BatchFeature):
+        features = kind(data={"pixel_values": [np.zeros((3, 2, 2))]}, tensor_type="pt")
+        assert features.keys() == {"pixel_values"}
+        assert features.pixel_values.shape == (1, 3, 2, 2)
+        assert len(kind()) == 0
 
 
 def test_shape_with_channels_at_both_ends_is_said(caplog):

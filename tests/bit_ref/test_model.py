@@ -265,3 +265,9 @@ def test_model_says_what_it_is():
     model.bit.requires_grad_(False)
     assert model.num_parameters(only_trainable=True) == 256 * 5 + 5
     assert isinstance(BitBackbone(BitConfig(**SMALL)), bit_ref.BitPreTrainedModel)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dummy_inputs_are_what_the_model_takes(dtype):
+    model = bit_ref.BitModel(bit_ref.BitConfig(**SMALL, num_channels=4)).to(dtype)
+    assert model(**model.dummy_inputs).last_hidden_state.shape == (3, 256, 8, 8)
