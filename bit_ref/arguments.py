@@ -131,7 +131,7 @@ def _with_room(max_memory: Mapping[Any, int | str], size: int) -> torch.device:
 
 
 def _bytes(limit: int | str) -> int:
-    found = re.fullmatch(r"([\d.]+) *([KMGT]?I?B|)", str(limit).strip().upper())
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([KMGT]?I?B|)", str(limit).strip().upper())
     if not found or found[2] not in UNITS:
         raise ValueError(f"max_memory has {limit!r}, which is no number of bytes, such as 2000000000, 2GB or 2GiB")
     return int(float(found[1]) * UNITS[found[2]])

@@ -137,9 +137,9 @@ class BitConfig(ConfigFiles):
             if hasattr(BitConfig, key):
                 raise ValueError(f"{key} cannot be a key of {CONFIG_FILE}: BitConfig has a method of that name")
             setattr(self, key, value)
-        self.check()
+        self.require_possible()
 
-    def check(self) -> None:
+    def require_possible(self) -> None:
         """Raises ValueError for values that no BiT network can have, which may have been set since."""
         if self.layer_type not in self.layer_types:
             raise ValueError(f"layer_type={self.layer_type} is not one of {','.join(self.layer_types)}")
@@ -147,6 +147,9 @@ class BitConfig(ConfigFiles):
             raise ValueError(f"Padding strategy {self.global_padding} not supported")
         if self.pool_padding not in ("zeros", "-inf"):
             raise ValueError(f"pool_padding={self.pool_padding} is neither zeros nor -inf")
+        for key in ("embedding_dynamic_padding", "output_hidden_states", "return_dict"):
+            value = getattr(self, key)
+            _require(key, value, isinstance(value, bool) or (value is None and key != "embedding_dynamic_padding"))
         epsilon = self.weight_standardization_eps
         if not is_epsilon(epsilon):
             raise ValueError(f"weight_standardization_eps={_short(epsilon)} is negative, infinite, or no number")
@@ -286,6 +289,7 @@ class BitConfig(ConfigFiles):
         known = {*cls().__dict__, *config_dict, "num_labels", "torch_dtype"}
         changes = {key: kwargs.pop(key) for key in [*kwargs] if key in known}
         if "id2label" in changes:
+            _require("id2label", changes["id2label"], _are_labels(changes["id2label"]))
             changes.setdefault("label2id", {label: int(index) for index, label in changes["id2label"].items()})
         content = {key: value for key, value in config_dict.items() if key not in _replaced_by(changes)}
         config = cls(**{**content, **changes})

@@ -47,7 +47,7 @@ class BitPreTrainedModel(ModelInterface, PushToHub):
     def __init__(self, config: BitConfig) -> None:
         if not isinstance(config, BitConfig):
             raise ValueError(f"{type(self).__name__} wants a BitConfig of bit_ref, not {type(config)}")
-        config.check()
+        config.require_possible()
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path

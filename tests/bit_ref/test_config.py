@@ -155,6 +155,9 @@ def test_errors_are_transformers(arguments, message):
         ({"weight_standardization_eps": True}, "True is negative, infinite, or no number"),
         ({"depths": [1, 2]}, "a value per stage"),
         ({"depths": [], "hidden_sizes": []}, "a value per stage"),
+        ({"embedding_dynamic_padding": "false"}, "embedding_dynamic_padding='false'"),
+        ({"output_hidden_states": "no"}, "output_hidden_states='no'"),
+        ({"return_dict": 0}, "return_dict=0"),
         ({"to_dict": 1}, "to_dict cannot be a key"),
     ],
 )
