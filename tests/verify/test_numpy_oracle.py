@@ -226,7 +226,7 @@ def test_windows_of_many_images_are_asked_for_at_once():
 
     class OnMeta(TorchArrays):
         def put(self, values, precision):
-            return torch.empty(values.shape, dtype=self._dtype(precision), device="meta")
+            return torch.empty(values.shape, dtype=getattr(torch, precision), device="meta")
 
     images = [torch.empty(64, 120, 120, device="meta") for _ in range(32)]
     operand = Operand(images, None, "float32", 1e-10)
