@@ -177,6 +177,7 @@ def read_record(path: Path, kind: type[T]) -> T | None:
     try:
         refuse_special(path)
         with path.open("rb") as file:
-            return converted(json.loads(file.read(MAX_RECORD)), kind)
+            content = json.loads(file.read(MAX_RECORD))  # msgspec's reader takes no name that is not UTF-8
+        return converted(content, kind)
     except Exception:  # a record is foreign input: whatever is wrong with it, it is none
         return None

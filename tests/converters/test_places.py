@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,21 +234,13 @@ def test_threads_may_fetch_one_module_at_once(cache: Path) -> None:
     with FileServer({f"/m/{name}": name.encode() for name in MODULE_FILES}) as server:
         url = server.url("/m/")
         folder = fetch(url, progress=lambda what, done, total: None)
-    failed: list[Exception] = []
 
-    def work() -> None:
-        try:
-            for _ in range(20):
-                assert fetch(url, offline=True, progress=lambda what, done, total: None) == folder
-        except Exception as error:
-            failed.append(error)
+    def work(_: int) -> None:
+        for _ in range(20):
+            assert fetch(url, offline=True, progress=lambda what, done, total: None) == folder
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))  # raises what a thread raised
     assert content(folder) == {name: name.encode() for name in MODULE_FILES}
 
 
