@@ -185,6 +185,7 @@ class _Part:
     """Its checkpoint's address; jobs of one share it."""
     fetch: int
     cached: int
+    weights: int | None
     write: int
     place: Path
     hub: Path | None
@@ -194,8 +195,9 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
     """Raises UsageError where there is no home for the cache of downloads."""
     parts = [_part(job) for job in jobs]
     sources = {part.source: part for part in parts}.values()
-    known = [(weights, job.request.options.verify) for job in jobs if (weights := _weights(job)) is not None]
-    published = [(job.publish, part) for job, part in zip(jobs, parts, strict=True) if job.publish]
+    pairs = list(zip(jobs, parts, strict=True))
+    known = [(part.weights, job.request.options.verify) for job, part in pairs if part.weights is not None]
+    published = [(job.publish, part) for job, part in pairs if job.publish]
     writes = [(cache_folder(), part.fetch) for part in sources if part.fetch]
     writes += [(path, part.write) for part in parts for path in (part.place, part.hub) if path is not None]
     return Estimate(
@@ -214,17 +216,21 @@ def estimate(jobs: Sequence[Job]) -> Estimate:
 
 def _part(job: Job) -> _Part:
     source, fetch, cached = _source(job)
-    whole = ITEM_BYTES[job.request.options.dtype] * (_weights(job) or 0) // 4
+    weights = _weights(job, cached)
+    whole = ITEM_BYTES[job.request.options.dtype] * (weights or 0) // 4
     place = job.request.place()
     hub = job.publish.hub if job.publish else None
-    return _Part(source, fetch, cached, max(0, whole - bytes_of(place)), place, hub)
+    return _Part(source, fetch, cached, weights, max(0, whole - bytes_of(place)), place, hub)
 
 
-def _weights(job: Job) -> int | None:
-    """The bytes of a model in float32; None of a checkpoint that is no variant and not here."""
+def _weights(job: Job, here: int | None = None) -> int | None:
+    """The bytes of a model in float32; None of a checkpoint that is no variant and not here.
+
+    ``here`` are the checkpoint's bytes on this machine, where they were counted before.
+    """
     if job.request.variant is not None:
         return weights_of(job.request.variant.network)
-    return _source(job)[2] or None
+    return (_source(job)[2] if here is None else here) or None
 
 
 def _source(job: Job) -> tuple[str, int, int]:
